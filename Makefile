@@ -1,0 +1,126 @@
+# GNU make. `make help` lists the targets. Nothing is installed outside $(VENV) and build/.
+
+PYTHON ?= python3
+VENV ?= .venv
+HOST ?= 127.0.0.1
+PORT ?= 8080
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+SANITIZE ?= address,undefined
+
+BIN := $(VENV)/bin
+C_FILES := $(wildcard csrc/*.c csrc/*.h)
+PYTHON_FILES := $(wildcard pycoronet/*.py pycoronet/*.pyi pycoronet/py.typed)
+C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/c/*.[ch])
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+BUILD_EXTENSION := $(BIN)/python setup.py --quiet build_ext
+
+# The switches that setup.py reads. Changing one makes the extension out of date.
+SETTINGS := debug=$(CORONET_DEBUG) hard=$(CORONET_HARD_MODE) sanitize=$(CORONET_SANITIZE) \
+	coverage=$(CORONET_COVERAGE) werror=$(CORONET_WERROR) ci=$(CI) cc=$(CC) cflags=$(CFLAGS)
+
+.DELETE_ON_ERROR:
+.PHONY: help run build test test-c test-python debug asan bench bench-c lint format wheel clean \
+	FORCE
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
+
+run: build  ## Build everything and serve examples/cnhttpd.py (PORT=8080)
+	@echo "Serving http://$(HOST):$(PORT)/ - try http://$(HOST):$(PORT)/mem-1000; Ctrl-C ends it."
+	@exec $(BIN)/python examples/cnhttpd.py -p $(PORT)
+
+build: $(VENV)/.built  ## Make the virtual environment and build the extension in place
+
+test: build $(VENV)/.test-tools test-c  ## Run all tests: C first, then pytest
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-c:  ## Run the C tests of layers 1 and 2 (no Python needed)
+	$(MAKE) --no-print-directory -C tests/c
+
+test-python: build $(VENV)/.test-tools  ## Run pytest alone (PYTEST_ARGS="-k name")
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+# The debug and the sanitized builds lie beside the normal one, in build/, and come first
+# on the path of the tests; the extension in the checkout stays what it was.
+debug: build/debug/.built $(VENV)/.test-tools  ## Run pytest on an unoptimised build with asserts
+	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/debug/lib $(BIN)/pytest $(PYTEST_ARGS)
+
+asan: build/asan/.built $(VENV)/.test-tools  ## Run all tests under ASan and UBSan (SANITIZE=...)
+	$(MAKE) --no-print-directory -C tests/c SANITIZE=$(SANITIZE)
+	LD_PRELOAD="$$(for name in libasan libubsan libstdc++; do \
+			$(CC) -print-file-name=$$name.so; done | tr '\n' ' ')" \
+		PYTHONMALLOC=malloc \
+		ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
+		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/asan/lib $(BIN)/pytest $(PYTEST_ARGS)
+
+bench: build  ## Measure beside gevent, eventlet, asyncio and uvloop (BENCH_ARGS="--help")
+	$(MAKE) --no-print-directory -C benchmarks run PYTHON="$(abspath $(BIN))/python" \
+		ARGS="$(BENCH_ARGS)"
+
+bench-c:  ## Measure layers 1 and 2 alone (no Python needed)
+	$(MAKE) --no-print-directory -C benchmarks/c run
+
+lint: build $(VENV)/.lint-tools  ## Check formatting, style, types and spelling
+	$(BIN)/clang-format --dry-run -Werror $(C_STYLE_FILES)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest pycoronet._coronet
+	$(BIN)/codespell
+
+format: $(VENV)/.lint-tools  ## Put the C and Python files into form
+	$(BIN)/clang-format -i $(C_STYLE_FILES)
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.wheel-tools  ## Build the sdist, and a wheel from it, into dist/
+	$(BIN)/python -m build --outdir dist
+
+clean:  ## Remove everything that was built, the virtual environment too
+	rm -rf $(VENV) build dist pycoronet.egg-info pycoronet/*.so .pytest_cache .mypy_cache .ruff_cache
+	find pycoronet tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@for directory in tests/c benchmarks/c; do \
+		if [ -f $$directory/Makefile ]; then \
+			$(MAKE) --no-print-directory -C $$directory clean; fi; done
+
+# From here on: files that record what has been done, so that nothing is done twice.
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade "pip>=25.1" "setuptools>=77" "greenlet>=3.1"
+	@touch $@
+
+# The editable installation names the checkout; it compiles nothing by itself, because the
+# extension is built first and its own build step then finds it up to date.
+$(VENV)/.built: $(VENV)/.made $(VENV)/.settings $(C_FILES) csrc setup.py pyproject.toml
+	$(BUILD_EXTENSION) --inplace --force
+	@if [ ! -f $(VENV)/.installed ] || [ pyproject.toml -nt $(VENV)/.installed ]; then \
+		$(PIP) install --no-build-isolation --editable . && touch $(VENV)/.installed; fi
+	@touch $@
+
+# Written only when its content changes: then the extension is older than it.
+$(VENV)/.settings: FORCE | $(VENV)/.made
+	@echo '$(SETTINGS)' | cmp -s - $@ || echo '$(SETTINGS)' > $@
+
+$(VENV)/.test-tools: pyproject.toml $(VENV)/.made
+	$(PIP) install --group test
+	@touch $@
+
+$(VENV)/.lint-tools: pyproject.toml $(VENV)/.made $(VENV)/.test-tools
+	$(PIP) install --group lint
+	@touch $@
+
+$(VENV)/.wheel-tools: $(VENV)/.made
+	$(PIP) install build
+	@touch $@
+
+build/debug/.built: export CORONET_DEBUG := 1
+build/debug/.built: export CORONET_HARD_MODE := 1
+build/asan/.built: export CORONET_SANITIZE := $(SANITIZE)
+build/debug/.built build/asan/.built: $(VENV)/.built $(C_FILES) $(PYTHON_FILES)
+	@mkdir -p $(@D)/lib/pycoronet
+	cp -p $(PYTHON_FILES) $(@D)/lib/pycoronet/
+	$(BUILD_EXTENSION) --force --build-lib $(@D)/lib
+	@touch $@

@@ -1,0 +1,203 @@
+"""How the C core is compiled; everything that is plain metadata stands in pyproject.toml.
+
+Four switches of the environment change the build, for the people who work on it:
+
+    CORONET_DEBUG=1            no optimisation, asserts on, live counters
+    CORONET_HARD_MODE=1        one-byte reads, growth by one: every edge on every run
+    CORONET_SANITIZE=a,b       the named gcc or clang sanitizers, such as address,undefined
+    CORONET_COVERAGE=1         counters for gcovr
+
+Warnings are errors if CORONET_WERROR or CI is set, and only then: a newer compiler with
+a new warning is no reason for an installation to fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+from os.path import dirname, exists, getmtime, join
+from typing import Any, NamedTuple
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+WARNINGS = [
+    "-Wall",
+    "-Wextra",
+    "-Wshadow",
+    "-Wstrict-prototypes",
+    "-Wmissing-prototypes",
+    "-Wconversion",
+    "-Wcast-function-type",
+    "-Wpointer-arith",
+    "-Wvla",
+    "-Wundef",
+]
+
+# None of these raises the oldest glibc that a wheel runs on.
+HARDENING = ["-fstack-protector-strong", "-fstack-clash-protection"]
+HARDENING_LINK = ["-Wl,-z,relro,-z,now"]
+
+
+class Flags(NamedTuple):
+    """What the compiler and the linker are told, apart from the include directories."""
+
+    compile: list[str]
+    link: list[str]
+    macros: list[tuple[str, str | None]]
+
+
+def is_on(environment: Mapping[str, str], name: str) -> bool:
+    """Tell whether a switch is set to anything but an empty string, 0, no or false."""
+    return environment.get(name, "").lower() not in ("", "0", "no", "false")
+
+
+def choose_flags(
+    environment: Mapping[str, str], *, system: str, machine: str, compiler: str
+) -> Flags:
+    """Return the flags for one build; a function of its arguments alone."""
+    compile_flags = ["-std=c11", "-fvisibility=hidden", *WARNINGS]
+    link_flags: list[str] = []
+    macros: list[tuple[str, str | None]] = [("_GNU_SOURCE", None)]
+    is_clang = "clang" in compiler
+    is_linux = system == "Linux"
+    sanitizers = environment.get("CORONET_SANITIZE", "").strip()
+    is_debug = is_on(environment, "CORONET_DEBUG")
+
+    if is_on(environment, "CORONET_WERROR") or is_on(environment, "CI"):
+        compile_flags.append("-Werror")
+
+    if is_debug:
+        compile_flags += ["-O0", "-g3", "-UNDEBUG"]
+        macros.append(("CORONET_DEBUG", "1"))
+    elif sanitizers:
+        compile_flags += ["-O1", "-g", "-UNDEBUG"]
+    else:
+        compile_flags.append("-O2")
+    if is_on(environment, "CORONET_HARD_MODE"):
+        macros.append(("CORONET_HARD_MODE", "1"))
+
+    # The C library of Linux refuses _FORTIFY_SOURCE without optimisation, and the
+    # sanitizers want to see the plain calls. Some Pythons bring a level of their own.
+    compile_flags.append("-U_FORTIFY_SOURCE")
+    if is_linux and not sanitizers:
+        compile_flags += HARDENING
+        link_flags += HARDENING_LINK
+        if not is_debug:
+            compile_flags.append("-D_FORTIFY_SOURCE=3")
+        if machine in ("x86_64", "AMD64", "i686"):
+            compile_flags.append("-fcf-protection")
+
+    if sanitizers:
+        compile_flags += [
+            f"-fsanitize={sanitizers}",
+            "-fno-omit-frame-pointer",
+            "-fno-wrapv",
+        ]
+        link_flags.append(f"-fsanitize={sanitizers}")
+        if "undefined" in sanitizers.split(","):
+            compile_flags.append("-fno-sanitize-recover=undefined")
+        if "address" in sanitizers.split(","):
+            # greenlet moves pieces of the C stack, which instrumented frames do not
+            # survive. The heap is checked all the same.
+            if is_clang:
+                compile_flags += ["-mllvm", "-asan-stack=0"]
+                compile_flags += ["-mllvm", "-asan-instrument-dynamic-allocas=0"]
+            else:
+                compile_flags += ["--param", "asan-stack=0"]
+                compile_flags += ["--param", "asan-instrument-allocas=0"]
+
+    if is_on(environment, "CORONET_COVERAGE"):
+        compile_flags.append("--coverage")
+        link_flags.append("--coverage")
+    return Flags(compile_flags, link_flags, macros)
+
+
+def find_compiler() -> str:
+    """Return the compiler's command with its own words about itself, to tell clang."""
+    command = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    try:
+        version = subprocess.run(
+            [*shlex.split(command), "--version"], capture_output=True, text=True, check=False
+        ).stdout
+    except OSError:
+        version = ""
+    return f"{command} {version}"
+
+
+def make_extension() -> Extension:
+    """Describe the one extension module, from all C files in csrc."""
+    import greenlet  # a requirement of the build: its header lies inside the package
+
+    flags = choose_flags(
+        os.environ,
+        system=platform.system(),
+        machine=platform.machine(),
+        compiler=find_compiler(),
+    )
+    # As system headers, so that our warnings are about our own code.
+    system_headers: list[str] = []
+    for directory in (
+        dirname(dirname(greenlet.__file__)),
+        sysconfig.get_path("include"),
+        sysconfig.get_path("platinclude"),
+    ):
+        system_headers += ["-isystem", directory]
+    return Extension(
+        "pycoronet._coronet",
+        sources=sorted(glob("csrc/*.c")),
+        depends=[*sorted(glob("csrc/*.h")), "setup.py"],
+        define_macros=flags.macros,
+        extra_compile_args=[*flags.compile, *system_headers],
+        extra_link_args=flags.link,
+    )
+
+
+class ParallelBuild(build_ext):
+    """Compiles on all cores, and leaves an object alone that is newer than its inputs.
+
+    Objects lie in a directory named after the flags, so builds with different flags
+    never mix. An object depends on its source and on all headers: coarse and safe.
+    """
+
+    def build_extension(self, ext: Extension) -> None:
+        """Build [ext] with a compile step of our own around the compiler's."""
+        key = repr((ext.extra_compile_args, ext.define_macros, os.environ.get("CFLAGS")))
+        flags_name = hashlib.sha256(key.encode()).hexdigest()[:12]
+        directory = join(self.build_temp, flags_name)
+        compile_one = self.compiler.compile
+        newest_input = max(getmtime(path) for path in ext.depends)
+
+        def compile_parallel(sources: list[str], **options: Any) -> list[str]:
+            options["output_dir"] = directory
+
+            def compile_if_older(source: str) -> str:
+                (result,) = self.compiler.object_filenames([source], output_dir=directory)
+                newest = max(newest_input, getmtime(source))
+                if not exists(result) or getmtime(result) <= newest:
+                    compile_one([source], **options)
+                return result
+
+            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+                return list(pool.map(compile_if_older, sources))
+
+        self.compiler.compile = compile_parallel
+        try:
+            super().build_extension(ext)
+        finally:
+            self.compiler.compile = compile_one
+
+
+# Build tools run this file; the tests import it for choose_flags.
+if __name__ == "__main__":
+    if sys.platform == "win32":
+        raise SystemExit("pycoronet needs epoll or kqueue: Linux, macOS or a BSD")
+    setup(ext_modules=[make_extension()], cmdclass={"build_ext": ParallelBuild})
