@@ -15,6 +15,9 @@ C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/c/*.[ch])
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BUILD_EXTENSION := $(BIN)/python setup.py --quiet build_ext
 
+# pytest would swallow the report of a run that the sanitizer ends, so it goes into a file.
+ASAN_REPORT := log_path=$(CURDIR)/build/asan/report
+
 # The switches that setup.py reads. Changing one makes the extension out of date.
 SETTINGS := debug=$(CORONET_DEBUG) hard=$(CORONET_HARD_MODE) sanitize=$(CORONET_SANITIZE) \
 	coverage=$(CORONET_COVERAGE) werror=$(CORONET_WERROR) ci=$(CI) cc=$(CC) cflags=$(CFLAGS)
@@ -49,11 +52,13 @@ debug: build/debug/.built $(VENV)/.test-tools  ## Run pytest on an unoptimised b
 
 asan: build/asan/.built $(VENV)/.test-tools  ## Run all tests under ASan and UBSan (SANITIZE=...)
 	$(MAKE) --no-print-directory -C tests/c SANITIZE=$(SANITIZE)
+	@rm -f build/asan/report.*
 	LD_PRELOAD="$$(for name in libasan libubsan libstdc++; do \
 			$(CC) -print-file-name=$$name.so; done | tr '\n' ' ')" \
-		PYTHONMALLOC=malloc \
-		ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
-		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/asan/lib $(BIN)/pytest $(PYTEST_ARGS)
+		PYTHONMALLOC=malloc UBSAN_OPTIONS=print_stacktrace=1 \
+		ASAN_OPTIONS=$(ASAN_REPORT):detect_leaks=0:detect_stack_use_after_return=0 \
+		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/asan/lib $(BIN)/pytest $(PYTEST_ARGS) || \
+		{ cat build/asan/report.* 2>/dev/null; exit 1; }
 
 bench: build  ## Measure beside gevent, eventlet, asyncio and uvloop (BENCH_ARGS="--help")
 	$(MAKE) --no-print-directory -C benchmarks run PYTHON="$(abspath $(BIN))/python" \
@@ -89,7 +94,7 @@ clean:  ## Remove everything that was built, the virtual environment too
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade "pip>=25.1" "setuptools>=77" "greenlet>=3.1"
+	$(PIP) install --upgrade "pip>=25.1" "setuptools>=77" greenlet
 	@touch $@
 
 # The editable installation names the checkout; it compiles nothing by itself, because the
@@ -97,7 +102,8 @@ $(VENV)/.made:
 $(VENV)/.built: $(VENV)/.made $(VENV)/.settings $(C_FILES) csrc setup.py pyproject.toml
 	$(BUILD_EXTENSION) --inplace --force
 	@if [ ! -f $(VENV)/.installed ] || [ pyproject.toml -nt $(VENV)/.installed ]; then \
-		$(PIP) install --no-build-isolation --editable . && touch $(VENV)/.installed; fi
+		PYTHONWARNINGS=ignore $(PIP) install --no-build-isolation --editable . && \
+			touch $(VENV)/.installed; fi
 	@touch $@
 
 # Written only when its content changes: then the extension is older than it.
