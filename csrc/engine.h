@@ -5,7 +5,8 @@
 // so that one table of test cases can face every backend and a fake one can drive tests
 // in virtual time. Every function returns 0 (or a count) or -errno, and prints nothing.
 //
-// One thread at a time uses an engine, but for wake(), which any thread may call.
+// One thread at a time uses an engine, with two exceptions: any thread may call wake(),
+// and while one is in wait() another may add, modify, remove and read the clock.
 
 #ifndef CORONET_ENGINE_H
 #define CORONET_ENGINE_H
