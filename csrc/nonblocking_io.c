@@ -1,0 +1,394 @@
+// nonblocking_io.c: the system calls on descriptors, made uniform.
+//
+// Called by whoever moves bytes: the connections of layer 3, and C programs. errno is
+// read once, right after the call, and never leaves this file. No function keeps state.
+//
+// What differs between systems stands in the first section; below it there are no
+// conditions but the ones of macOS, which can do less at once: there a descriptor is
+// made first and then made non-blocking and close-on-exec, and a fork of another thread
+// may come between.
+
+// For accept4 and SOCK_NONBLOCK with glibc, and for files with large inode numbers.
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#ifndef _FILE_OFFSET_BITS
+#define _FILE_OFFSET_BITS 64
+#endif
+
+#include "nonblocking_io.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_BLOCKS 16
+
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__) ||                 \
+    defined(__OpenBSD__) || defined(__DragonFly__)
+#define CORONET_HAVE_ACCEPT4 1
+#endif
+
+// macOS has SO_NOSIGPIPE on the socket, the others a flag for each call. Newer macOS
+// headers have the flag too, but older systems that the program may run on do not.
+#if defined(__APPLE__) || !defined(MSG_NOSIGNAL)
+#define SEND_FLAGS 0
+#else
+#define SEND_FLAGS MSG_NOSIGNAL
+#endif
+
+#if defined(MSG_CMSG_CLOEXEC)
+#define RECEIVE_MESSAGE_FLAGS MSG_CMSG_CLOEXEC
+#else
+#define RECEIVE_MESSAGE_FLAGS 0
+#endif
+
+// A system call's result in our form: [result], or -errno if it failed.
+static ssize_t
+result_or_error(ssize_t result)
+{
+    if (result >= 0) {
+        return result;
+    }
+    int error = errno;
+    // POSIX lets the two differ, and either may come.
+    return error == EWOULDBLOCK ? -EAGAIN : -error;
+}
+
+// Where only the socket itself can keep SIGPIPE away, asks it to. Harmless on others.
+static void
+silence_sigpipe(int fd)
+{
+#if defined(SO_NOSIGPIPE)
+    int on = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof(on));
+#else
+    (void)fd;
+#endif
+}
+
+#if !defined(SOCK_NONBLOCK) || !defined(CORONET_HAVE_ACCEPT4)
+// What SOCK_NONBLOCK | SOCK_CLOEXEC would have done. [fd], or -errno with it closed.
+static int
+finish_descriptor(int fd)
+{
+    int status = io_set_nonblocking(fd, true);
+    if (status == 0) {
+        status = io_set_close_on_exec(fd);
+    }
+    if (status < 0) {
+        (void)io_close(fd);
+        return status;
+    }
+    return fd;
+}
+#endif
+
+// The address family of a socket, AF_UNSPEC if it cannot be told.
+static int
+find_domain(int fd)
+{
+#if defined(SO_DOMAIN)
+    int domain = AF_UNSPEC;
+    socklen_t length = sizeof(domain);
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0) {
+        return domain;
+    }
+#endif
+    struct sockaddr_storage address;
+    socklen_t address_length = sizeof(address);
+    memset(&address, 0, sizeof(address));
+    if (getsockname(fd, (struct sockaddr *)&address, &address_length) < 0) {
+        return AF_UNSPEC;
+    }
+    return address.ss_family;
+}
+
+static int
+describe_socket(int fd, struct io_description *description)
+{
+    int type = 0;
+    socklen_t length = sizeof(type);
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) < 0) {
+        return -errno;
+    }
+    int is_listening = 0;
+    length = sizeof(is_listening);
+    // Some systems know the option only for some families; those sockets do not listen.
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &length) < 0) {
+        is_listening = 0;
+    }
+    int domain = find_domain(fd);
+    description->is_socket = true;
+    description->is_listening = is_listening != 0;
+    // Packets have borders, so SOCK_SEQPACKET is no stream either.
+    description->is_stream = type == SOCK_STREAM;
+    description->is_internet_stream =
+        type == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6);
+    return 0;
+}
+
+int
+io_describe(int fd, struct io_description *description)
+{
+    struct stat status;
+    memset(description, 0, sizeof(*description));
+    if (fstat(fd, &status) < 0) {
+        return -errno;
+    }
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0) {
+        return -errno;
+    }
+    description->device = (uint64_t)status.st_dev;
+    description->inode = (uint64_t)status.st_ino;
+    description->was_nonblocking = (flags & O_NONBLOCK) != 0;
+    // Disks always count as ready, and a read of one blocks whatever its flags say. Some
+    // character devices (/dev/null) cannot be waited for either: the engine tells.
+    description->is_pollable =
+        !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode) && !S_ISBLK(status.st_mode);
+    description->is_stream = true;
+    return S_ISSOCK(status.st_mode) ? describe_socket(fd, description) : 0;
+}
+
+ssize_t
+io_receive(int fd, void *data, size_t length)
+{
+    ssize_t count;
+    do {
+        count = recv(fd, data, length, 0);
+    } while (count < 0 && errno == EINTR);
+    return result_or_error(count);
+}
+
+ssize_t
+io_read(int fd, void *data, size_t length)
+{
+    ssize_t count;
+    do {
+        count = read(fd, data, length);
+    } while (count < 0 && errno == EINTR);
+    return result_or_error(count);
+}
+
+ssize_t
+io_send(int fd, const void *data, size_t length)
+{
+    ssize_t count;
+    do {
+        count = send(fd, data, length, SEND_FLAGS);
+    } while (count < 0 && errno == EINTR);
+    return result_or_error(count);
+}
+
+ssize_t
+io_write(int fd, const void *data, size_t length)
+{
+    ssize_t count;
+    do {
+        count = write(fd, data, length);
+    } while (count < 0 && errno == EINTR);
+    return result_or_error(count);
+}
+
+ssize_t
+io_send_vector(int fd, const struct iovec *blocks, int count)
+{
+    assert(count >= 0 && count <= MAX_BLOCKS);
+    struct msghdr message;
+    memset(&message, 0, sizeof(message));
+    message.msg_iov = (struct iovec *)blocks; // sendmsg only reads them
+    // The field is an int on some systems and a size_t on others.
+    message.msg_iovlen = (__typeof__(message.msg_iovlen))count;
+    return io_send_message(fd, &message, 0);
+}
+
+ssize_t
+io_write_vector(int fd, const struct iovec *blocks, int count)
+{
+    assert(count >= 0 && count <= MAX_BLOCKS);
+    ssize_t written;
+    do {
+        written = writev(fd, blocks, count);
+    } while (written < 0 && errno == EINTR);
+    return result_or_error(written);
+}
+
+#if !defined(MSG_CMSG_CLOEXEC)
+// Marks the descriptors that came with [message], where recvmsg cannot do it.
+static void
+mark_received_descriptors(struct msghdr *message)
+{
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
+         header = CMSG_NXTHDR(message, header)) {
+        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
+            continue;
+        }
+        size_t length = header->cmsg_len - CMSG_LEN(0);
+        for (size_t at = 0; at + sizeof(int) <= length; at += sizeof(int)) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(header) + at, sizeof(fd));
+            (void)io_set_close_on_exec(fd);
+        }
+    }
+}
+#endif
+
+ssize_t
+io_receive_message(int fd, struct msghdr *message, int flags)
+{
+    ssize_t count;
+    do {
+        count = recvmsg(fd, message, flags | RECEIVE_MESSAGE_FLAGS);
+    } while (count < 0 && errno == EINTR);
+    count = result_or_error(count);
+#if !defined(MSG_CMSG_CLOEXEC)
+    if (count >= 0) {
+        mark_received_descriptors(message);
+    }
+#endif
+    return count;
+}
+
+ssize_t
+io_send_message(int fd, const struct msghdr *message, int flags)
+{
+    ssize_t count;
+    do {
+        count = sendmsg(fd, message, flags | SEND_FLAGS);
+    } while (count < 0 && errno == EINTR);
+    return result_or_error(count);
+}
+
+int
+io_socket(int domain, int type, int protocol)
+{
+#if defined(SOCK_NONBLOCK)
+    int fd = socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
+    if (fd < 0) {
+        return -errno;
+    }
+    silence_sigpipe(fd);
+    return fd;
+#else
+    int fd = socket(domain, type, protocol);
+    if (fd < 0) {
+        return -errno;
+    }
+    return finish_descriptor(fd);
+#endif
+}
+
+// Errors of the connection that was to be taken (ECONNABORTED, EPROTO and, on Linux,
+// network errors such as ENETDOWN) come out as they are: whether to go on is policy.
+int
+io_accept(int fd, struct sockaddr *address, socklen_t *length)
+{
+    int accepted;
+    socklen_t room = *length;
+    do {
+        *length = room;
+#if defined(CORONET_HAVE_ACCEPT4)
+        accepted = accept4(fd, address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+        accepted = accept(fd, address, length);
+#endif
+    } while (accepted < 0 && errno == EINTR);
+    if (accepted < 0) {
+        return (int)result_or_error(accepted);
+    }
+    // The kernel tells how long the address is, even if it had to cut it off.
+    if (*length > room) {
+        *length = room;
+    }
+#if defined(CORONET_HAVE_ACCEPT4)
+    silence_sigpipe(accepted);
+    return accepted;
+#else
+    return finish_descriptor(accepted);
+#endif
+}
+
+// On Linux a Unix socket whose listener has a full queue gives -EAGAIN, and no event says
+// when there is room: the caller has to try again after a while.
+int
+io_connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+    if (connect(fd, address, length) == 0) {
+        return 0;
+    }
+    // A second call would not go on with the first one but report EALREADY.
+    return errno == EINTR ? -EINPROGRESS : (int)result_or_error(-1);
+}
+
+int
+io_take_socket_error(int fd)
+{
+    int error = 0;
+    socklen_t length = sizeof(error);
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0) {
+        return -errno;
+    }
+    return -error;
+}
+
+int
+io_set_nonblocking(int fd, bool is_nonblocking)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0) {
+        return -errno;
+    }
+    if (is_nonblocking) {
+        // Sockets made elsewhere pass here when they come under our care.
+        silence_sigpipe(fd);
+    }
+    int wanted = is_nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+    if (wanted != flags && fcntl(fd, F_SETFL, wanted) < 0) {
+        return -errno;
+    }
+    return 0;
+}
+
+int
+io_set_close_on_exec(int fd)
+{
+    int flags = fcntl(fd, F_GETFD);
+    if (flags < 0) {
+        return -errno;
+    }
+    if ((flags & FD_CLOEXEC) == 0 && fcntl(fd, F_SETFD, flags | FD_CLOEXEC) < 0) {
+        return -errno;
+    }
+    return 0;
+}
+
+int
+io_set_no_delay(int fd)
+{
+    int on = 1;
+    return setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 ? -errno : 0;
+}
+
+int
+io_set_hard_close(int fd)
+{
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    return setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0 ? -errno
+                                                                              : 0;
+}
+
+int
+io_close(int fd)
+{
+    // Never repeated: the number may belong to another thread's new file by then.
+    if (close(fd) < 0 && errno != EINTR) {
+        return -errno;
+    }
+    return 0;
+}
