@@ -18,9 +18,14 @@ BUILD_EXTENSION := $(BIN)/python setup.py --quiet build_ext
 # pytest would swallow the report of a run that the sanitizer ends, so it goes into a file.
 ASAN_REPORT := log_path=$(CURDIR)/build/asan/report
 
+# Warnings are errors where changes are checked, not where people install.
+ifneq ($(CI),)
+export CORONET_WERROR ?= 1
+endif
+
 # The switches that setup.py reads. Changing one makes the extension out of date.
 SETTINGS := debug=$(CORONET_DEBUG) hard=$(CORONET_HARD_MODE) sanitize=$(CORONET_SANITIZE) \
-	coverage=$(CORONET_COVERAGE) werror=$(CORONET_WERROR) ci=$(CI) cc=$(CC) cflags=$(CFLAGS)
+	coverage=$(CORONET_COVERAGE) werror=$(CORONET_WERROR) cc=$(CC) cflags=$(CFLAGS)
 
 .DELETE_ON_ERROR:
 .PHONY: help run build test test-c test-python debug asan bench bench-c lint format wheel clean \
@@ -84,11 +89,9 @@ wheel: $(VENV)/.wheel-tools  ## Build the sdist, and a wheel from it, into dist/
 	$(BIN)/python -m build --outdir dist
 
 clean:  ## Remove everything that was built, the virtual environment too
-	rm -rf $(VENV) build dist pycoronet.egg-info pycoronet/*.so .pytest_cache .mypy_cache .ruff_cache
-	find pycoronet tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
-	@for directory in tests/c benchmarks/c; do \
-		if [ -f $$directory/Makefile ]; then \
-			$(MAKE) --no-print-directory -C $$directory clean; fi; done
+	rm -rf $(VENV) build dist benchmarks/build pycoronet.egg-info pycoronet/*.so
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # From here on: files that record what has been done, so that nothing is done twice.
 
