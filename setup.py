@@ -126,7 +126,10 @@ def find_compiler() -> str:
     command = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
     try:
         version = subprocess.run(
-            [*shlex.split(command), "--version"], capture_output=True, text=True, check=False
+            [*shlex.split(command), "--version"],
+            capture_output=True,
+            text=True,
+            check=False,
         ).stdout
     except OSError:
         version = ""
