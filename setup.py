@@ -179,7 +179,8 @@ class ParallelBuild(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Build [ext] with a compile step of our own around the compiler's."""
-        key = repr((ext.extra_compile_args, ext.define_macros, os.environ.get("CFLAGS")))
+        command = self.compiler.compiler_so  # with what CC and CFLAGS say
+        key = repr((command, ext.extra_compile_args, ext.define_macros))
         flags_name = hashlib.sha256(key.encode()).hexdigest()[:12]
         directory = join(self.build_temp, flags_name)
         compile_one = self.compiler.compile
