@@ -300,7 +300,7 @@ test_drain_of_an_incomplete_line_searched_before(void)
         append_text(&buffer, "abcd");
         check_find(&buffer, 100, LINE_INCOMPLETE, 0);
         line_buffer_drain(&buffer, length);
-        check_content(&buffer, "abcd" + length, 4 - length);
+        check_content(&buffer, &"abcd"[length], 4 - length);
         append_text(&buffer, "\nx\n");
         check_find(&buffer, 100, LINE_FOUND, 5 - length);
         line_buffer_clear(&buffer);
