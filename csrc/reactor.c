@@ -247,8 +247,9 @@ reactor_poll(struct reactor *reactor, int64_t timeout_ns)
 void
 reactor_settle(struct reactor *reactor)
 {
-    // Timers that are linked but not armed count here: this is where they are dropped.
-    if (timer_wheel_next_delay_ms(&reactor->timers) >= 0) {
+    // Disarmed timers that are still linked are no reason: they are dropped when the
+    // wheel next moves.
+    if (reactor->timers.armed_count > 0) {
         timer_wheel_advance(&reactor->timers, reactor_now_ns(reactor) / NS_PER_MS);
     }
 }

@@ -81,7 +81,7 @@ int64_t reactor_wait_limit(struct reactor *reactor, int64_t limit_ns);
 int reactor_poll(struct reactor *reactor, int64_t timeout_ns);
 
 // After reactor_poll, with the lock held again: reads the clock, once, if timers are
-// linked, and brings the wheel to that time.
+// armed, and brings the wheel to that time.
 void reactor_settle(struct reactor *reactor);
 
 // Takes the next event that has an owner: the owner (borrowed), with what is ready in
