@@ -352,6 +352,9 @@ test_is_consistent_sees_each_broken_invariant(void)
     bad.block.start = bad.block.end; // a block without bytes
     CHECK(!line_buffer_is_consistent(&bad));
     line_buffer_init(&bad);
+    bad.searched = 1;
+    CHECK(!line_buffer_is_consistent(&bad));
+    line_buffer_init(&bad);
     bad.is_line_feed_found = true;
     CHECK(!line_buffer_is_consistent(&bad));
     line_buffer_clear(&good);
