@@ -96,6 +96,7 @@ clean:  ## Remove everything that was built, the virtual environment too
 # From here on: files that record what has been done, so that nothing is done twice.
 
 $(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("needed: Python >= 3.10")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade "pip>=25.1" "setuptools>=77" greenlet
 	@touch $@
@@ -113,15 +114,16 @@ $(VENV)/.built: $(VENV)/.made $(VENV)/.settings $(C_FILES) csrc setup.py pyproje
 $(VENV)/.settings: FORCE | $(VENV)/.made
 	@echo '$(SETTINGS)' | cmp -s - $@ || echo '$(SETTINGS)' > $@
 
-$(VENV)/.test-tools: pyproject.toml $(VENV)/.made
+# Behind the build, so that no two pips work on one environment at a time.
+$(VENV)/.test-tools: pyproject.toml $(VENV)/.made | $(VENV)/.built
 	$(PIP) install --group test
 	@touch $@
 
-$(VENV)/.lint-tools: pyproject.toml $(VENV)/.made $(VENV)/.test-tools
+$(VENV)/.lint-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
 	$(PIP) install --group lint
 	@touch $@
 
-$(VENV)/.wheel-tools: $(VENV)/.made
+$(VENV)/.wheel-tools: $(VENV)/.made | $(VENV)/.test-tools
 	$(PIP) install build
 	@touch $@
 
