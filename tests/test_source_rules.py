@@ -75,9 +75,7 @@ def read_csrc() -> Sources:
 
 def blank_comments(text: str, *, keep_strings: bool = False) -> str:
     """Replace comments, and what strings hold, by spaces; quotes and lines stay."""
-    token = re.compile(
-        r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL
-    )
+    token = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
 
     def blank(match: re.Match[str]) -> str:
         found = match.group()
@@ -170,7 +168,7 @@ def find_upward_includes(sources: Sources, layers: dict[str, int]) -> list[str]:
 def find_foreign_headers(sources: Sources, layers: dict[str, int]) -> list[str]:
     found = []
     for name, text in sources.items():
-        layer = layers.get(name, 1)
+        layer = layers.get(name, 3)  # a file without a line is found elsewhere
         for mark, header in list_includes(text):
             is_allowed = (
                 (layer == 3 or header not in PYTHON_HEADERS)
@@ -261,9 +259,7 @@ def find_long_c_functions(sources: Sources, limit: int = MAX_FUNCTION_LINES) -> 
     ]
 
 
-def find_long_python_functions(
-    sources: Sources, limit: int = MAX_FUNCTION_LINES
-) -> list[str]:
+def find_long_python_functions(sources: Sources, limit: int = MAX_FUNCTION_LINES) -> list[str]:
     found = []
     for name, text in sources.items():
         for node in ast.walk(ast.parse(text)):
@@ -275,9 +271,7 @@ def find_long_python_functions(
 
 
 def test_files_are_not_longer_than_the_limit() -> None:
-    assert (
-        find_long_files(read_sources(*FOLDERS, suffixes=(".c", ".h", ".py", ".pyi"))) == []
-    )
+    assert find_long_files(read_sources(*FOLDERS, suffixes=(".c", ".h", ".py", ".pyi"))) == []
 
 
 def test_files_longer_than_the_limit_are_found() -> None:
@@ -379,9 +373,7 @@ def test_words_forbidden_are_nowhere() -> None:
     assert find_forbidden_words(sources) == []
 
 
-@pytest.mark.parametrize(
-    "text", ["see /home/me/x", "'/root/x'", "(issue 7)", "// TODO: later"]
-)
+@pytest.mark.parametrize("text", ["see /home/me/x", "'/root/x'", "(issue 7)", "// TODO: later"])
 def test_words_forbidden_are_found(text: str) -> None:
     assert len(find_forbidden_words({"a.c": f"int x;\n{text}\n"})) == 1
     assert find_forbidden_words({"a.c": "x/home/y, /usr/bin, an issue, todo"}) == []
@@ -405,9 +397,7 @@ def find_decref_before_assignment(sources: Sources) -> list[str]:
 
 def find_undocumented_entries(sources: Sources) -> list[str]:
     """Find methods and properties whose help() would be empty."""
-    table = re.compile(
-        r"Py(?:MethodDef|GetSetDef)\s+(\w+)\[\w*\]\s*=\s*\{(.*?)\};", re.DOTALL
-    )
+    table = re.compile(r"Py(?:MethodDef|GetSetDef)\s+(\w+)\[\w*\]\s*=\s*\{(.*?)\};", re.DOTALL)
     found = []
     for name, text in sources.items():
         for match in table.finditer(blank_comments(text, keep_strings=True)):
@@ -524,9 +514,7 @@ def test_module_exports_its_init_function_alone() -> None:
     package = find_spec("pycoronet")
     if package is None or package.origin is None:
         pytest.skip("pycoronet is not installed for this Python")
-    module = Path(package.origin).with_name(
-        "_coronet" + sysconfig.get_config_var("EXT_SUFFIX")
-    )
+    module = Path(package.origin).with_name("_coronet" + sysconfig.get_config_var("EXT_SUFFIX"))
     options = ["-gU"] if sys.platform == "darwin" else ["-D", "--defined-only"]
     listing = subprocess.run(
         ["nm", *options, str(module)], capture_output=True, text=True, check=True

@@ -42,9 +42,7 @@ def project(root: Path) -> dict[str, Any]:
 def choose(setup_module: ModuleType, *, system: str = "Linux", **switches: str) -> Any:
     """Return the flags for [switches] on a plain x86_64 machine with gcc."""
     compiler = switches.pop("compiler", "gcc 12")
-    return setup_module.choose_flags(
-        switches, system=system, machine="x86_64", compiler=compiler
-    )
+    return setup_module.choose_flags(switches, system=system, machine="x86_64", compiler=compiler)
 
 
 def test_flags_by_default_are_optimised_hardened_and_hidden(
