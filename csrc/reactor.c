@@ -198,6 +198,13 @@ reactor_register(struct reactor *reactor, int fd, unsigned interest,
     return status;
 }
 
+bool
+reactor_is_registered(const struct reactor *reactor, int fd)
+{
+    const struct watch *watch = watch_table_get(&reactor->watches, fd);
+    return watch != NULL && watch->interest != 0;
+}
+
 int64_t
 reactor_wait_limit(struct reactor *reactor, int64_t limit_ns)
 {

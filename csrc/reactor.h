@@ -69,6 +69,9 @@ void *reactor_owner(const struct reactor *reactor, int fd);
 int reactor_register(struct reactor *reactor, int fd, unsigned interest,
                      enum engine_trigger trigger);
 
+// True if the engine watches [fd] for its owner.
+bool reactor_is_registered(const struct reactor *reactor, int fd);
+
 // How long a wait may be at most: [limit_ns] (-1: no limit), or less if a timer is due
 // before; 0 if events or due timers are there already. Reads the clock if it must.
 int64_t reactor_wait_limit(struct reactor *reactor, int64_t limit_ns);
