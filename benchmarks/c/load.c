@@ -1,0 +1,318 @@
+// load.c: the load generator: many connections, one thread, every byte checked.
+//
+//     load PORT [--connections N] [--size BYTES] [--in-flight K] [--idle M] [--lock-step]
+//
+// Opens M idle connections, echoes one message on each and leaves them alone; opens N
+// busy ones; prints {"ready": true, ...}. Then each line on standard input is a round:
+//     seconds 0.6      as many requests as go into that time
+//     requests 10000   about that many (whole batches)
+// and each round answers with one line {"requests": n, "seconds": t}. The connections
+// stay open from round to round, until standard input ends.
+//
+// A busy connection has K messages in flight: it sends K in one write and sends the next
+// K when the last byte of their echo is back. A message is BYTES long and ends with a
+// line feed, so that an echo server and a line server answer it alike. What comes back
+// must be what was sent; anything else ends the program with status 1.
+//
+// With --lock-step nobody sends again before everybody has been answered. That is for a
+// server slowed down by a simulator: its handlers would else always find the next
+// request there already, and never wait.
+//
+// Not here: sending in parts. A batch is smaller than any socket buffer.
+
+#define _GNU_SOURCE
+#include "epoll_server.h"
+
+#include <getopt.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+
+#define REPLY_PATIENCE_SECONDS 10
+
+struct options {
+    int port;
+    int connection_count;
+    int idle_count;
+    int in_flight;
+    size_t message_bytes;
+    bool is_lock_step;
+};
+
+struct connection {
+    int fd;
+    char *batch;       // owned; what was sent and must come back
+    size_t returned;   // bytes of it that have come back
+    uint64_t sequence; // batches sent
+};
+
+struct load {
+    struct options options;
+    struct connection *connections; // owned
+    size_t batch_bytes;
+    int engine;
+    uint64_t started;   // messages sent in this round
+    uint64_t completed; // messages that came back in this round
+    uint64_t wanted;    // start no more than this many
+    double end_seconds; // start none after this time
+};
+
+static _Noreturn void
+fail(const char *message)
+{
+    fprintf(stderr, "load: %s\n", message);
+    exit(1);
+}
+
+static double
+now_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static int
+connect_to(int port)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int yes = 1;
+    struct timeval patience = {.tv_sec = REPLY_PATIENCE_SECONDS};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET,
+        .sin_port = htons((uint16_t)port),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+        die("connect");
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    return fd;
+}
+
+// Letters that differ from connection to connection; each message ends with a line feed.
+static char *
+make_batch(const struct options *options, int number)
+{
+    size_t length = options->message_bytes * (size_t)options->in_flight;
+    char *batch = malloc(length);
+    if (batch == NULL) {
+        die("malloc");
+    }
+    for (size_t i = 0; i < length; i++) {
+        batch[i] = (char)('a' + (i + (size_t)number) % 26);
+    }
+    for (size_t i = options->message_bytes; i <= length; i += options->message_bytes) {
+        batch[i - 1] = '\n';
+    }
+    return batch;
+}
+
+// An idle connection is kept by its descriptor alone: it ends with the process.
+static void
+open_idle(const struct options *options)
+{
+    char *message = make_batch(options, 0);
+    char *reply = malloc(options->message_bytes);
+    if (reply == NULL) {
+        die("malloc");
+    }
+    for (int i = 0; i < options->idle_count; i++) {
+        int fd = connect_to(options->port);
+        send_whole(fd, message, options->message_bytes);
+        ssize_t received = recv(fd, reply, options->message_bytes, MSG_WAITALL);
+        if (received != (ssize_t)options->message_bytes ||
+            memcmp(reply, message, options->message_bytes) != 0) {
+            fail("an idle connection got a wrong echo");
+        }
+    }
+    free(reply);
+    free(message);
+}
+
+static void
+open_connections(struct load *load)
+{
+    int count = load->options.connection_count;
+    load->connections = calloc((size_t)count + 1, sizeof *load->connections);
+    load->engine = epoll_create1(EPOLL_CLOEXEC);
+    if (load->connections == NULL || load->engine < 0) {
+        die("epoll_create1");
+    }
+    for (int i = 0; i < count; i++) {
+        struct connection *connection = &load->connections[i];
+        connection->fd = connect_to(load->options.port);
+        connection->batch = make_batch(&load->options, i);
+        struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = connection};
+        if (epoll_ctl(load->engine, EPOLL_CTL_ADD, connection->fd, &event) < 0) {
+            die("epoll_ctl");
+        }
+    }
+}
+
+// One byte of the batch changes each time, so that a stale echo is found out.
+static void
+send_batch(struct load *load, struct connection *connection)
+{
+    size_t place = connection->sequence % (load->options.message_bytes - 1);
+    connection->batch[place] = (char)('A' + connection->sequence % 26);
+    connection->sequence++;
+    connection->returned = 0;
+    load->started += (uint64_t)load->options.in_flight;
+    send_whole(connection->fd, connection->batch, load->batch_bytes);
+}
+
+static bool
+may_start(const struct load *load)
+{
+    return load->started < load->wanted && now_seconds() < load->end_seconds;
+}
+
+static void
+receive_echo(struct load *load, struct connection *connection)
+{
+    static char buffer[65536];
+    ssize_t received = recv(connection->fd, buffer, sizeof buffer, MSG_DONTWAIT);
+    if (received < 0 && errno == EAGAIN) {
+        return;
+    }
+    if (received <= 0) {
+        fail("the server closed a connection");
+    }
+    size_t missing = load->batch_bytes - connection->returned;
+    if ((size_t)received > missing ||
+        memcmp(buffer, connection->batch + connection->returned, (size_t)received) != 0) {
+        fail("a connection got a wrong echo");
+    }
+    connection->returned += (size_t)received;
+    if (connection->returned == load->batch_bytes) {
+        load->completed += (uint64_t)load->options.in_flight;
+        if (!load->options.is_lock_step && may_start(load)) {
+            send_batch(load, connection);
+        }
+    }
+}
+
+static void
+start_batches(struct load *load)
+{
+    for (int i = 0; i < load->options.connection_count && may_start(load); i++) {
+        send_batch(load, &load->connections[i]);
+    }
+}
+
+static void
+wait_for_echoes(struct load *load)
+{
+    struct epoll_event events[EVENTS_A_TURN];
+    while (load->completed < load->started) {
+        int ready_count = epoll_wait(load->engine, events, EVENTS_A_TURN,
+                                     REPLY_PATIENCE_SECONDS * 1000);
+        if (ready_count <= 0) {
+            fail("no reply for ten seconds");
+        }
+        for (int i = 0; i < ready_count; i++) {
+            receive_echo(load, events[i].data.ptr);
+        }
+    }
+}
+
+// Ends when everything that was started has come back, so that the server is idle again
+// when its processor time is read.
+static void
+run_round(struct load *load)
+{
+    double start_seconds = now_seconds();
+    load->started = load->completed = 0;
+    do {
+        start_batches(load);
+        wait_for_echoes(load);
+    } while (load->options.is_lock_step && may_start(load));
+    printf("{\"requests\": %llu, \"seconds\": %.6f}\n",
+           (unsigned long long)load->completed, now_seconds() - start_seconds);
+    fflush(stdout);
+}
+
+static void
+run_commands(struct load *load)
+{
+    char line[128];
+    while (fgets(line, sizeof line, stdin)) {
+        double seconds;
+        unsigned long long requests;
+        if (sscanf(line, "seconds %lf", &seconds) == 1) {
+            load->wanted = UINT64_MAX;
+            load->end_seconds = now_seconds() + seconds;
+        }
+        else if (sscanf(line, "requests %llu", &requests) == 1) {
+            load->wanted = requests;
+            load->end_seconds = 1e300;
+        }
+        else {
+            fail("a round is 'seconds S' or 'requests N'");
+        }
+        run_round(load);
+    }
+}
+
+static struct options
+parse_options(int argc, char **argv)
+{
+    static const struct option names[] = {
+        {"connections", required_argument, NULL, 'c'},
+        {"size", required_argument, NULL, 's'},
+        {"in-flight", required_argument, NULL, 'f'},
+        {"idle", required_argument, NULL, 'i'},
+        {"lock-step", no_argument, NULL, 'l'},
+        {NULL, 0, NULL, 0},
+    };
+    struct options options = {
+        .connection_count = 64, .in_flight = 1, .message_bytes = 64};
+    int name;
+    while ((name = getopt_long(argc, argv, "", names, NULL)) != -1) {
+        switch (name) {
+        case 'c':
+            options.connection_count = atoi(optarg);
+            break;
+        case 's':
+            options.message_bytes = (size_t)atoi(optarg);
+            break;
+        case 'f':
+            options.in_flight = atoi(optarg);
+            break;
+        case 'i':
+            options.idle_count = atoi(optarg);
+            break;
+        case 'l':
+            options.is_lock_step = true;
+            break;
+        default:
+            exit(2);
+        }
+    }
+    if (optind != argc - 1 || options.message_bytes < 2 || options.in_flight < 1) {
+        fprintf(stderr,
+                "usage: %s PORT [--connections N] [--size BYTES] "
+                "[--in-flight K] [--idle M] [--lock-step]\n",
+                argv[0]);
+        exit(2);
+    }
+    options.port = atoi(argv[optind]);
+    return options;
+}
+
+int
+main(int argc, char **argv)
+{
+    struct load load = {.options = parse_options(argc, argv)};
+    load.batch_bytes = load.options.message_bytes * (size_t)load.options.in_flight;
+    open_idle(&load.options);
+    open_connections(&load);
+    printf("{\"ready\": true, \"connections\": %d, \"idle\": %d}\n",
+           load.options.connection_count, load.options.idle_count);
+    fflush(stdout);
+    run_commands(&load);
+    return 0;
+}

@@ -1,0 +1,166 @@
+"""The processes of a benchmark: a server on one core, its load on another.
+
+What is measured is the server's processor time, read from the kernel before and after a
+round. The load generator holds its connections open from round to round, so that neither
+starting up nor connecting is part of the figure.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import resource
+import signal
+import socket
+import subprocess
+import time
+
+HERE = pathlib.Path(__file__).parent
+BUILD = HERE / "build"
+START_PATIENCE_SECONDS = 60
+# How long a server needs, once the last reply is out, to be back in its wait.
+SETTLE_SECONDS = 0.005
+
+
+def choose_cores():
+    """Return (server's core, load's core), or (None, None) with fewer than two cores."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[0], cores[1]) if len(cores) > 1 else (None, None)
+
+
+SERVER_CORE, LOAD_CORE = choose_cores()
+
+
+def start_process(command, core, **options):
+    """Start `command` on `core`, or anywhere if that is None."""
+
+    def pin():
+        if core is not None:
+            os.sched_setaffinity(0, {core})
+
+    command = [str(word) for word in command]
+    return subprocess.Popen(command, preexec_fn=pin, text=True, **options)
+
+
+def raise_file_limit():
+    """Take all the file descriptors the system grants; return how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def find_free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A server process; `make_command(port)` gives its command line."""
+
+    def __init__(self, make_command, core=SERVER_CORE):
+        self.port = find_free_port()
+        self.process = start_process(make_command(self.port), core, stdout=subprocess.PIPE)
+        try:
+            self._wait_until_listening()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_until_listening(self):
+        give_up = time.monotonic() + START_PATIENCE_SECONDS
+        while self.process.poll() is None and time.monotonic() < give_up:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise RuntimeError(f"the server did not come up: {self.process.args}")
+
+    def read_cpu_seconds(self):
+        """Return the processor time, user and system, of all its threads so far."""
+        time.sleep(SETTLE_SECONDS)
+        proc = pathlib.Path("/proc", str(self.process.pid))
+        try:
+            # Nanoseconds, where /proc/PID/stat counts in ticks of 10 ms.
+            files = [task / "schedstat" for task in (proc / "task").iterdir()]
+            return sum(int(file.read_text().split()[0]) for file in files) / 1e9
+        except FileNotFoundError:
+            # The command's name, in brackets, may hold spaces; what follows does not.
+            fields = (proc / "stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def read_resident_bytes(self):
+        status = pathlib.Path("/proc", str(self.process.pid), "status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+    def read_switch_count(self):
+        """Ask pycoronet_server.py how often its hub has switched greenlets."""
+        self.process.send_signal(signal.SIGUSR1)
+        return int(self.process.stdout.readline())
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(START_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+
+class Load:
+    """The C load generator, its connections open; see c/load.c for its options."""
+
+    def __init__(self, port, *options):
+        self.process = start_process(
+            [BUILD / "load", port, *options],
+            LOAD_CORE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._read_answer()
+
+    def _read_answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the load generator failed")
+        return json.loads(line)
+
+    def run(self, command):
+        """Run one round, "seconds S" or "requests N"; return its requests and seconds."""
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self._read_answer()
+
+    def stop(self):
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class WrkLoad:
+    """The same for wrk, which opens its connections anew in each round."""
+
+    def __init__(self, port, path, connections=64):
+        self.url = f"http://127.0.0.1:{port}{path}"
+        self.connections = connections
+
+    def run(self, command):
+        # wrk takes whole seconds.
+        seconds = max(1, round(float(command.split()[1])))
+        words = ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds}s", self.url]
+        wrk = start_process(words, LOAD_CORE, stdout=subprocess.PIPE)
+        text = wrk.communicate()[0]
+        found = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m),", text)
+        if not found or "Non-2xx" in text or "Socket errors" in text:
+            raise RuntimeError(f"wrk met errors at {self.url}:\n{text}")
+        unit = {"ms": 0.001, "s": 1, "m": 60}[found[3]]
+        return {"requests": int(found[1]), "seconds": float(found[2]) * unit}
+
+    def stop(self):
+        pass

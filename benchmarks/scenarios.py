@@ -1,0 +1,323 @@
+"""The tests: who is measured with which load, and what pycoronet has to reach.
+
+Each function here takes the settings of the run and returns one Table. A comparison runs
+all its servers at the same time and gives each a round in turn, so that whatever else the
+machine does falls on all of them alike; a ratio is taken within each round, and what is
+reported is the median over the rounds.
+"""
+
+import contextlib
+import shutil
+from statistics import median, quantiles
+
+from environment import PYTHON, ROOT
+from processes import (
+    BUILD,
+    HERE,
+    SERVER_CORE,
+    Load,
+    Server,
+    WrkLoad,
+    raise_file_limit,
+    start_process,
+)
+from report import Table, judge, skipped
+
+SERVERS = {
+    "pycoronet": ["pycoronet_server.py"],
+    "uvloop Protocol": ["asyncio_server.py", "--loop=uvloop", "--style=protocol"],
+    "uvloop streams": ["asyncio_server.py", "--loop=uvloop", "--style=streams"],
+    "asyncio streams": ["asyncio_server.py", "--loop=asyncio", "--style=streams"],
+    "gevent": ["gevent_server.py"],
+    "eventlet": ["eventlet_server.py"],
+}
+BARE_C = {"echo": "echo_server", "lines": "line_server", "http": "http_server"}
+ALL = ["pycoronet", "bare C", *list(SERVERS)[1:]]
+CNHTTPD = ROOT / "examples" / "cnhttpd.py"
+IDLE_NEIGHBOURS = 9000
+IDLE_CONNECTIONS = 10000
+COUNTED_REQUESTS = 50000
+
+
+def make_command(name, mode):
+    """Return the function from a port to the command line of server `name`."""
+    if name == "bare C":
+        return lambda port: [BUILD / BARE_C[mode], port]
+    if name == "cnhttpd.py":
+        return lambda port: [PYTHON, CNHTTPD, "-p", port]
+    script, *options = SERVERS[name]
+    return lambda port: [PYTHON, HERE / "python" / script, port, mode, *options]
+
+
+def choose(settings, names):
+    """Drop pycoronet, and what is built on it, from a run of the peers only."""
+    ours = {"pycoronet", "cnhttpd.py"} if settings.peers_only else set()
+    return [name for name in names if name not in ours]
+
+
+class Contestant:
+    """One server with its load, and what the rounds have given so far."""
+
+    def __init__(self, stack, name, mode, make_load):
+        self.cpu_us = []
+        self.per_second = []
+        self.server = Server(make_command(name, mode))
+        stack.callback(self.server.stop)
+        self.load = make_load(self.server.port)
+        stack.callback(self.load.stop)
+
+    def measure(self, seconds):
+        before = self.server.read_cpu_seconds()
+        done = self.load.run(f"seconds {seconds}")
+        cpu_seconds = self.server.read_cpu_seconds() - before
+        self.cpu_us.append(cpu_seconds / done["requests"] * 1e6)
+        self.per_second.append(done["requests"] / done["seconds"])
+
+
+def run_rounds(settings, contestants):
+    """Give everyone a round to warm up and then the rounds that count, in turn."""
+    contestants = list(contestants)
+    for contestant in contestants:
+        contestant.measure(settings.seconds)
+        contestant.cpu_us.clear()
+        contestant.per_second.clear()
+    for number in range(settings.rounds):
+        start = number % len(contestants)
+        for contestant in contestants[start:] + contestants[:start]:
+            contestant.measure(settings.seconds)
+
+
+def ratio(over, under):
+    """Return the median of the ratios of two contestants, taken round by round."""
+    return median(a / b for a, b in zip(over.cpu_us, under.cpu_us, strict=True))
+
+
+def format_spread(numbers):
+    """Return the median and, behind it, the range of the middle half."""
+    if len(numbers) < 3:
+        return f"{median(numbers):.2f}"
+    low, _, high = quantiles(numbers, n=4)
+    return f"{median(numbers):.2f} ({low:.2f}–{high:.2f})"
+
+
+def make_rows(contestants, ours, limits):
+    """Return a row a contestant: its own figures, and `ours` in proportion to it."""
+    rows = []
+    for name, one in contestants.items():
+        value = None
+        if ours in contestants and name != ours:
+            value = ratio(contestants[ours], one)
+        rows.append(
+            [
+                name,
+                format_spread(one.cpu_us),
+                f"{median(one.per_second):.0f}",
+                *judge(value, *limits.get(name, (None, None))),
+            ]
+        )
+    return rows
+
+
+def collect_raw(contestants):
+    return {
+        name: {"cpu_us": one.cpu_us, "per_second": one.per_second}
+        for name, one in contestants.items()
+    }
+
+
+def compare(settings, title, unit, names, mode, make_load, limits, ours="pycoronet"):
+    """Run `names` side by side and return the table; `limits` is name -> (must, aim)."""
+    with contextlib.ExitStack() as stack:
+        contestants = {
+            name: Contestant(stack, name, mode, make_load) for name in choose(settings, names)
+        }
+        run_rounds(settings, contestants.values())
+    headers = [
+        "server",
+        f"CPU µs/{unit} (middle half)",
+        f"{unit}s/s",
+        f"{ours} ÷ it",
+        "must",
+        "aim",
+    ]
+    rows = make_rows(contestants, ours, limits)
+    return Table(title, headers, rows, collect_raw(contestants))
+
+
+def echo(settings):
+    return compare(
+        settings,
+        "Echo: 64 connections × 64 bytes",
+        "request",
+        ALL,
+        "echo",
+        Load,
+        {
+            "bare C": (1.25, 1.15),
+            "uvloop Protocol": (0.95, 0.85),
+            "uvloop streams": (0.75, 0.65),
+            "gevent": (0.45, 0.38),
+            "eventlet": (0.40, 0.33),
+        },
+    )
+
+
+def ping_pong(settings):
+    return compare(
+        settings,
+        "Ping-pong: one connection × 64 bytes",
+        "request",
+        ALL,
+        "echo",
+        lambda port: Load(port, "--connections", 1),
+        {},
+    )
+
+
+def lines(settings):
+    return compare(
+        settings,
+        "Lines: 64 connections, 16 lines of 64 bytes in flight",
+        "line",
+        ALL,
+        "lines",
+        lambda port: Load(port, "--in-flight", 16),
+        {"uvloop streams": (0.10, 0.08), "gevent": (0.10, 0.08)},
+    )
+
+
+def idle_neighbours(settings):
+    """Run the echo with thousands of connections beside it that do nothing, and without."""
+    title = f"Echo: 64 connections beside {IDLE_NEIGHBOURS:,} idle ones"
+    if raise_file_limit() < IDLE_NEIGHBOURS + 200:
+        return skipped(title, "the limit on open files is too low")
+    names = choose(settings, ["pycoronet", "bare C", "uvloop Protocol", "gevent"])
+
+    def make_busy_load(port):
+        return Load(port, "--idle", IDLE_NEIGHBOURS)
+
+    with contextlib.ExitStack() as stack:
+        pairs = {
+            name: (
+                Contestant(stack, name, "echo", make_busy_load),
+                Contestant(stack, name, "echo", Load),
+            )
+            for name in names
+        }
+        run_rounds(settings, [one for pair in pairs.values() for one in pair])
+    headers = [
+        "server",
+        "CPU µs/request with",
+        "CPU µs/request without",
+        "with ÷ without",
+        "must",
+        "aim",
+    ]
+    rows, raw = [], {}
+    for name, (busy, quiet) in pairs.items():
+        limits = (1.15, None) if name == "pycoronet" else (None, None)
+        cells = [format_spread(busy.cpu_us), format_spread(quiet.cpu_us)]
+        rows.append([name, *cells, *judge(ratio(busy, quiet), *limits)])
+        raw |= collect_raw({f"{name} with": busy, f"{name} without": quiet})
+    return Table(title, headers, rows, raw)
+
+
+def idle_memory(settings):
+    """Share out the resident memory among connections that wait for their next request."""
+    title = f"Memory: {IDLE_CONNECTIONS:,} connections after one echo each"
+    if raise_file_limit() < IDLE_CONNECTIONS + 200:
+        return skipped(title, "the limit on open files is too low")
+    rows, raw = [], {}
+    for name in choose(settings, ALL):
+        with contextlib.ExitStack() as stack:
+            server = Server(make_command(name, "echo"))
+            stack.callback(server.stop)
+            before = server.read_resident_bytes()
+            load = Load(server.port, "--connections", 0, "--idle", IDLE_CONNECTIONS)
+            stack.callback(load.stop)
+            grown = (server.read_resident_bytes() - before) / IDLE_CONNECTIONS
+        limits = (7.5, 6.5) if name == "pycoronet" else (None, None)
+        rows.append([name, *judge(grown / 1000, *limits)])
+        raw[name] = {"bytes": grown}
+    return Table(title, ["server", "KB a connection", "must", "aim"], rows, raw)
+
+
+class Spawner:
+    """A run of python/spawn.py, as a contestant."""
+
+    def __init__(self, name):
+        self.name = name
+        self.cpu_us = []
+        self.per_second = []
+
+    def measure(self, seconds):
+        script = HERE / "python" / "spawn.py"
+        process = start_process([PYTHON, script, self.name], SERVER_CORE, stdout=-1)
+        microseconds = float(process.communicate()[0]) / 1000
+        self.cpu_us.append(microseconds)
+        self.per_second.append(1e6 / microseconds)
+
+
+def spawn(settings):
+    names = choose(settings, ["pycoronet", "uvloop", "asyncio", "gevent", "eventlet"])
+    contestants = {name: Spawner(name) for name in names}
+    run_rounds(settings, contestants.values())
+    limits = {"gevent": (0.15, None), "uvloop": (0.40, None)}
+    headers = ["library", "CPU µs/spawn (middle half)", "spawns/s", "pycoronet ÷ it", "must", "aim"]
+    rows = make_rows(contestants, "pycoronet", limits)
+    title = "Starting a coroutine that does nothing and joining it"
+    return Table(title, headers, rows, collect_raw(contestants))
+
+
+def switches(settings):
+    """Count, not time: how often pycoronet switches greenlets for a request."""
+    title = "Switches of greenlets per request"
+    if settings.peers_only:
+        return skipped(title, "a count of pycoronet's own")
+    rows, raw = [], {}
+    for connections, limit in ((1, 0.01), (64, 1.1)):
+        with contextlib.ExitStack() as stack:
+            server = Server(make_command("pycoronet", "echo"))
+            stack.callback(server.stop)
+            load = Load(server.port, "--connections", connections)
+            stack.callback(load.stop)
+            load.run("requests 1000")
+            before = server.read_switch_count()
+            done = load.run(f"requests {COUNTED_REQUESTS}")
+            count = server.read_switch_count() - before
+        label = f"{connections} connections" if connections > 1 else "one connection"
+        per_request = count / done["requests"]
+        rows.append([label, *judge(per_request, limit)])
+        raw[label] = {"switches": count, "requests": done["requests"]}
+    return Table(title, ["load", "switches/request", "must", "aim"], rows, raw)
+
+
+def http(settings):
+    """cnhttpd, a whole server, against the least that wrk takes for one."""
+    title = "HTTP: /mem-100 under wrk, 64 connections"
+    if shutil.which("wrk") is None:
+        return skipped(title, "wrk is not installed")
+    if not CNHTTPD.exists() and not settings.peers_only:
+        return skipped(title, f"there is no {CNHTTPD.relative_to(ROOT)}")
+    return compare(
+        settings,
+        title,
+        "request",
+        ["cnhttpd.py", "bare C", "pycoronet", "uvloop Protocol", "uvloop streams", "gevent"],
+        "http",
+        lambda port: WrkLoad(port, "/mem-100"),
+        {"bare C": (1.7, 1.4)},
+        ours="cnhttpd.py",
+    )
+
+
+SCENARIOS = {
+    "echo": echo,
+    "ping-pong": ping_pong,
+    "lines": lines,
+    "idle-neighbours": idle_neighbours,
+    "idle-memory": idle_memory,
+    "spawn": spawn,
+    "switches": switches,
+    "http": http,
+}
