@@ -136,6 +136,8 @@ test_engine_wake_from_thread_ends_every_wait(void)
         atomic_fetch_add(&rounds_answered, 1);
     }
     pthread_join(thread, NULL);
+    // None is left over.
+    check_times_out(2000000);
 }
 
 static void
@@ -286,6 +288,9 @@ static bool
 open_survives_descriptor_limits(void)
 {
     int free_fd = lowest_free_fd();
+#ifdef CAN_FAIL_ALLOCATIONS
+    int64_t live_count = live_allocations();
+#endif
     for (int more = 0; more < 10; more++) {
         struct engine *second = NULL;
         limit_descriptors(free_fd + more);
@@ -299,6 +304,11 @@ open_survives_descriptor_limits(void)
         if (status != -EMFILE || lowest_free_fd() != free_fd) {
             return false;
         }
+#ifdef CAN_FAIL_ALLOCATIONS
+        if (live_allocations() != live_count) {
+            return false;
+        }
+#endif
     }
     return false;
 }

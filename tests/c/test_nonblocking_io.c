@@ -427,7 +427,9 @@ test_io_descriptor_flags_are_set_and_nothing_else(void)
 {
     int ends[2];
     REQUIRE(pipe(ends) == 0);
+    REQUIRE(fcntl(ends[1], F_SETFL, O_APPEND) == 0);
     int flags = fcntl(ends[1], F_GETFL);
+    CHECK((flags & O_APPEND) != 0);
     CHECK(!is_nonblocking(ends[1]) && !is_close_on_exec(ends[1]));
     CHECK_INT(io_set_nonblocking(ends[1], true), 0);
     CHECK_INT(io_set_nonblocking(ends[1], true), 0);
