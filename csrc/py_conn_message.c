@@ -14,9 +14,9 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "py_address.h"
+#include "py_ancillary.h"
 #include "py_convert.h"
 
 #if !defined(MSG_CMSG_CLOEXEC)
@@ -65,67 +65,12 @@ struct reception {
     struct sockaddr_storage address;
 };
 
-// The bytes of ancillary data in [header]: less than it claims if it was cut off.
-static size_t
-ancillary_length(const struct msghdr *message, const struct cmsghdr *header)
-{
-    const char *data = (const char *)CMSG_DATA(header);
-    const char *end = (const char *)message->msg_control + message->msg_controllen;
-    if (data >= end || header->cmsg_len < CMSG_LEN(0)) {
-        return 0;
-    }
-    size_t claimed = header->cmsg_len - CMSG_LEN(0);
-    size_t there = (size_t)(end - data);
-    return claimed < there ? claimed : there;
-}
-
-// Closes the descriptors that came with a message which cannot be handed over.
-static void
-close_received_descriptors(struct msghdr *message)
-{
-    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
-         header = CMSG_NXTHDR(message, header)) {
-        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
-            continue;
-        }
-        size_t length = ancillary_length(message, header);
-        for (size_t at = 0; at + sizeof(int) <= length; at += sizeof(int)) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(header) + at, sizeof(fd));
-            (void)io_close(fd);
-        }
-    }
-}
-
-// A list of (level, type, bytes). A new reference, NULL with an exception.
-static PyObject *
-ancillary_to_python(struct msghdr *message)
-{
-    PyObject *list = PyList_New(0);
-    if (list == NULL) {
-        return NULL;
-    }
-    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
-         header = CMSG_NXTHDR(message, header)) {
-        Py_ssize_t length = (Py_ssize_t)ancillary_length(message, header);
-        PyObject *item = Py_BuildValue("(iiy#)", header->cmsg_level, header->cmsg_type,
-                                       (const char *)CMSG_DATA(header), length);
-        int error = item == NULL ? -1 : PyList_Append(list, item);
-        Py_XDECREF(item);
-        if (error < 0) {
-            Py_DECREF(list);
-            return NULL;
-        }
-    }
-    return list;
-}
-
 // What has left the kernel cannot reach the caller: no descriptor leaks, and a stream,
 // which would have a hole now, ends. A datagram may get lost.
 static void
 drop_reception(SkConnObject *conn, struct reception *reception)
 {
-    close_received_descriptors(&reception->message);
+    ancillary_close_descriptors(&reception->message);
     if (conn->is_stream && (reception->flags & (MSG_PEEK | MSG_OOB)) == 0) {
         conn->error = ENOMEM;
         conn_abort(conn);
@@ -252,12 +197,11 @@ PyDoc_STRVAR(
     recvfrom_doc,
     "recvfrom($self, n, /, flags=0)\n--\n\n"
     "Receive one datagram of at most n bytes: (bytes, the sender's address).\n\n"
-    "A datagram of length 0 is b\"\", which is not the end of anything. On a stream the "
-    "bytes\n"
-    "are what is there, b\"\" is the end of file, and the address is None. With "
-    "MSG_DONTWAIT\n"
-    "BlockingIOError is raised instead of waiting. May switch. Raises TimeoutError,\n"
-    "ClosedError, BusyError if another task is reading, or the OSError of the failure.");
+    "A datagram of length 0 is b\"\", which is not the end of anything. On a\n"
+    "stream the bytes are what is there, b\"\" is the end of file, and the\n"
+    "address is None. With MSG_DONTWAIT BlockingIOError is raised instead of\n"
+    "waiting. May switch. Raises TimeoutError, ClosedError, BusyError if another\n"
+    "task is reading, or the OSError of the failure.");
 
 static PyObject *
 SkConn_recvfrom(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
@@ -301,16 +245,15 @@ message_to_python(struct reception *reception)
     return result;
 }
 
-PyDoc_STRVAR(recvmsg_doc, "recvmsg($self, bufsize, /, ancbufsize=0, flags=0)\n--\n\n"
-                          "Receive a message: (data, ancdata, msg_flags, address).\n\n"
-                          "data has at most bufsize bytes; ancdata is a list of (level, "
-                          "type, bytes) for which\n"
-                          "ancbufsize bytes are set aside, CMSG_SPACE(n) for each item. "
-                          "Descriptors received by\n"
-                          "SCM_RIGHTS are the caller's to close, and close-on-exec. "
-                          "Bytes that a reading verb has\n"
-                          "buffered come first, without ancillary data. May switch. "
-                          "Raises what recvfrom() raises.");
+PyDoc_STRVAR(
+    recvmsg_doc,
+    "recvmsg($self, bufsize, /, ancbufsize=0, flags=0)\n--\n\n"
+    "Receive a message: (data, ancdata, msg_flags, address).\n\n"
+    "data has at most bufsize bytes; ancdata is a list of (level, type, bytes)\n"
+    "for which ancbufsize bytes are set aside, CMSG_SPACE(n) for each item.\n"
+    "Descriptors received by SCM_RIGHTS are the caller's to close, and\n"
+    "close-on-exec. Bytes that a reading verb has buffered come first, without\n"
+    "ancillary data. May switch. Raises what recvfrom() raises.");
 
 static PyObject *
 SkConn_recvmsg(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
@@ -483,11 +426,10 @@ PyDoc_STRVAR(
     sendto_doc,
     "sendto($self, data, /, *flags_and_address)\n--\n\n"
     "Send data (bytes-like) as one datagram; return the number of bytes sent.\n\n"
-    "The other arguments are the address, or flags and the address, as in the socket "
-    "module.\n"
-    "What waits in a buffered connection is sent before. May switch. Raises "
-    "TimeoutError,\n"
-    "ClosedError, BusyError if another task is writing, or the OSError of the failure.");
+    "The other arguments are the address, or flags and the address, as in the\n"
+    "socket module. What waits in a buffered connection is sent before. May\n"
+    "switch. Raises TimeoutError, ClosedError, BusyError if another task is\n"
+    "writing, or the OSError of the failure.");
 
 static PyObject *
 SkConn_sendto(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
@@ -565,85 +507,15 @@ hold_blocks(PyObject *buffers, struct blocks *blocks, size_t *length)
     return error;
 }
 
-// Adds one item to the [*size] bytes of ancillary data in [*control]. 0, or -1 with an
-// exception.
-static int
-add_ancillary(int level, int type, const Py_buffer *view, char **control, size_t *size)
-{
-    size_t limit = (size_t)INT_MAX - *size;
-    if ((size_t)view->len > limit || CMSG_SPACE((size_t)view->len) > limit) {
-        PyErr_SetString(PyExc_ValueError, "the ancillary data is too large");
-        return -1;
-    }
-    size_t space = CMSG_SPACE((size_t)view->len);
-    char *larger = PyMem_Realloc(*control, *size + space);
-    if (larger == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    // The padding would show what was in our memory.
-    memset(larger + *size, 0, space);
-    struct cmsghdr *header = (struct cmsghdr *)(void *)(larger + *size);
-    header->cmsg_level = level;
-    header->cmsg_type = type;
-    header->cmsg_len = (__typeof__(header->cmsg_len))CMSG_LEN((size_t)view->len);
-    if (view->len > 0) {
-        memcpy(CMSG_DATA(header), view->buf, (size_t)view->len);
-    }
-    *control = larger;
-    *size += space;
-    return 0;
-}
-
-static int
-add_ancillary_item(PyObject *item, char **control, size_t *size)
-{
-    int level;
-    int type;
-    if (!PyTuple_Check(item) || PyTuple_GET_SIZE(item) != 3) {
-        PyErr_SetString(PyExc_TypeError,
-                        "an item of ancdata must be a tuple (level, type, data)");
-        return -1;
-    }
-    if (convert_int(PyTuple_GET_ITEM(item, 0), "cmsg_level", 0, &level) < 0 ||
-        convert_int(PyTuple_GET_ITEM(item, 1), "cmsg_type", 0, &type) < 0) {
-        return -1;
-    }
-    Py_buffer view;
-    if (PyObject_GetBuffer(PyTuple_GET_ITEM(item, 2), &view, PyBUF_SIMPLE) < 0) {
-        return -1;
-    }
-    int error = add_ancillary(level, type, &view, control, size);
-    PyBuffer_Release(&view);
-    return error;
-}
-
-// The kernel's form of [ancdata] in memory that the caller frees in any case. 0, or -1
-// with an exception.
-static int
-ancillary_from_python(PyObject *ancdata, char **control, size_t *size)
-{
-    PyObject *items = PySequence_Tuple(ancdata);
-    if (items == NULL) {
-        return -1;
-    }
-    int error = 0;
-    for (Py_ssize_t i = 0; error == 0 && i < PyTuple_GET_SIZE(items); i++) {
-        error = add_ancillary_item(PyTuple_GET_ITEM(items, i), control, size);
-    }
-    Py_DECREF(items);
-    return error;
-}
-
-PyDoc_STRVAR(sendmsg_doc,
-             "sendmsg($self, buffers, /, ancdata=(), flags=0, address=None)\n--\n\n"
-             "Send the bytes-like objects in buffers as one message; return the number "
-             "of bytes.\n\n"
-             "ancdata has (level, type, bytes-like) tuples, as for SCM_RIGHTS. A stream "
-             "may take less\n"
-             "than everything, and the ancillary data with it. What waits in a buffered "
-             "connection is\n"
-             "sent before. May switch. Raises what sendto() raises.");
+PyDoc_STRVAR(
+    sendmsg_doc,
+    "sendmsg($self, buffers, /, ancdata=(), flags=0, address=None)\n--\n\n"
+    "Send the bytes-like objects in buffers as one message; return the number of\n"
+    "bytes.\n\n"
+    "ancdata has (level, type, bytes-like) tuples, as for SCM_RIGHTS. A stream\n"
+    "may take less than everything, and the ancillary data with it. What waits in\n"
+    "a buffered connection is sent before. May switch. Raises what sendto()\n"
+    "raises.");
 
 static PyObject *
 SkConn_sendmsg(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,

@@ -129,17 +129,14 @@ finish_connect(SkConnObject *conn)
     return 0;
 }
 
-PyDoc_STRVAR(
-    connect_doc,
-    "connect($self, address, /)\n--\n\n"
-    "Connect the socket to address: (host, port), for IPv6 also (host, port, flowinfo,\n"
-    "scope_id), or the path of a Unix socket.\n\n"
-    "May switch, also to look a host name up. Raises TimeoutError, after which the "
-    "socket is\n"
-    "still open; ConnectionRefusedError or the OSError that the network gave;\n"
-    "BlockingIOError at once if the queue of a Unix listener is full; ClosedError, "
-    "BusyError.\n"
-    "Answers to conet_connect.");
+PyDoc_STRVAR(connect_doc,
+             "connect($self, address, /)\n--\n\n"
+             "Connect the socket to address: (host, port), for IPv6 also (host, port,\n"
+             "flowinfo, scope_id), or the path of a Unix socket.\n\n"
+             "May switch, also to look a host name up. Raises TimeoutError, after which\n"
+             "the socket is still open; ConnectionRefusedError or the OSError that the\n"
+             "network gave; BlockingIOError at once if the queue of a Unix listener is\n"
+             "full; ClosedError, BusyError. Answers to conet_connect.");
 
 static PyObject *
 SkConn_connect(SkConnObject *conn, PyObject *address)
@@ -236,14 +233,13 @@ accept_descriptor(SkConnObject *conn, struct sockaddr_storage *address, socklen_
 PyDoc_STRVAR(
     accept_doc,
     "accept($self, /)\n--\n\n"
-    "Wait for a connection to this listening socket: (sk_conn, the peer's address).\n\n"
-    "The new descriptor is non-blocking, close-on-exec and, for TCP, without delay of "
-    "small\n"
-    "writes. Connections that failed while they were queued are passed over. May "
-    "switch.\n"
-    "Raises TimeoutError, ClosedError, BusyError if another task is accepting, or "
-    "OSError:\n"
-    "with EMFILE or ENFILE the connection stays queued. Answers to conet_accept.");
+    "Wait for a connection to this listening socket: (sk_conn, the peer's\n"
+    "address).\n\n"
+    "The new descriptor is non-blocking, close-on-exec and, for TCP, without\n"
+    "delay of small writes. Connections that failed while they were queued are\n"
+    "passed over. May switch. Raises TimeoutError, ClosedError, BusyError if\n"
+    "another task is accepting, or OSError: with EMFILE or ENFILE the connection\n"
+    "stays queued. Answers to conet_accept.");
 
 static PyObject *
 SkConn_accept(SkConnObject *conn, PyObject *unused)
@@ -320,10 +316,11 @@ SkConn_getsockname(SkConnObject *conn, PyObject *unused)
 PyDoc_STRVAR(
     shutdown_doc,
     "shutdown($self, how, /)\n--\n\n"
-    "End one direction or both: SHUT_RD, SHUT_WR or SHUT_RDWR of the socket module.\n\n"
-    "Ending the writing sends before what waits in a buffered connection, and so may "
-    "switch.\n"
-    "Raises OSError (ENOTCONN without a peer), TimeoutError, ClosedError, BusyError.");
+    "End one direction or both: SHUT_RD, SHUT_WR or SHUT_RDWR of the socket\n"
+    "module.\n\n"
+    "Ending the writing sends before what waits in a buffered connection, and so\n"
+    "may switch. Raises OSError (ENOTCONN without a peer), TimeoutError,\n"
+    "ClosedError, BusyError.");
 
 static PyObject *
 SkConn_shutdown(SkConnObject *conn, PyObject *how)
@@ -351,8 +348,8 @@ PyDoc_STRVAR(
     getsockopt_doc,
     "getsockopt($self, level, optname, buflen=0, /)\n--\n\n"
     "Return a socket option: an int, or with buflen bytes of at most that length.\n\n"
-    "Never switches. Raises ValueError for a buflen below 0 or above 65536, OSError,\n"
-    "ClosedError.");
+    "Never switches. Raises ValueError for a buflen below 0 or above 65536,\n"
+    "OSError, ClosedError.");
 
 static PyObject *
 SkConn_getsockopt(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
@@ -437,7 +434,7 @@ set_option_length(SkConnObject *conn, int level, int option, PyObject *length)
 
 PyDoc_STRVAR(setsockopt_doc,
              "setsockopt($self, level, optname, value, /, optlen=0)\n--\n\n"
-             "Set a socket option to an int or bytes-like value, or to None with the "
+             "Set a socket option to an int or bytes-like value, or to None with the\n"
              "length optlen.\n\n"
              "Never switches. Raises OSError, ClosedError.");
 
