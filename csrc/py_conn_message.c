@@ -245,15 +245,14 @@ message_to_python(struct reception *reception)
     return result;
 }
 
-PyDoc_STRVAR(
-    recvmsg_doc,
-    "recvmsg($self, bufsize, /, ancbufsize=0, flags=0)\n--\n\n"
-    "Receive a message: (data, ancdata, msg_flags, address).\n\n"
-    "data has at most bufsize bytes; ancdata is a list of (level, type, bytes)\n"
-    "for which ancbufsize bytes are set aside, CMSG_SPACE(n) for each item.\n"
-    "Descriptors received by SCM_RIGHTS are the caller's to close, and\n"
-    "close-on-exec. Bytes that a reading verb has buffered come first, without\n"
-    "ancillary data. May switch. Raises what recvfrom() raises.");
+PyDoc_STRVAR(recvmsg_doc,
+             "recvmsg($self, bufsize, /, ancbufsize=0, flags=0)\n--\n\n"
+             "Receive a message: (data, ancdata, msg_flags, address).\n\n"
+             "data has at most bufsize bytes; ancdata is a list of (level, type, bytes)\n"
+             "for which ancbufsize bytes are set aside, CMSG_SPACE(n) for each item.\n"
+             "Descriptors received by SCM_RIGHTS are the caller's to close, and\n"
+             "close-on-exec. Bytes that a reading verb has buffered come first, without\n"
+             "ancillary data. May switch. Raises what recvfrom() raises.");
 
 static PyObject *
 SkConn_recvmsg(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
