@@ -18,11 +18,14 @@
 
 #include "nonblocking_io.h"
 
+#include "engine.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -381,6 +384,30 @@ io_set_hard_close(int fd)
     struct linger linger = {.l_onoff = 1, .l_linger = 0};
     return setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0 ? -errno
                                                                               : 0;
+}
+
+int
+io_ready_now(int fd, unsigned events)
+{
+    struct pollfd query = {.fd = fd};
+    query.events = (short)((events & EVENT_READ ? POLLIN : 0) |
+                           (events & EVENT_PRIORITY ? POLLPRI : 0) |
+                           (events & EVENT_WRITE ? POLLOUT : 0));
+    int count;
+    do {
+        count = poll(&query, 1, 0);
+    } while (count < 0 && errno == EINTR);
+    if (count < 0) {
+        return -errno;
+    }
+    if (query.revents & POLLNVAL) {
+        return -EBADF;
+    }
+    return (query.revents & POLLIN ? EVENT_READ : 0) |
+           (query.revents & POLLPRI ? EVENT_PRIORITY : 0) |
+           (query.revents & POLLOUT ? EVENT_WRITE : 0) |
+           (query.revents & POLLERR ? EVENT_ERROR : 0) |
+           (query.revents & POLLHUP ? EVENT_HANGUP : 0);
 }
 
 int

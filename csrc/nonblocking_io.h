@@ -69,6 +69,10 @@ int io_set_no_delay(int fd);             // TCP_NODELAY
 // SO_LINGER with zero time: close() resets instead of lingering.
 int io_set_hard_close(int fd);
 
+// What [fd] is ready for right now: EVENT_* bits out of [events], and those that come
+// unasked; 0 for nothing. Or -errno.
+int io_ready_now(int fd, unsigned events);
+
 // close(2). An interrupted close counts as done: the descriptor is gone on every
 // system this runs on.
 int io_close(int fd);

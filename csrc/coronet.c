@@ -1,0 +1,323 @@
+// coronet.c: the extension module pycoronet._coronet.
+//
+// Module definition, state and method table; everything else is in the files the table
+// points to. Initialised in two phases, with heap types. Sub-interpreters are refused, as
+// greenlet refuses them; free-threaded builds get the GIL.
+
+#include "py_state.h"
+
+#include "engine.h"
+#include "greenlet_bridge.h"
+#include "py_conn.h"
+#include "py_task.h"
+#include "py_wait.h"
+
+struct module_state *
+module_state_of(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+PyTypeObject *
+add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type != NULL && PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+        Py_CLEAR(type);
+    }
+    return (PyTypeObject *)type;
+}
+
+// --- Small functions that belong to no type ----------------------------------------------
+
+static PyObject *
+set_resolver(PyObject *module, PyObject *function)
+{
+    Py_XSETREF(module_state_of(module)->resolve, Py_NewRef(function));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+count_idle_thread(PyObject *module, PyObject *change)
+{
+    long number = PyLong_AsLong(change);
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    module_state_of(module)->idle_thread_count += number;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+advance_time(PyObject *module, PyObject *seconds)
+{
+    HubObject *hub = hub_get(module_state_of(module));
+    double delay = PyFloat_AsDouble(seconds);
+    if (hub == NULL || (delay == -1.0 && PyErr_Occurred())) {
+        return NULL;
+    }
+    if (hub->reactor.operations != &fake_engine || !(delay >= 0)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "only the fake engine's time can be moved, and only forward");
+        return NULL;
+    }
+    fake_engine_advance(hub->reactor.engine, (uint64_t)(delay * 1e9));
+    Py_RETURN_NONE;
+}
+
+// --- The method table ---------------------------------------------------------------------
+
+PyDoc_STRVAR(spawn_doc,
+"spawn($module, function, /, *args, **kwargs)\n--\n\n"
+"Start function(*args, **kwargs) as a task of this thread's hub; return the Task.\n\n"
+"It begins when the caller next waits. It inherits a copy of the caller's contextvars.\n"
+"Raises TypeError for something not callable. Never switches.");
+
+PyDoc_STRVAR(spawn_handler_doc,
+"spawn_handler($module, handler, conn, address, /)\n--\n\n"
+"spawn(handler, conn, address), and conn is closed when the task ends.");
+
+PyDoc_STRVAR(current_doc,
+"current($module, /)\n--\n\n"
+"The running Task; None in a hub callback. The main program has one too. Never switches.");
+
+PyDoc_STRVAR(sleep_doc,
+"sleep($module, /, seconds=0)\n--\n\n"
+"Let other tasks run for so many seconds; 0 lets each ready one run once.\n\n"
+"Never wakes early. None sleeps until the task is cancelled. Raises ValueError for a\n"
+"negative number or NaN. Switches.");
+
+PyDoc_STRVAR(timeout_doc,
+"timeout($module, seconds, /)\n--\n\n"
+"with timeout(seconds): bound a whole block; TimeoutError if it is not done in time.\n\n"
+"When the time is over, waits in the block raise Cancelled until the block is left; the\n"
+"scope then raises TimeoutError with itself as .scope. None sets no bound. Entering and\n"
+"leaving never switch.");
+
+PyDoc_STRVAR(shield_doc,
+"shield($module, /, seconds=None)\n--\n\n"
+"with shield(seconds): a block that cancellation from outside does not reach.\n\n"
+"For clean-up in a finally block. After so many seconds the protection ends; None: it\n"
+"lasts as long as the block. Entering and leaving never switch.");
+
+PyDoc_STRVAR(get_hub_doc,
+"get_hub($module, /)\n--\n\nThis thread's Hub, made at the first call. Never switches.");
+
+PyDoc_STRVAR(wait_fd_doc,
+"wait_fd($module, fd, events, timeout=None)\n--\n\n"
+"Wait until a descriptor is ready; return what it is ready for.\n\n"
+"fd: an int or an object with fileno(). events: READ, WRITE or PRIORITY, or-ed together.\n"
+"timeout: seconds, None waits for ever, 0 only looks.\n\n"
+"The result may also have HANGUP and other bits of poll(2). Raises TimeoutError,\n"
+"ClosedError after notify_closing(), BusyError if another task waits for the same,\n"
+"ValueError for a regular file. Switches.");
+
+PyDoc_STRVAR(wait_readable_doc,
+"wait_readable($module, fd, timeout=None)\n--\n\nwait_fd(fd, READ, timeout).");
+
+PyDoc_STRVAR(wait_writable_doc,
+"wait_writable($module, fd, timeout=None)\n--\n\nwait_fd(fd, WRITE, timeout).");
+
+PyDoc_STRVAR(notify_closing_doc,
+"notify_closing($module, fd, /)\n--\n\n"
+"Tell the hub that fd is about to be closed by other means than sk_conn.close().\n\n"
+"Whoever waits for it gets ClosedError at once. Never switches.");
+
+PyDoc_STRVAR(co_create_doc,
+"co_create($module, function, /, *args)\n--\n\nA coroutine that has not been entered.");
+
+PyDoc_STRVAR(co_call_doc,
+"co_call($module, coroutine, /)\n--\n\n"
+"Enter a coroutine, or go on in one that is in co_resume().\n\n"
+"Control is back here when it first waits, calls co_resume() or ends. Switches.");
+
+PyDoc_STRVAR(co_resume_doc,
+"co_resume($module, /)\n--\n\n"
+"Give control back; return when somebody calls the coroutine again, or when what mod()\n"
+"asked for is ready on a connection bound to it. Switches.");
+
+PyDoc_STRVAR(co_delete_doc,
+"co_delete($module, coroutine, /)\n--\n\n"
+"End a coroutine: one that was never entered at once, another one by cancelling it.");
+
+#define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef module_methods[] = {
+    {"spawn", FASTCALL(task_spawn), METH_FASTCALL | METH_KEYWORDS, spawn_doc},
+    {"spawn_handler", FASTCALL(task_spawn_handler), METH_FASTCALL, spawn_handler_doc},
+    {"current", task_current, METH_NOARGS, current_doc},
+    {"sleep", FASTCALL(task_sleep), METH_FASTCALL | METH_KEYWORDS, sleep_doc},
+    {"timeout", scope_timeout, METH_O, timeout_doc},
+    {"shield", FASTCALL(scope_shield), METH_FASTCALL | METH_KEYWORDS, shield_doc},
+    {"get_hub", hub_get_hub, METH_NOARGS, get_hub_doc},
+    {"wait_fd", FASTCALL(wait_fd), METH_FASTCALL | METH_KEYWORDS, wait_fd_doc},
+    {"wait_readable", FASTCALL(wait_readable), METH_FASTCALL | METH_KEYWORDS,
+     wait_readable_doc},
+    {"wait_writable", FASTCALL(wait_writable), METH_FASTCALL | METH_KEYWORDS,
+     wait_writable_doc},
+    {"notify_closing", wait_notify_closing, METH_O, notify_closing_doc},
+    {"co_create", FASTCALL(coroutine_create), METH_FASTCALL, co_create_doc},
+    {"co_call", coroutine_call, METH_O, co_call_doc},
+    {"co_resume", coroutine_resume, METH_NOARGS, co_resume_doc},
+    {"co_delete", coroutine_delete, METH_O, co_delete_doc},
+    {"_socket", FASTCALL(socket_open), METH_FASTCALL,
+     PyDoc_STR("_socket($module, family, type, protocol=0, /)\n--\n\nA new socket's sk_conn.")},
+    {"_set_resolver", set_resolver, METH_O,
+     PyDoc_STR("_set_resolver($module, function, /)\n--\n\n"
+               "Have host names looked up by function(host, port, family, type).")},
+    {"_count_idle_thread", count_idle_thread, METH_O,
+     PyDoc_STR("_count_idle_thread($module, change, /)\n--\n\n"
+               "A thread of ours begins (1) or ends (-1) to wait for work.")},
+    {"_use_engine", hub_use_engine, METH_O,
+     PyDoc_STR("_use_engine($module, name, /)\n--\n\n"
+               "Make this thread's hub with the engine of that name.")},
+    {"_advance_time", advance_time, METH_O,
+     PyDoc_STR("_advance_time($module, seconds, /)\n--\n\n"
+               "Move the virtual time of the fake engine.")},
+    {"_close_at_exit", hub_close_at_exit, METH_NOARGS,
+     PyDoc_STR("_close_at_exit($module, /)\n--\n\nClose this thread's hub, if it has one.")},
+    {"_after_fork_in_child", hub_after_fork_in_child, METH_NOARGS,
+     PyDoc_STR("_after_fork_in_child($module, /)\n--\n\nAbandon what is the parent's.")},
+    {"_interrupt_main", signals_interrupt, METH_VARARGS,
+     PyDoc_STR("_interrupt_main($module, signum, frame, /)\n--\n\n"
+               "Stands in for signal.default_int_handler.")},
+    {NULL, NULL, 0, NULL},
+};
+
+// --- Setting up ---------------------------------------------------------------------------
+
+static int
+import_errors(struct module_state *state)
+{
+    PyObject *errors = PyImport_ImportModule("pycoronet.errors");
+    if (errors == NULL) {
+        return -1;
+    }
+    const struct {
+        PyObject **place;
+        const char *name;
+    } wanted[] = {
+        {&state->Cancelled, "Cancelled"},
+        {&state->ClosedError, "ClosedError"},
+        {&state->BusyError, "BusyError"},
+        {&state->LineTooLongError, "LineTooLongError"},
+        {&state->IncompleteReadError, "IncompleteReadError"},
+        {&state->DeadlockError, "DeadlockError"},
+    };
+    int error = 0;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(wanted) && error == 0; i++) {
+        *wanted[i].place = PyObject_GetAttrString(errors, wanted[i].name);
+        error = *wanted[i].place == NULL ? -1 : 0;
+    }
+    Py_DECREF(errors);
+    return error;
+}
+
+static int
+make_types(PyObject *module, struct module_state *state)
+{
+    state->hub_type = hub_type_new(module);
+    state->task_type = state->hub_type == NULL ? NULL : task_type_new(module);
+    state->conn_type = state->task_type == NULL ? NULL : conn_type_new(module);
+    state->scope_type = state->conn_type == NULL ? NULL : scope_type_new(module);
+    state->parking_lot_type =
+        state->scope_type == NULL ? NULL : parking_lot_type_new(module);
+    state->worker_type = state->parking_lot_type == NULL
+                             ? NULL
+                             : (PyTypeObject *)greenlet_worker_type_new(module);
+    return state->worker_type == NULL ? -1 : 0;
+}
+
+static int
+add_constants(PyObject *module)
+{
+    return PyModule_AddIntConstant(module, "READ", EVENT_READ) < 0 ||
+                   PyModule_AddIntConstant(module, "WRITE", EVENT_WRITE) < 0 ||
+                   PyModule_AddIntConstant(module, "PRIORITY", EVENT_PRIORITY) < 0 ||
+                   PyModule_AddIntConstant(module, "HANGUP", EVENT_HANGUP) < 0
+               ? -1
+               : 0;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    struct module_state *state = module_state_of(module);
+    const char *fresh = getenv("PYCORONET_FRESH_GREENLETS");
+    state->reuses_workers = fresh == NULL || strcmp(fresh, "1") != 0;
+    if (greenlet_bridge_import() < 0 || import_errors(state) < 0 ||
+        make_types(module, state) < 0 || add_constants(module) < 0) {
+        return -1;
+    }
+    state->interrupt_handler = PyObject_GetAttrString(module, "_interrupt_main");
+    return state->interrupt_handler == NULL ? -1 : 0;
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct module_state *state = module_state_of(module);
+    Py_VISIT(state->hub_type);
+    Py_VISIT(state->task_type);
+    Py_VISIT(state->conn_type);
+    Py_VISIT(state->scope_type);
+    Py_VISIT(state->parking_lot_type);
+    Py_VISIT(state->worker_type);
+    Py_VISIT(state->Cancelled);
+    Py_VISIT(state->ClosedError);
+    Py_VISIT(state->BusyError);
+    Py_VISIT(state->LineTooLongError);
+    Py_VISIT(state->IncompleteReadError);
+    Py_VISIT(state->DeadlockError);
+    Py_VISIT(state->resolve);
+    Py_VISIT(state->interrupt_handler);
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    struct module_state *state = module_state_of(module);
+    Py_CLEAR(state->hub_type);
+    Py_CLEAR(state->task_type);
+    Py_CLEAR(state->conn_type);
+    Py_CLEAR(state->scope_type);
+    Py_CLEAR(state->parking_lot_type);
+    Py_CLEAR(state->worker_type);
+    Py_CLEAR(state->Cancelled);
+    Py_CLEAR(state->ClosedError);
+    Py_CLEAR(state->BusyError);
+    Py_CLEAR(state->LineTooLongError);
+    Py_CLEAR(state->IncompleteReadError);
+    Py_CLEAR(state->DeadlockError);
+    Py_CLEAR(state->resolve);
+    Py_CLEAR(state->interrupt_handler);
+    return 0;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "pycoronet._coronet",
+    .m_doc = PyDoc_STR("The C core of pycoronet."),
+    .m_size = sizeof(struct module_state),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+};
+
+PyMODINIT_FUNC PyInit__coronet(void);
+
+PyMODINIT_FUNC
+PyInit__coronet(void)
+{
+    return PyModuleDef_Init(&module_definition);
+}

@@ -1,0 +1,416 @@
+// py_conn.c: the life of a connection: making, events, waiting, closing.
+//
+// Lifetime: Python owns a connection; while a coroutine waits on it the wait owns one
+// more reference, given back at the end of wait_on(); while it drains after close() the
+// drain record owns one, given back in end_drain(). The watch table's pointer to it is
+// borrowed and is taken back before the fd or the object goes.
+
+#include "py_conn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "py_convert.h"
+#include "py_task.h"
+
+// What is left to do for a closed connection with unsent output.
+struct drain {
+    struct timer timer;          // when it has lingered enough
+    SkConnObject *conn;          // owned
+    struct list_node link;       // on hub->draining
+};
+
+static bool take_event(struct ready_target *target, unsigned ready);
+static void lose_descriptor(struct ready_target *target, bool is_forked);
+
+// --- Making -----------------------------------------------------------------------------
+
+// The number was free when the kernel gave it out, so whoever the table says owns it has
+// had it closed behind our back.
+static int
+claim_descriptor(SkConnObject *conn)
+{
+    struct reactor *reactor = &conn->hub->reactor;
+    int error = reactor_claim(reactor, conn->fd, &conn->target);
+    if (error == -EEXIST) {
+        struct ready_target *stale = reactor_owner(reactor, conn->fd);
+        stale->on_lost(stale, false);
+        error = reactor_claim(reactor, conn->fd, &conn->target);
+    }
+    return error;
+}
+
+SkConnObject *
+conn_new(HubObject *hub, int fd, const struct io_description *description)
+{
+    PyTypeObject *type = hub->state->conn_type;
+    SkConnObject *conn = (SkConnObject *)type->tp_alloc(type, 0);
+    if (conn == NULL) {
+        io_close(fd);
+        return NULL;
+    }
+    conn->target = (struct ready_target){take_event, lose_descriptor};
+    conn->hub = (HubObject *)Py_NewRef((PyObject *)hub);
+    conn->fd = fd;
+    conn->is_socket = description->is_socket;
+    conn->is_stream = description->is_stream;
+    conn->is_listener = description->is_listening;
+    conn->is_internet_stream = description->is_internet_stream;
+    conn->was_blocking = !description->was_nonblocking && !description->is_socket;
+    conn->device = description->device;
+    conn->inode = description->inode;
+    conn->may_read = conn->may_write = true;
+    conn->timeout_ns = -1;
+    waiter_init(&conn->reader);
+    waiter_init(&conn->writer);
+    line_buffer_init(&conn->input);
+    write_queue_init(&conn->output);
+    int error = claim_descriptor(conn);
+    if (error < 0) {
+        conn->is_closed = true;
+        conn->fd = -1;
+        io_close(fd);
+        Py_DECREF(conn);
+        raise_errno(error);
+        return NULL;
+    }
+    list_append(&hub->connections, &conn->hub_link);
+    return conn;
+}
+
+// --- Events -----------------------------------------------------------------------------
+
+int
+conn_register(SkConnObject *conn)
+{
+    struct reactor *reactor = &conn->hub->reactor;
+    if (conn->is_listener) {
+        return reactor_register(reactor, conn->fd, EVENT_READ, ENGINE_LEVEL);
+    }
+    // Urgent data is asked for because it ends a read short, with no further edge.
+    return reactor_register(reactor, conn->fd, EVENT_READ | EVENT_WRITE | EVENT_PRIORITY,
+                            ENGINE_EDGE);
+}
+
+static void
+end_drain(SkConnObject *conn)
+{
+    struct drain *drain = conn->drain;
+    conn->drain = NULL;
+    timer_wheel_unlink(&conn->hub->reactor.timers, &drain->timer);
+    list_remove(&drain->link);
+    free(drain);
+    conn_abort(conn);
+    Py_DECREF(conn);
+}
+
+// The coroutine bound by conet waits in co_resume for what mod() asked for.
+static bool
+resume_coroutine(SkConnObject *conn, unsigned ready)
+{
+    TaskObject *task = (TaskObject *)conn->coroutine;
+    const unsigned always = EVENT_ERROR | EVENT_HANGUP;
+    if (task == NULL || conn->events == 0 || (ready & (conn->events | always)) == 0 ||
+        task->resume_waiter == NULL) {
+        return false;
+    }
+    return waiter_wake(conn->hub, task->resume_waiter, WOKEN_READY);
+}
+
+static bool
+take_event(struct ready_target *target, unsigned ready)
+{
+    SkConnObject *conn = CONTAINER_OF(target, SkConnObject, target);
+    const unsigned ends = EVENT_ERROR | EVENT_HANGUP | EVENT_READ_HANGUP;
+    bool woke = false;
+    conn->revents = ready;
+    if (ready & (ends | EVENT_PRIORITY)) {
+        conn->reads_to_the_end = true;
+    }
+    if (ready & (EVENT_READ | EVENT_PRIORITY | ends)) {
+        conn->may_read = true;
+        woke |= waiter_wake(conn->hub, &conn->reader, WOKEN_READY);
+        if (!woke && conn->is_listener) {
+            // Nobody accepts: a level-triggered listener would be reported for ever.
+            reactor_register(&conn->hub->reactor, conn->fd, 0, ENGINE_LEVEL);
+        }
+    }
+    if (ready & (EVENT_WRITE | EVENT_ERROR | EVENT_HANGUP)) {
+        conn->may_write = true;
+        int error = write_queue_length(&conn->output) > 0 ? conn_flush(conn) : 0;
+        if (conn->drain != NULL && error != -EAGAIN) {
+            end_drain(conn);     // may be the last reference to it
+            return woke;
+        }
+        if (error != -EAGAIN) {
+            woke |= waiter_wake(conn->hub, &conn->writer, WOKEN_READY);
+        }
+    }
+    return woke | resume_coroutine(conn, ready);
+}
+
+// The engine does not know the fd any more (fork), or the number belongs to another file.
+static void
+lose_descriptor(struct ready_target *target, bool is_forked)
+{
+    SkConnObject *conn = CONTAINER_OF(target, SkConnObject, target);
+    if (!is_forked) {
+        conn_detach(conn);
+        return;
+    }
+    // In the child: what was queued is the parent's to send.
+    write_queue_clear(&conn->output);
+    list_remove(&conn->dirty_link);
+    if (conn->drain != NULL) {
+        end_drain(conn);
+        return;
+    }
+    conn->may_read = conn->may_write = true;
+}
+
+SkConnObject *
+conn_of_target(struct ready_target *target)
+{
+    if (target == NULL || target->on_ready != take_event) {
+        return NULL;
+    }
+    return CONTAINER_OF(target, SkConnObject, target);
+}
+
+// --- Waiting ----------------------------------------------------------------------------
+
+PyObject *
+conn_raise(SkConnObject *conn, ssize_t negative_errno)
+{
+    conn->error = (int)-negative_errno;
+    return raise_errno((int)negative_errno);
+}
+
+PyObject *
+conn_raise_closed(SkConnObject *conn)
+{
+    conn->error = EBADF;
+    PyObject *exception = PyObject_CallFunction(conn->hub->state->ClosedError, "is", EBADF,
+                                                "the connection is closed");
+    if (exception != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+        Py_DECREF(exception);
+    }
+    return NULL;
+}
+
+int
+conn_check_usable(SkConnObject *conn)
+{
+    if (hub_check_thread(conn->hub, "the connection") < 0) {
+        return -1;
+    }
+    if (conn->is_closed) {
+        conn_raise_closed(conn);
+        return -1;
+    }
+    return 0;
+}
+
+int
+conn_check_free(SkConnObject *conn, struct waiter *waiter, const char *direction)
+{
+    if (waiter->status == WAITER_FREE) {
+        return 0;
+    }
+    PyObject *who = task_describe(waiter->task);
+    if (who != NULL) {
+        PyErr_Format(conn->hub->state->BusyError, "%U is %s this connection already (%s)",
+                     who, direction, waiter->operation);
+        Py_DECREF(who);
+    }
+    return -1;
+}
+
+int
+conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction)
+{
+    // Counting may let others run, so the state is looked at again behind it.
+    if (conn_check_usable(conn) < 0 || hub_count_operation(conn->hub) < 0 ||
+        conn_check_usable(conn) < 0) {
+        return -1;
+    }
+    return conn_check_free(conn, waiter, direction);
+}
+
+static int
+raise_conn_timeout(SkConnObject *conn, const char *operation)
+{
+    conn->error = ETIMEDOUT;
+    PyObject *message = PyUnicode_FromFormat("%s timed out", operation);
+    if (message == NULL) {
+        return -1;
+    }
+    PyObject *exception =
+        PyObject_CallFunction(PyExc_TimeoutError, "iN", ETIMEDOUT, message);
+    if (exception != NULL) {
+        PyErr_SetObject(PyExc_TimeoutError, exception);
+        Py_DECREF(exception);
+    }
+    return -1;
+}
+
+static int
+wait_on(SkConnObject *conn, struct waiter *waiter, const char *operation)
+{
+    int error = conn_register(conn);
+    if (error < 0) {
+        conn_raise(conn, error);
+        return -1;
+    }
+    Py_INCREF(conn);
+    int status = waiter_park(conn->hub, waiter, WAITS_FOR_KERNEL, conn->timeout_ns,
+                             operation, (PyObject *)conn);
+    if (status == WOKEN_TIMEOUT) {
+        status = raise_conn_timeout(conn, operation);
+    } else if (status == WOKEN_CLOSED) {
+        conn_raise_closed(conn);
+        status = -1;
+    }
+    Py_DECREF(conn);
+    return status < 0 ? -1 : 0;
+}
+
+int
+conn_wait_readable(SkConnObject *conn, const char *operation)
+{
+    return wait_on(conn, &conn->reader, operation);
+}
+
+int
+conn_wait_writable(SkConnObject *conn, const char *operation)
+{
+    return wait_on(conn, &conn->writer, operation);
+}
+
+// --- Closing ----------------------------------------------------------------------------
+
+// Lets go of the descriptor without closing it.
+static void
+release_descriptor(SkConnObject *conn)
+{
+    if (!conn->hub->is_closed) {
+        reactor_release(&conn->hub->reactor, conn->fd);
+    }
+    conn->fd = -1;
+    list_remove(&conn->hub_link);
+    list_remove(&conn->dirty_link);
+    line_buffer_clear(&conn->input);
+    write_queue_clear(&conn->output);
+}
+
+static void
+wake_waiters(SkConnObject *conn)
+{
+    waiter_wake(conn->hub, &conn->reader, WOKEN_CLOSED);
+    waiter_wake(conn->hub, &conn->writer, WOKEN_CLOSED);
+    TaskObject *task = (TaskObject *)conn->coroutine;
+    if (task != NULL && conn->events != 0 && task->resume_waiter != NULL) {
+        waiter_wake(conn->hub, task->resume_waiter, WOKEN_READY);
+    }
+}
+
+static int
+close_descriptor(SkConnObject *conn)
+{
+    int fd = conn->fd;
+    release_descriptor(conn);
+    if (conn->was_blocking) {
+        // The file may be shared with whoever gave us the descriptor, as a terminal is.
+        io_set_nonblocking(fd, false);
+    }
+    int error = io_close(fd);
+    return error == -ECONNRESET ? 0 : error;
+}
+
+static void
+linger_enough(struct timer *timer)
+{
+    end_drain(CONTAINER_OF(timer, struct drain, timer)->conn);
+}
+
+// Keeps the closed connection until its output has been sent. 0 or -ENOMEM.
+static int
+begin_drain(SkConnObject *conn)
+{
+    struct drain *drain = malloc(sizeof(*drain));
+    if (drain == NULL) {
+        return -ENOMEM;
+    }
+    *drain = (struct drain){.conn = (SkConnObject *)Py_NewRef((PyObject *)conn)};
+    timer_init(&drain->timer, linger_enough);
+    reactor_arm(&conn->hub->reactor, &drain->timer, DEFAULT_LINGER_NS);
+    list_append(&conn->hub->draining, &drain->link);
+    conn->drain = drain;
+    return 0;
+}
+
+int
+conn_close(SkConnObject *conn)
+{
+    if (conn->is_closed) {
+        return 0;
+    }
+    conn->is_closed = true;
+    wake_waiters(conn);
+    line_buffer_clear(&conn->input);
+    if (write_queue_length(&conn->output) > 0 && !conn->hub->is_closed &&
+        conn_flush(conn) == -EAGAIN && begin_drain(conn) == 0) {
+        return 0;
+    }
+    int lost = conn->write_error;
+    int error = close_descriptor(conn);
+    if (lost < 0 || error < 0) {
+        conn_raise(conn, lost < 0 ? lost : error);
+        return -1;
+    }
+    return 0;
+}
+
+void
+conn_abort(SkConnObject *conn)
+{
+    if (conn->drain != NULL) {
+        end_drain(conn);         // comes back here
+        return;
+    }
+    if (!conn->is_closed) {
+        conn->is_closed = true;
+        wake_waiters(conn);
+    }
+    if (conn->fd >= 0) {
+        close_descriptor(conn);
+    }
+}
+
+void
+conn_detach(SkConnObject *conn)
+{
+    if (!conn->is_closed) {
+        conn->is_closed = true;
+        wake_waiters(conn);
+    }
+    if (conn->fd >= 0) {
+        release_descriptor(conn);
+    }
+    if (conn->drain != NULL) {
+        end_drain(conn);
+    }
+}
+
+void
+conn_forget_all(HubObject *hub)
+{
+    while (!list_is_empty(&hub->draining)) {
+        end_drain(CONTAINER_OF(hub->draining.next, struct drain, link)->conn);
+    }
+    struct list_node *node;
+    while ((node = list_take_first(&hub->connections)) != NULL) {
+        list_remove(&CONTAINER_OF(node, SkConnObject, hub_link)->dirty_link);
+    }
+}

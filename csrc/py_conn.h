@@ -1,0 +1,152 @@
+// py_conn.h: sk_conn, a connection: any pollable descriptor with its buffers.
+//
+// py_conn.c has its life (making, events, waiting, closing), py_conn_type.c the type and
+// its attributes, py_conn_read.c and py_conn_write.c the two directions, py_conn_socket.c connect and accept and the socket
+// options, py_conn_message.c datagrams and ancillary data.
+//
+// Readiness: a connection is registered once, both directions, edge-triggered, when it
+// first has to wait. may_read and may_write say whether trying a system call can make
+// sense; an edge sets them, EAGAIN clears them. A listener is registered level-triggered
+// and only for reading, and not at all while nobody accepts.
+
+#ifndef CORONET_PY_CONN_H
+#define CORONET_PY_CONN_H
+
+#include "py_hub.h"
+
+#include "line_buffer.h"
+#include "nonblocking_io.h"
+#include "write_queue.h"
+
+typedef struct SkConnObject SkConnObject;
+
+// Coalesced output: a write that would make more than this wait is sent at once, and
+// waits until the peer has taken it.
+#define OUTPUT_HIGH_MARK (64 * 1024)
+
+// How long a closed connection may take to send what it still holds.
+#define DEFAULT_LINGER_NS INT64_C(30000000000)
+
+struct SkConnObject {
+    PyObject_HEAD
+    struct ready_target target;  // takes the reactor's events
+    PyObject *weak_references;
+    HubObject *hub;              // owned
+    int fd;                      // -1 once the descriptor is closed or was lost
+
+    bool is_closed : 1;          // close() was called; the fd may still send what is left
+    bool is_socket : 1;
+    bool is_stream : 1;          // false for datagram sockets
+    bool is_listener : 1;
+    bool is_internet_stream : 1; // TCP: a short read means that no more is there ...
+    bool reads_to_the_end : 1;   // ... unless a hang-up or urgent data was seen
+    bool may_read : 1;
+    bool may_write : 1;
+    bool is_buffered : 1;        // writes are coalesced
+    bool was_blocking : 1;       // O_NONBLOCK was off when we took the fd: restored
+
+    struct waiter reader;
+    struct waiter writer;
+    struct line_buffer input;    // bytes received and not yet taken
+    struct write_queue output;   // bytes written and not yet sent
+    int64_t timeout_ns;          // bounds each wait; -1 = none
+    int error;                   // errno of the last failure, 0 = none
+    int write_error;             // -errno of a failed flush, for the next write to raise
+    unsigned events;             // what resumes the bound coroutine in co_resume
+    unsigned revents;            // what was ready when something last was
+    PyObject *coroutine;         // owned; the Task bound by conet, or NULL
+    uint64_t device;             // with inode: which file the fd was, to notice that
+    uint64_t inode;              // the number was closed and reused behind our back
+    struct list_node hub_link;   // on hub->connections while it has an fd
+    struct list_node dirty_link; // on hub->dirty while coalesced output has not been sent
+    struct drain *drain;         // owned; while it is closed and sends what is left
+};
+
+// --- py_conn.c ----------------------------------------------------------------------
+
+// A connection for [fd] of this description, which goes to it: on failure it is closed.
+// A new reference, NULL with an exception. The fd is non-blocking already.
+SkConnObject *conn_new(HubObject *hub, int fd, const struct io_description *description);
+
+// 0 if the connection is open and the caller in its thread; else -1 with an exception.
+int conn_check_usable(SkConnObject *conn);
+
+// 0 if [waiter] (its reader or writer) is free; else -1 with BusyError.
+int conn_check_free(SkConnObject *conn, struct waiter *waiter, const char *direction);
+
+// The connection behind a watch table's owner; NULL for other owners and for NULL.
+SkConnObject *conn_of_target(struct ready_target *target);
+
+// What every operation begins with: the connection is usable, its reader or writer free,
+// and the operation counted, which may switch. 0, or -1 with an exception.
+int conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction);
+
+// Parks until a direction may make progress, within the connection's timeout. 0, or -1
+// with an exception: TimeoutError, ClosedError and what waiter_park() raises. Switches.
+int conn_wait_readable(SkConnObject *conn, const char *operation);
+int conn_wait_writable(SkConnObject *conn, const char *operation);
+
+// Tells the engine of the fd, if it does not know it yet. 0 or -errno.
+int conn_register(SkConnObject *conn);
+
+// Keeps the failure as the connection's error and raises it. Returns NULL.
+PyObject *conn_raise(SkConnObject *conn, ssize_t negative_errno);
+PyObject *conn_raise_closed(SkConnObject *conn);
+
+// Wakes its waiters with ClosedError and closes the fd, at once if no output is left,
+// otherwise when it has been sent. Idempotent. -1 with an exception if closing failed, or
+// if output failed before and nobody has been told. Never switches.
+int conn_close(SkConnObject *conn);
+
+// Drops the output and closes the fd at once.
+void conn_abort(SkConnObject *conn);
+
+// The fd's number now belongs to another file: closed, but without closing the fd.
+void conn_detach(SkConnObject *conn);
+
+// For a hub that is gone: no connection refers to its reactor any more.
+void conn_forget_all(HubObject *hub);
+
+// --- py_conn_read.c -----------------------------------------------------------------
+
+extern PyMethodDef conn_read_methods[];
+
+// tp_iternext: the next line; NULL without an exception at the end of file.
+PyObject *conn_next_line(SkConnObject *conn);
+
+// --- py_conn_write.c ----------------------------------------------------------------
+
+extern PyMethodDef conn_write_methods[];
+
+// Sends the coalesced output of every connection that has some. Failures are kept for
+// the next write.
+void conn_flush_dirty(HubObject *hub);
+
+static inline void
+hub_flush_output(HubObject *hub)
+{
+    if (!list_is_empty(&hub->dirty)) {
+        conn_flush_dirty(hub);
+    }
+}
+
+// Sends what the queue holds, as far as the kernel takes it. 0, -EAGAIN (an event will
+// tell when to go on), or another -errno: the queue is dropped, the error kept.
+int conn_flush(SkConnObject *conn);
+
+// --- py_conn_socket.c ---------------------------------------------------------------
+
+extern PyMethodDef conn_socket_methods[];
+
+// The module's _socket(family, type, protocol=0): a connection over a new socket.
+PyObject *socket_open(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+
+// --- py_conn_message.c --------------------------------------------------------------
+
+extern PyMethodDef conn_message_methods[];
+
+// Sends what waits in the queue, so that what comes next is not sent past it; for a
+// caller whose conn_begin() found the writer free. 0, or -1 with an exception. Switches.
+int conn_send_pending(SkConnObject *conn, const char *operation);
+
+#endif

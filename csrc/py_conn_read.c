@@ -1,0 +1,509 @@
+// py_conn_read.c: reading: what is there, so many bytes, lines.
+//
+// A read lands in the hub's scratch area first, so that a bytes object of the exact size
+// can be made; the connection owns a buffer only while it holds bytes that nobody has
+// taken. Invariant: bytes leave the kernel or the buffer only into what the caller gets
+// or into the buffer; a time-out, a limit or a missing line leaves them readable.
+
+#include "py_conn.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "py_convert.h"
+
+#define DEFAULT_LINE_LIMIT 65536
+
+// How much is asked of the kernel when how much will come is unknown.
+#define READ_CHUNK_SIZE (64 * 1024)
+
+// --- Receiving --------------------------------------------------------------------------
+
+static ssize_t
+receive_now(SkConnObject *conn, char *data, size_t length)
+{
+    ssize_t count;
+    if (!conn->is_socket) {
+        count = io_read(conn->fd, data, length);
+    } else if (length <= GIL_RELEASE_SIZE) {
+        count = io_receive(conn->fd, data, length);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        count = io_receive(conn->fd, data, length);
+        Py_END_ALLOW_THREADS
+    }
+    // A short read has emptied a TCP socket: the next edge tells, and asking once more
+    // only to hear EAGAIN would cost a system call. Not after a hang-up or urgent data
+    // were seen, for they end a read short with more to come and no further edge.
+    if (count == -EAGAIN || (count > 0 && (size_t)count < length &&
+                             conn->is_internet_stream && !conn->reads_to_the_end)) {
+        conn->may_read = false;
+    }
+    return count;
+}
+
+// Receives into [data], parking until something is there. The count, 0 at the end of
+// file, or -1 with an exception. [data] must outlive a switch.
+static ssize_t
+receive(SkConnObject *conn, char *data, size_t length, const char *operation)
+{
+    for (;;) {
+        if (conn->may_read) {
+            ssize_t count = receive_now(conn, data, length);
+            if (count >= 0) {
+                return count;
+            }
+            if (count != -EAGAIN) {
+                conn_raise(conn, count);
+                return -1;
+            }
+        }
+        if (conn_wait_readable(conn, operation) < 0) {
+            return -1;
+        }
+    }
+}
+
+// Keeps bytes that have left the kernel. Without memory for them the stream has a hole,
+// so the connection ends here. 0, or -1 with MemoryError.
+static int
+keep_input(SkConnObject *conn, const char *data, size_t length)
+{
+    if (length == 0 || line_buffer_append(&conn->input, data, length) == 0) {
+        return 0;
+    }
+    conn->error = ENOMEM;
+    conn_abort(conn);
+    PyErr_NoMemory();
+    return -1;
+}
+
+// Adds what comes next to the buffer: 1, 0 at the end of file, -1 with an exception.
+static int
+fill_input(SkConnObject *conn, size_t wanted, const char *operation)
+{
+    size_t size = wanted < READ_CHUNK_SIZE     ? READ_CHUNK_SIZE
+                  : wanted > HUB_SCRATCH_SIZE ? HUB_SCRATCH_SIZE
+                                              : wanted;
+    ssize_t count = receive(conn, conn->hub->scratch, size, operation);
+    if (count <= 0) {
+        return (int)count;
+    }
+    return keep_input(conn, conn->hub->scratch, (size_t)count) < 0 ? -1 : 1;
+}
+
+// The first [length] bytes of the buffer, without the last [trimmed] ones.
+static PyObject *
+take_input(SkConnObject *conn, size_t length, size_t trimmed)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(line_buffer_data(&conn->input),
+                                                (Py_ssize_t)(length - trimmed));
+    if (bytes != NULL) {
+        line_buffer_drain(&conn->input, length);
+    }
+    return bytes;
+}
+
+// --- Blocks -----------------------------------------------------------------------------
+
+static PyObject *
+read_some(SkConnObject *conn, PyObject *number, const char *operation)
+{
+    Py_ssize_t size;
+    if (convert_size(number, "n", 0, 0, &size) < 0 ||
+        conn_begin(conn, &conn->reader, "reading") < 0) {
+        return NULL;
+    }
+    size_t held = line_buffer_length(&conn->input);
+    if (held > 0 || size == 0) {
+        return size == 0 ? PyBytes_FromStringAndSize(NULL, 0)
+                         : take_input(conn, held < (size_t)size ? held : (size_t)size, 0);
+    }
+    char *scratch = conn->hub->scratch;
+    size_t room = (size_t)size < HUB_SCRATCH_SIZE ? (size_t)size : HUB_SCRATCH_SIZE;
+    ssize_t count = receive(conn, scratch, room, operation);
+    if (count < 0) {
+        return NULL;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(scratch, count);
+    if (bytes == NULL) {
+        keep_input(conn, scratch, (size_t)count);
+    }
+    return bytes;
+}
+
+PyDoc_STRVAR(readsome_doc,
+"readsome($self, n, /)\n--\n\n"
+"Return what is there, at least one byte and at most n; b\"\" at the end of file.\n\n"
+"Never more than 256 KiB at once. May switch. Raises TimeoutError, ClosedError,\n"
+"BusyError if another task is reading, or the OSError of the failure. Answers to\n"
+"conet_readsome.");
+
+static PyObject *
+SkConn_readsome(SkConnObject *conn, PyObject *number)
+{
+    return read_some(conn, number, "readsome");
+}
+
+PyDoc_STRVAR(recv_doc,
+"recv($self, n, /)\n--\n\nThe same as readsome(n), by the socket module's name.");
+
+static PyObject *
+SkConn_recv(SkConnObject *conn, PyObject *number)
+{
+    return read_some(conn, number, "recv");
+}
+
+PyDoc_STRVAR(recv_into_doc,
+"recv_into($self, buffer, /)\n--\n\n"
+"Read what is there into a writable bytes-like object; return the number of bytes.\n\n"
+"0 at the end of file (or for an empty buffer). May switch. Raises what readsome()\n"
+"raises. The buffer cannot be resized meanwhile.");
+
+static PyObject *
+SkConn_recv_into(SkConnObject *conn, PyObject *object)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(object, &view, PyBUF_WRITABLE) < 0) {
+        return NULL;
+    }
+    ssize_t count = -1;
+    if (conn_begin(conn, &conn->reader, "reading") == 0) {
+        size_t held = line_buffer_length(&conn->input);
+        if (held > 0) {
+            count = held < (size_t)view.len ? (ssize_t)held : view.len;
+            memcpy(view.buf, line_buffer_data(&conn->input), (size_t)count);
+            line_buffer_drain(&conn->input, (size_t)count);
+        } else {
+            count = view.len == 0 ? 0
+                                  : receive(conn, view.buf, (size_t)view.len, "recv_into");
+        }
+    }
+    PyBuffer_Release(&view);
+    return count < 0 ? NULL : PyLong_FromSsize_t(count);
+}
+
+// Fills the buffer up to [size] bytes. 1, 0 if the end of file came first, -1 with an
+// exception; what was received is in the buffer in any case.
+static int
+fill_up_to(SkConnObject *conn, size_t size, const char *operation)
+{
+    while (line_buffer_length(&conn->input) < size) {
+        int filled =
+            fill_input(conn, size - line_buffer_length(&conn->input), operation);
+        if (filled <= 0) {
+            return filled;
+        }
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(read_doc,
+"read($self, n, /)\n--\n\n"
+"Return exactly n bytes, or fewer if the end of file comes first.\n\n"
+"May switch. Raises what readsome() raises; what had been received by then stays\n"
+"readable. Answers to conet_read.");
+
+static PyObject *
+SkConn_read(SkConnObject *conn, PyObject *number)
+{
+    Py_ssize_t size;
+    if (convert_size(number, "n", 0, 0, &size) < 0 ||
+        conn_begin(conn, &conn->reader, "reading") < 0) {
+        return NULL;
+    }
+    int filled = fill_up_to(conn, (size_t)size, "read");
+    if (filled < 0) {
+        return NULL;
+    }
+    size_t held = line_buffer_length(&conn->input);
+    return held == 0 ? PyBytes_FromStringAndSize(NULL, 0)
+                     : take_input(conn, filled ? (size_t)size : held, 0);
+}
+
+static PyObject *
+raise_incomplete(SkConnObject *conn, PyObject *partial)
+{
+    if (partial != NULL) {
+        PyObject *exception =
+            PyObject_CallOneArg(conn->hub->state->IncompleteReadError, partial);
+        Py_DECREF(partial);
+        if (exception != NULL) {
+            PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+            Py_DECREF(exception);
+        }
+    }
+    return NULL;
+}
+
+PyDoc_STRVAR(read_exactly_doc,
+"read_exactly($self, n, /)\n--\n\n"
+"Return exactly n bytes.\n\n"
+"May switch. Raises IncompleteReadError if the end of file comes first, with what there\n"
+"was as .partial; otherwise as read().");
+
+static PyObject *
+SkConn_read_exactly(SkConnObject *conn, PyObject *number)
+{
+    Py_ssize_t size;
+    if (convert_size(number, "n", 0, 0, &size) < 0 ||
+        conn_begin(conn, &conn->reader, "reading") < 0) {
+        return NULL;
+    }
+    int filled = fill_up_to(conn, (size_t)size, "read_exactly");
+    if (filled < 0) {
+        return NULL;
+    }
+    if (size == 0) {
+        return PyBytes_FromStringAndSize(NULL, 0);
+    }
+    if (filled == 0) {
+        size_t held = line_buffer_length(&conn->input);
+        return raise_incomplete(conn, held == 0 ? PyBytes_FromStringAndSize(NULL, 0)
+                                                : take_input(conn, held, 0));
+    }
+    return take_input(conn, (size_t)size, 0);
+}
+
+// --- Lines ------------------------------------------------------------------------------
+
+static PyObject *
+raise_too_long(SkConnObject *conn, const char *what, size_t limit)
+{
+    PyErr_Format(conn->hub->state->LineTooLongError,
+                 "no end of %s within %zu bytes; they stay readable", what, limit);
+    return NULL;
+}
+
+// A line out of the buffer. NULL without an exception: there is no whole one.
+static PyObject *
+take_buffered_line(SkConnObject *conn, size_t limit, bool keeps_end)
+{
+    size_t length;
+    switch (line_buffer_find_line(&conn->input, limit, &length)) {
+    case LINE_FOUND:
+        return take_input(conn, length, keeps_end ? 0 : 1);
+    case LINE_TOO_LONG:
+        return raise_too_long(conn, "line", limit);
+    case LINE_INCOMPLETE:
+        break;
+    }
+    return NULL;
+}
+
+// With nothing buffered: receives, and takes the line from the scratch area if a whole
+// one came, which saves copying it into the buffer. NULL without an exception: not yet a
+// whole line, or with [*is_end] the end of file.
+static PyObject *
+receive_line(SkConnObject *conn, size_t limit, bool keeps_end, const char *operation,
+             bool *is_end)
+{
+    char *scratch = conn->hub->scratch;
+    ssize_t count = receive(conn, scratch, READ_CHUNK_SIZE, operation);
+    if (count <= 0) {
+        *is_end = count == 0;
+        return NULL;
+    }
+    size_t received = (size_t)count;
+    char *feed = memchr(scratch, '\n', received);
+    size_t length = feed == NULL ? 0 : (size_t)(feed - scratch) + 1;
+    if (length == 0 || length > limit) {
+        // The buffer's own search says what to make of it.
+        keep_input(conn, scratch, received);
+        return NULL;
+    }
+    PyObject *line =
+        PyBytes_FromStringAndSize(scratch, (Py_ssize_t)(keeps_end ? length : length - 1));
+    size_t taken = line == NULL ? 0 : length;
+    if (keep_input(conn, scratch + taken, received - taken) < 0) {
+        Py_CLEAR(line);
+    }
+    return line;
+}
+
+static PyObject *
+read_line(SkConnObject *conn, size_t limit, bool keeps_end, const char *operation)
+{
+    if (conn_begin(conn, &conn->reader, "reading") < 0) {
+        return NULL;
+    }
+    for (bool is_end = false;;) {
+        PyObject *line = take_buffered_line(conn, limit, keeps_end);
+        if (line != NULL || PyErr_Occurred()) {
+            return line;
+        }
+        size_t held = line_buffer_length(&conn->input);
+        if (held == 0) {
+            line = receive_line(conn, limit, keeps_end, operation, &is_end);
+            if (line != NULL || PyErr_Occurred()) {
+                return line;
+            }
+        } else {
+            int filled = fill_input(conn, 0, operation);
+            if (filled < 0) {
+                return NULL;
+            }
+            is_end = filled == 0;
+        }
+        if (is_end) {
+            if (held > 0) {
+                return take_input(conn, held, 0);
+            }
+            return keeps_end ? PyBytes_FromStringAndSize(NULL, 0) : Py_NewRef(Py_None);
+        }
+    }
+}
+
+PyDoc_STRVAR(readln_doc,
+"readln($self, /, limit=65536, *, keepends=True)\n--\n\n"
+"Return the next line with its line feed; at the end of file what is left, then b\"\".\n\n"
+"limit: the most bytes a line may have, line feed included.\n"
+"keepends: False leaves the line feed out and gives None at the end of file.\n\n"
+"May switch. Raises LineTooLongError (the bytes stay readable) and what readsome()\n"
+"raises; after a time-out the part received stays readable. Answers to conet_readln.");
+
+static PyObject *
+SkConn_readln(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
+              PyObject *keyword_names)
+{
+    static const char *const names[] = {"limit", "keepends", NULL};
+    static const struct parameters parameters = {"readln", names, 0, 1};
+    size_t limit = DEFAULT_LINE_LIMIT;
+    bool keeps_end = true;
+    if (count > 0 || keyword_names != NULL) {
+        PyObject *values[2];
+        Py_ssize_t size;
+        if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
+            convert_size(values[0], "limit", 1, DEFAULT_LINE_LIMIT, &size) < 0) {
+            return NULL;
+        }
+        int keepends = values[1] == NULL ? 1 : PyObject_IsTrue(values[1]);
+        if (keepends < 0) {
+            return NULL;
+        }
+        limit = (size_t)size;
+        keeps_end = keepends != 0;
+    }
+    return read_line(conn, limit, keeps_end, "readln");
+}
+
+PyDoc_STRVAR(readline_doc,
+"readline($self, limit=65536, /)\n--\n\n"
+"The same as readln(limit), by the name of Python's files.");
+
+static PyObject *
+SkConn_readline(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
+{
+    Py_ssize_t limit;
+    if (count > 1) {
+        PyErr_SetString(PyExc_TypeError, "readline() takes at most 1 argument");
+        return NULL;
+    }
+    if (convert_size(count == 1 ? arguments[0] : NULL, "limit", 1, DEFAULT_LINE_LIMIT,
+                     &limit) < 0) {
+        return NULL;
+    }
+    return read_line(conn, (size_t)limit, true, "readline");
+}
+
+PyObject *
+conn_next_line(SkConnObject *conn)
+{
+    PyObject *line = read_line(conn, DEFAULT_LINE_LIMIT, true, "readln");
+    if (line != NULL && PyBytes_GET_SIZE(line) == 0) {
+        Py_CLEAR(line);          // the end of file ends the iteration
+    }
+    return line;
+}
+
+// Where [separator] ends in the buffer, 0 if it is not there. [*searched] bytes are known
+// not to hold its beginning; it is brought forward.
+static size_t
+find_separator(SkConnObject *conn, const Py_buffer *separator, size_t *searched)
+{
+    const char *data = line_buffer_data(&conn->input);
+    size_t held = line_buffer_length(&conn->input);
+    size_t size = (size_t)separator->len;
+    if (held < size) {
+        return 0;
+    }
+    const char *found = memmem(data + *searched, held - *searched, separator->buf, size);
+    if (found != NULL) {
+        return (size_t)(found - data) + size;
+    }
+    *searched = held - size + 1;
+    return 0;
+}
+
+static PyObject *
+read_until(SkConnObject *conn, const Py_buffer *separator, size_t limit)
+{
+    if (conn_begin(conn, &conn->reader, "reading") < 0) {
+        return NULL;
+    }
+    for (size_t searched = 0;;) {
+        size_t length = find_separator(conn, separator, &searched);
+        size_t held = line_buffer_length(&conn->input);
+        if (length > limit || (length == 0 && held >= limit)) {
+            return raise_too_long(conn, "record", limit);
+        }
+        if (length > 0) {
+            return take_input(conn, length, 0);
+        }
+        int filled = fill_input(conn, 0, "read_until");
+        if (filled < 0) {
+            return NULL;
+        }
+        if (filled == 0) {
+            return raise_incomplete(conn, held == 0 ? PyBytes_FromStringAndSize(NULL, 0)
+                                                    : take_input(conn, held, 0));
+        }
+    }
+}
+
+PyDoc_STRVAR(read_until_doc,
+"read_until($self, separator, limit=65536, /)\n--\n\n"
+"Return everything up to and with separator (bytes-like, not empty).\n\n"
+"limit: the most bytes that may be, separator included. May switch. Raises\n"
+"LineTooLongError (the bytes stay readable), IncompleteReadError at the end of file with\n"
+"what there was as .partial, and what readsome() raises.");
+
+static PyObject *
+SkConn_read_until(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
+{
+    Py_ssize_t limit;
+    if (count < 1 || count > 2) {
+        PyErr_SetString(PyExc_TypeError, "read_until() takes a separator and a limit");
+        return NULL;
+    }
+    if (convert_size(count == 2 ? arguments[1] : NULL, "limit", 1, DEFAULT_LINE_LIMIT,
+                     &limit) < 0) {
+        return NULL;
+    }
+    Py_buffer separator;
+    if (PyObject_GetBuffer(arguments[0], &separator, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    PyObject *bytes = NULL;
+    if (separator.len == 0) {
+        PyErr_SetString(PyExc_ValueError, "the separator must not be empty");
+    } else {
+        bytes = read_until(conn, &separator, (size_t)limit);
+    }
+    PyBuffer_Release(&separator);
+    return bytes;
+}
+
+PyMethodDef conn_read_methods[] = {
+    {"readsome", (PyCFunction)SkConn_readsome, METH_O, readsome_doc},
+    {"recv", (PyCFunction)SkConn_recv, METH_O, recv_doc},
+    {"recv_into", (PyCFunction)SkConn_recv_into, METH_O, recv_into_doc},
+    {"read", (PyCFunction)SkConn_read, METH_O, read_doc},
+    {"read_exactly", (PyCFunction)SkConn_read_exactly, METH_O, read_exactly_doc},
+    {"readln", (PyCFunction)(void (*)(void))SkConn_readln, METH_FASTCALL | METH_KEYWORDS,
+     readln_doc},
+    {"readline", (PyCFunction)(void (*)(void))SkConn_readline, METH_FASTCALL, readline_doc},
+    {"read_until", (PyCFunction)(void (*)(void))SkConn_read_until, METH_FASTCALL,
+     read_until_doc},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,474 @@
+// py_conn_type.c: the sk_conn type: constructor, attributes, and the methods that are
+// neither reading nor writing.
+
+#include "py_conn.h"
+
+#include <errno.h>
+#include <structmember.h>
+
+#include "py_convert.h"
+#include "py_task.h"
+
+// --- The constructor --------------------------------------------------------------------
+
+// The descriptor of an int or a socket object; -1 with an exception.
+static int
+descriptor_of(PyObject *file, bool *is_socket_object)
+{
+    *is_socket_object = !PyLong_Check(file);
+    if (*is_socket_object) {
+        PyObject *module = PyImport_ImportModule("_socket");
+        PyObject *type = module == NULL ? NULL : PyObject_GetAttrString(module, "socket");
+        Py_XDECREF(module);
+        int is_instance = type == NULL ? -1 : PyObject_IsInstance(file, type);
+        Py_XDECREF(type);
+        if (is_instance < 0) {
+            return -1;
+        }
+        if (is_instance == 0) {
+            PyErr_Format(PyExc_TypeError,
+                         "sk_conn() takes a descriptor or a socket, not %s; of a file "
+                         "object pass os.dup(file.fileno())",
+                         Py_TYPE(file)->tp_name);
+            return -1;
+        }
+    }
+    return PyObject_AsFileDescriptor(file);
+}
+
+static int
+refuse_unpollable(int fd)
+{
+    PyErr_Format(PyExc_ValueError,
+                 "descriptor %d is a regular file or a directory, which can never be "
+                 "waited for: use it in a thread, with to_thread()",
+                 fd);
+    return -1;
+}
+
+// The number may have an owner already: a live one is an error of the caller, a stale
+// one (its file was closed behind its back) learns of it. 0, or -1 with an exception.
+static int
+check_owner(HubObject *hub, int fd, const struct io_description *description)
+{
+    struct ready_target *target = reactor_owner(&hub->reactor, fd);
+    SkConnObject *owner = conn_of_target(target);
+    if (target == NULL ||
+        (owner != NULL && (owner->device != description->device ||
+                           owner->inode != description->inode))) {
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError,
+                 "descriptor %d is in use already%s", fd,
+                 owner == NULL ? ": a wait for it is going on" : " by another sk_conn");
+    return -1;
+}
+
+static PyObject *
+SkConn_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    static char *names[] = {"fd", NULL};
+    PyObject *file;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O:sk_conn", names, &file)) {
+        return NULL;
+    }
+    HubObject *hub = hub_get(PyType_GetModuleState(type));
+    bool is_socket_object;
+    int fd = hub == NULL ? -1 : descriptor_of(file, &is_socket_object);
+    if (fd < 0) {
+        return NULL;
+    }
+    struct io_description description;
+    int error = io_describe(fd, &description);
+    if (error < 0) {
+        return raise_errno(error);
+    }
+    if (!description.is_pollable) {
+        refuse_unpollable(fd);
+        return NULL;
+    }
+    if (check_owner(hub, fd, &description) < 0) {
+        return NULL;
+    }
+    if (!description.was_nonblocking && (error = io_set_nonblocking(fd, true)) < 0) {
+        return raise_errno(error);
+    }
+    if (is_socket_object) {
+        // From here on the descriptor is ours alone.
+        PyObject *detached = PyObject_CallMethod(file, "detach", NULL);
+        if (detached == NULL) {
+            return NULL;
+        }
+        Py_DECREF(detached);
+    }
+    return (PyObject *)conn_new(hub, fd, &description);
+}
+
+// --- Methods ----------------------------------------------------------------------------
+
+PyDoc_STRVAR(close_doc,
+"close($self, /)\n--\n\n"
+"Close the connection: whoever waits on it gets ClosedError at once.\n\n"
+"Output that was collected is still sent, for up to 30 seconds, behind the scenes; with\n"
+"none left the descriptor closes immediately. Idempotent, never switches. Raises the\n"
+"OSError of output that could not be sent before. Answers to conet_close_conn.");
+
+static PyObject *
+SkConn_close(SkConnObject *conn, PyObject *unused)
+{
+    (void)unused;
+    if (hub_check_thread(conn->hub, "the connection") < 0 || conn_close(conn) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(abort_doc,
+"abort($self, /)\n--\n\n"
+"Close the connection at once and drop what has not been sent. Never switches.");
+
+static PyObject *
+SkConn_abort(SkConnObject *conn, PyObject *unused)
+{
+    (void)unused;
+    if (hub_check_thread(conn->hub, "the connection") < 0) {
+        return NULL;
+    }
+    conn_abort(conn);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(set_timeo_doc,
+"set_timeo($self, seconds, /)\n--\n\n"
+"Bound each later wait of the connection's operations; None: wait for ever.\n\n"
+"0 means not to wait at all. An operation that has to wait longer raises TimeoutError.\n"
+"Raises ValueError for a negative number or NaN. Never switches. Answers to\n"
+"conet_set_timeo.");
+
+PyDoc_STRVAR(settimeout_doc,
+"settimeout($self, seconds, /)\n--\n\nThe same as set_timeo(), by the socket module's name.");
+
+static PyObject *
+SkConn_set_timeo(SkConnObject *conn, PyObject *seconds)
+{
+    int64_t timeout_ns;
+    if (convert_timeout(seconds, &timeout_ns) < 0) {
+        return NULL;
+    }
+    conn->timeout_ns = timeout_ns;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(gettimeout_doc,
+"gettimeout($self, /)\n--\n\nThe seconds each wait may take, None for ever.");
+
+static PyObject *
+SkConn_gettimeout(SkConnObject *conn, PyObject *unused)
+{
+    (void)unused;
+    return timeout_to_seconds(conn->timeout_ns);
+}
+
+PyDoc_STRVAR(fileno_doc,
+"fileno($self, /)\n--\n\nThe descriptor's number, -1 once it is closed.");
+
+static PyObject *
+SkConn_fileno(SkConnObject *conn, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(conn->fd);
+}
+
+PyDoc_STRVAR(mod_doc,
+"mod($self, events, /)\n--\n\n"
+"Set which readiness resumes the coroutine bound to the connection.\n\n"
+"events: READ, WRITE or PRIORITY, or-ed together; 0 for none. What is ready already\n"
+"counts at once. It concerns the coroutine when that waits by co_resume(); verbs such as\n"
+"readln() wake whoever called them. Raises ValueError for other bits. Never switches.\n"
+"Answers to conet_mod_conn.");
+
+static PyObject *
+SkConn_mod(SkConnObject *conn, PyObject *number)
+{
+    // Edges are what the engine gives anyway; the seed's programs may ask for them.
+    const unsigned long edge_flag = 1ul << 31;
+    const unsigned known = EVENT_READ | EVENT_WRITE | EVENT_PRIORITY | EVENT_ERROR |
+                           EVENT_HANGUP | EVENT_READ_HANGUP;
+    unsigned long events = PyLong_AsUnsignedLong(number);
+    if ((events == (unsigned long)-1 && PyErr_Occurred()) || conn_check_usable(conn) < 0) {
+        return NULL;
+    }
+    events &= ~edge_flag;
+    if (events & ~(unsigned long)known) {
+        PyErr_Format(PyExc_ValueError, "unknown event bits 0x%lx", events & ~known);
+        return NULL;
+    }
+    bool was_registered = reactor_is_registered(&conn->hub->reactor, conn->fd);
+    int error = conn_register(conn);
+    if (error < 0) {
+        return conn_raise(conn, error);
+    }
+    conn->events = (unsigned)events;
+    TaskObject *task = (TaskObject *)conn->coroutine;
+    if (was_registered && task != NULL &&
+        (((events & EVENT_READ) && conn->may_read) ||
+         ((events & EVENT_WRITE) && conn->may_write))) {
+        // The edge has been; there may be no other.
+        task->resumes_at_once = true;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+SkConn_enter(SkConnObject *conn, PyObject *unused)
+{
+    (void)unused;
+    return Py_NewRef((PyObject *)conn);
+}
+
+static PyObject *
+SkConn_exit(SkConnObject *conn, PyObject *const *unused, Py_ssize_t count)
+{
+    (void)unused;
+    (void)count;
+    return SkConn_close(conn, NULL);
+}
+
+// --- Attributes -------------------------------------------------------------------------
+
+static PyObject *
+get_timeo(SkConnObject *conn, void *unused)
+{
+    (void)unused;
+    return timeout_to_seconds(conn->timeout_ns);
+}
+
+static int
+set_timeo(SkConnObject *conn, PyObject *seconds, void *unused)
+{
+    (void)unused;
+    return convert_timeout(seconds, &conn->timeout_ns);
+}
+
+static PyObject *
+get_buffered(SkConnObject *conn, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(conn->is_buffered);
+}
+
+static int
+set_buffered(SkConnObject *conn, PyObject *value, void *unused)
+{
+    (void)unused;
+    int is_true = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (is_true < 0) {
+        return -1;
+    }
+    conn->is_buffered = is_true;
+    return 0;
+}
+
+static PyObject *
+get_pending(SkConnObject *conn, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSize_t(write_queue_length(&conn->output));
+}
+
+static PyObject *
+get_closed(SkConnObject *conn, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(conn->is_closed);
+}
+
+static PyObject *
+get_coroutine(SkConnObject *conn, void *unused)
+{
+    (void)unused;
+    return Py_NewRef(conn->coroutine == NULL ? Py_None : conn->coroutine);
+}
+
+static int
+set_coroutine(SkConnObject *conn, PyObject *task, void *unused)
+{
+    (void)unused;
+    if (task == NULL || task == Py_None) {
+        Py_CLEAR(conn->coroutine);
+        return 0;
+    }
+    if (!Py_IS_TYPE(task, conn->hub->state->task_type)) {
+        PyErr_Format(PyExc_TypeError, "coroutine must be a Task or None, not %s",
+                     Py_TYPE(task)->tp_name);
+        return -1;
+    }
+    Py_XSETREF(conn->coroutine, Py_NewRef(task));
+    return 0;
+}
+
+static PyGetSetDef SkConn_getset[] = {
+    {"timeo", (getter)get_timeo, (setter)set_timeo,
+     PyDoc_STR("Seconds each wait may take; None: for ever."), NULL},
+    {"buffered", (getter)get_buffered, (setter)set_buffered,
+     PyDoc_STR("True: small writes are collected and sent when the task waits or ends."),
+     NULL},
+    {"pending", (getter)get_pending, NULL,
+     PyDoc_STR("Bytes that were written and have not been sent."), NULL},
+    {"closed", (getter)get_closed, NULL, PyDoc_STR("True once close() was called."), NULL},
+    {"coroutine", (getter)get_coroutine, (setter)set_coroutine,
+     PyDoc_STR("The Task that mod() concerns, or None; bound by conet_new_conn."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef SkConn_members[] = {
+    {"sfd", T_INT, offsetof(SkConnObject, fd), READONLY,
+     PyDoc_STR("The descriptor's number, -1 once it is closed.")},
+    {"events", T_UINT, offsetof(SkConnObject, events), READONLY,
+     PyDoc_STR("What mod() asked for.")},
+    {"revents", T_UINT, offsetof(SkConnObject, revents), READONLY,
+     PyDoc_STR("What was ready at the last event.")},
+    {"error", T_INT, offsetof(SkConnObject, error), READONLY,
+     PyDoc_STR("errno of the last failure, 0 for none.")},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(SkConnObject, weak_references), READONLY,
+     NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+// --- The type ---------------------------------------------------------------------------
+
+static PyObject *
+SkConn_repr(SkConnObject *conn)
+{
+    return PyUnicode_FromFormat("<sk_conn fd=%d%s>", conn->fd,
+                                conn->is_closed ? " closed" : "");
+}
+
+static int
+SkConn_traverse(SkConnObject *conn, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(conn));
+    Py_VISIT(conn->hub);
+    Py_VISIT(conn->coroutine);
+    return 0;
+}
+
+static int
+SkConn_clear(SkConnObject *conn)
+{
+    Py_CLEAR(conn->coroutine);
+    return 0;
+}
+
+// Dropped without close(): says so, and closes it, which may keep it alive to send what
+// is left.
+static void
+SkConn_finalize(SkConnObject *conn)
+{
+    if (conn->is_closed || conn->fd < 0) {
+        return;
+    }
+    PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
+    if (PyErr_ResourceWarning((PyObject *)conn, 1, "unclosed %R", conn) < 0 &&
+        PyErr_ExceptionMatches(PyExc_Warning)) {
+        report_exception((PyObject *)conn);
+    }
+    if (conn_close(conn) < 0) {
+        report_exception((PyObject *)conn);
+    }
+    if (exception != NULL) {
+        restore_exception(exception);
+    }
+}
+
+static void
+SkConn_dealloc(SkConnObject *conn)
+{
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)conn) < 0) {
+        return;                  // it lives on until its output is sent
+    }
+    PyTypeObject *type = Py_TYPE(conn);
+    PyObject_GC_UnTrack(conn);
+    if (conn->weak_references != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)conn);
+    }
+    if (conn->hub != NULL) {
+        timer_wheel_unlink(&conn->hub->reactor.timers, &conn->reader.timer);
+        timer_wheel_unlink(&conn->hub->reactor.timers, &conn->writer.timer);
+    }
+    line_buffer_clear(&conn->input);
+    write_queue_clear(&conn->output);
+    SkConn_clear(conn);
+    Py_CLEAR(conn->hub);
+    type->tp_free(conn);
+    Py_DECREF(type);
+}
+
+static PyMethodDef own_methods[] = {
+    {"close", (PyCFunction)SkConn_close, METH_NOARGS, close_doc},
+    {"abort", (PyCFunction)SkConn_abort, METH_NOARGS, abort_doc},
+    {"set_timeo", (PyCFunction)SkConn_set_timeo, METH_O, set_timeo_doc},
+    {"settimeout", (PyCFunction)SkConn_set_timeo, METH_O, settimeout_doc},
+    {"gettimeout", (PyCFunction)SkConn_gettimeout, METH_NOARGS, gettimeout_doc},
+    {"fileno", (PyCFunction)SkConn_fileno, METH_NOARGS, fileno_doc},
+    {"mod", (PyCFunction)SkConn_mod, METH_O, mod_doc},
+    {"__enter__", (PyCFunction)SkConn_enter, METH_NOARGS,
+     PyDoc_STR("__enter__($self, /)\n--\n\nThe connection; the with block closes it.")},
+    {"__exit__", (PyCFunction)(void (*)(void))SkConn_exit, METH_FASTCALL,
+     PyDoc_STR("__exit__($self, type, value, traceback, /)\n--\n\nClose the connection.")},
+    {NULL, NULL, 0, NULL},
+};
+
+// Puts the methods of all files behind each other, where the type can point at them.
+static PyMethodDef *
+collect_methods(void)
+{
+    static PyMethodDef collected[48];
+    PyMethodDef *const parts[] = {own_methods, conn_read_methods, conn_write_methods,
+                                  conn_socket_methods, conn_message_methods};
+    size_t count = 0;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
+        for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {
+            assert(count + 1 < Py_ARRAY_LENGTH(collected));
+            collected[count++] = *method;
+        }
+    }
+    return collected;
+}
+
+PyDoc_STRVAR(SkConn_doc,
+"sk_conn(fd)\n--\n\n"
+"A connection over any descriptor that can be waited for: socket, pipe, terminal ...\n\n"
+"fd: a descriptor, or a socket object, which is detached. It becomes non-blocking and\n"
+"belongs to the connection from then on.\n\n"
+"One task may read and another write at the same time. Each operation that has to wait\n"
+"lets other tasks run meanwhile. Iterating gives lines. Raises ValueError for a regular\n"
+"file or an fd in use, OSError for one that is not open, TypeError for other objects.\n"
+"Answers to conet_new_conn.");
+
+PyTypeObject *
+conn_type_new(PyObject *module)
+{
+    PyType_Slot slots[] = {
+        {Py_tp_doc, (void *)SkConn_doc},
+        {Py_tp_new, SkConn_new},
+        {Py_tp_dealloc, SkConn_dealloc},
+        {Py_tp_finalize, SkConn_finalize},
+        {Py_tp_traverse, SkConn_traverse},
+        {Py_tp_clear, SkConn_clear},
+        {Py_tp_repr, SkConn_repr},
+        {Py_tp_iter, PyObject_SelfIter},
+        {Py_tp_iternext, conn_next_line},
+        {Py_tp_methods, collect_methods()},
+        {Py_tp_getset, SkConn_getset},
+        {Py_tp_members, SkConn_members},
+        {0, NULL},
+    };
+    PyType_Spec spec = {
+        .name = "pycoronet.sk_conn",
+        .basicsize = sizeof(SkConnObject),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+        .slots = slots,
+    };
+    return add_type(module, &spec);
+}

@@ -1,0 +1,48 @@
+// py_convert.h: arguments in, errors out.
+
+#ifndef CORONET_PY_CONVERT_H
+#define CORONET_PY_CONVERT_H
+
+#include "py_state.h"
+
+// What a parameter list looks like to parse_arguments().
+struct parameters {
+    const char *function;        // the name for messages
+    const char *const *names;    // NULL-terminated
+    int required;                // how many must be given
+    int positional;              // how many may be given by position
+};
+
+// Sorts vectorcall arguments into [values], one per name, borrowed; NULL where an
+// optional one is not given. 0, or -1 with a TypeError.
+int parse_arguments(const struct parameters *parameters, PyObject *const *arguments,
+                    Py_ssize_t positional_count, PyObject *keyword_names,
+                    PyObject **values);
+
+// Seconds (a number >= 0, or None, or NULL for "not given") to nanoseconds; -1 for None,
+// infinity and NULL. Rounded up; more than the timer wheel's year is brought back to it.
+// 0, or -1 with a TypeError or, for a negative number or NaN, a ValueError.
+int convert_timeout(PyObject *seconds, int64_t *timeout_ns);
+
+// The way back: a float, or None for -1. A new reference.
+PyObject *timeout_to_seconds(int64_t timeout_ns);
+
+// An int >= [least] as a size; NULL gives [fallback]. 0, or -1 with an exception.
+int convert_size(PyObject *number, const char *name, Py_ssize_t least, Py_ssize_t fallback,
+                 Py_ssize_t *size);
+
+// An int that fits a C int; NULL gives [fallback]. 0, or -1 with an exception.
+int convert_int(PyObject *number, const char *name, int fallback, int *value);
+
+// Raises the OSError subclass for [negative_errno] (-errno). Returns NULL.
+PyObject *raise_errno(int negative_errno);
+
+// The exception that is set, normalised and with its traceback, as a new reference; the
+// error indicator is cleared. restore_exception() sets it again and steals it.
+PyObject *take_exception(void);
+void restore_exception(PyObject *exception);
+
+// Reports the exception that is set through sys.unraisablehook, naming [subject].
+void report_exception(PyObject *subject);
+
+#endif

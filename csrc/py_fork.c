@@ -1,0 +1,106 @@
+// py_fork.c: what becomes of a hub in a forked child.
+//
+// Only the forking coroutine lives on. Everybody else is abandoned: never resumed, never
+// cancelled, their finally blocks never run, for that is the parent's business. To drop a
+// suspended greenlet would run its finally blocks on the spot, so their references are
+// given up without being released.
+
+#include "py_hub.h"
+
+#include <unistd.h>
+
+#include "greenlet_bridge.h"
+#include "py_conn.h"
+#include "py_convert.h"
+#include "py_task.h"
+
+static void
+abandon_waiters(HubObject *hub, TaskObject *task)
+{
+    struct list_node *node;
+    while ((node = list_take_first(&task->waiters)) != NULL) {
+        struct waiter *waiter = CONTAINER_OF(node, struct waiter, task_link);
+        list_remove(&waiter->ready_link);
+        list_remove(&waiter->queue_link);
+        timer_wheel_unlink(&hub->reactor.timers, &waiter->timer);
+        waiter->greenlet = NULL;
+        waiter->task = NULL;
+        waiter->status = WAITER_FREE;
+    }
+}
+
+static void
+abandon_task(HubObject *hub, TaskObject *task)
+{
+    abandon_waiters(hub, task);
+    list_remove(&task->waiter.ready_link);
+    Py_INCREF(task);             // never given back: it must not end by being dropped
+    task_stop_scopes(task);
+    if (!task->is_main) {
+        list_remove(&task->hub_link);
+        hub->task_count--;
+    }
+}
+
+static void
+abandon_others(HubObject *hub, TaskObject *survivor)
+{
+    struct list_node *node = hub->tasks.next;
+    while (node != &hub->tasks) {
+        TaskObject *task = CONTAINER_OF(node, TaskObject, hub_link);
+        node = node->next;       // abandoning runs nothing, so it stays valid
+        if (task != survivor) {
+            abandon_task(hub, task);
+        }
+    }
+    if (survivor != hub->main_task) {
+        abandon_waiters(hub, hub->main_task);
+    }
+}
+
+static void
+lose_registrations(HubObject *hub)
+{
+    for (size_t fd = 0; fd < hub->reactor.watches.capacity; fd++) {
+        struct ready_target *target = reactor_owner(&hub->reactor, (int)fd);
+        if (target != NULL) {
+            target->on_lost(target, true);
+        }
+    }
+}
+
+PyObject *
+hub_after_fork_in_child(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    HubObject *hub = hub_peek();
+    if (hub == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *me = greenlet_current();
+    if (me == NULL) {
+        return NULL;
+    }
+    TaskObject *survivor = hub_task_of(hub, me);
+    Py_DECREF(me);
+    int error = reactor_after_fork(&hub->reactor);
+    abandon_others(hub, survivor);
+    lose_registrations(hub);
+    list_init(&hub->ready);
+    list_init(&hub->idle_watchers);
+    hub->process_id = getpid();
+    hub->is_main_thread = true;  // the forking thread is the child's only one
+    hub->kernel_wait_count = 0;
+    hub->needs = 0;
+    hub->dispatcher = survivor == hub->main_task ? hub->dispatcher : NULL;
+    if (PyList_SetSlice(hub->callbacks, 0, PyList_GET_SIZE(hub->callbacks), NULL) < 0) {
+        return NULL;
+    }
+    hub->has_signals = false;    // the pipe was the parent's; taken anew when needed
+    hub->orphan = survivor != hub->main_task ? survivor : NULL;
+    if (error < 0) {
+        return raise_errno(error);
+    }
+    Py_RETURN_NONE;
+}

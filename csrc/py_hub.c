@@ -1,0 +1,412 @@
+// py_hub.c: the life of a hub: one a thread, made at the first call that needs it.
+//
+// A hub is owned by its thread's state dictionary, under a capsule whose destructor
+// closes it when the thread ends, and found through a thread-local pointer. The main
+// thread's hub is closed by an atexit function, for at interpreter exit greenlets can no
+// longer be switched and their finally blocks would not run.
+
+#include "py_hub.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "greenlet_bridge.h"
+#include "py_conn.h"
+#include "py_convert.h"
+#include "py_task.h"
+
+// How long closing connections may take to send what they hold when the hub closes.
+#define CLOSE_DRAIN_NS INT64_C(5000000000)
+
+#define OWNER_KEY "pycoronet.hub"
+
+static _Thread_local HubObject *thread_hub;      // borrowed from the thread's dictionary
+
+// --- Finding and making -----------------------------------------------------------------
+
+HubObject *
+hub_peek(void)
+{
+    return thread_hub;
+}
+
+// Python runs signal handlers in one thread only.
+static bool
+is_main_thread(void)
+{
+    PyObject *module = PyImport_ImportModule("threading");
+    PyObject *thread = module == NULL ? NULL : PyObject_CallMethod(module, "main_thread", NULL);
+    PyObject *number = thread == NULL ? NULL : PyObject_GetAttrString(thread, "ident");
+    bool is_main = number != NULL && PyLong_Check(number) &&
+                   PyLong_AsUnsignedLong(number) == PyThread_get_thread_ident();
+    Py_XDECREF(module);
+    Py_XDECREF(thread);
+    Py_XDECREF(number);
+    PyErr_Clear();
+    return is_main;
+}
+
+static int
+set_up_greenlets(HubObject *hub)
+{
+    static PyMethodDef worker_method = {"run_tasks", worker_main, METH_NOARGS,
+                                        "Runs one task after the other."};
+    PyObject *root = greenlet_current();
+    while (root != NULL) {
+        PyObject *parent = greenlet_parent(root);
+        if (parent == NULL) {
+            break;
+        }
+        Py_SETREF(root, parent);
+    }
+    hub->root = root;
+    hub->worker_run = PyCFunction_New(&worker_method, (PyObject *)hub);
+    hub->callbacks = PyList_New(0);
+    hub->main_task = task_new_main(hub);
+    return root == NULL || hub->worker_run == NULL || hub->callbacks == NULL ||
+                   hub->main_task == NULL
+               ? -1
+               : 0;
+}
+
+static int
+set_up_reactor(HubObject *hub, const char *engine_name)
+{
+    const struct engine_operations *operations = engine_find(engine_name);
+    if (operations == NULL) {
+        PyErr_Format(PyExc_ValueError, "there is no wait-loop engine '%s' on this system",
+                     engine_name);
+        return -1;
+    }
+    int error = reactor_open(&hub->reactor, operations);
+    if (error < 0) {
+        raise_errno(error);
+        return -1;
+    }
+    return 0;
+}
+
+static HubObject *
+hub_new(struct module_state *state, const char *engine_name)
+{
+    HubObject *hub = (HubObject *)state->hub_type->tp_alloc(state->hub_type, 0);
+    if (hub == NULL) {
+        return NULL;
+    }
+    hub->is_closed = true;       // until it can be closed
+    hub->state = state;
+    hub->thread_id = PyThread_get_thread_ident();
+    hub->is_main_thread = is_main_thread();
+    hub->process_id = getpid();
+    hub->signal_pipe[0] = hub->signal_pipe[1] = hub->chained_wakeup_fd = -1;
+    list_init(&hub->ready);
+    list_init(&hub->tasks);
+    list_init(&hub->dirty);
+    list_init(&hub->connections);
+    list_init(&hub->draining);
+    list_init(&hub->idle);
+    list_init(&hub->idle_watchers);
+    hub->scratch = malloc(HUB_SCRATCH_SIZE);
+    if (hub->scratch == NULL) {
+        PyErr_NoMemory();
+        goto fail;
+    }
+    if (set_up_reactor(hub, engine_name) < 0) {
+        goto fail;
+    }
+    hub->is_closed = false;
+    if (set_up_greenlets(hub) < 0) {
+        reactor_close(&hub->reactor);
+        hub->is_closed = true;
+        goto fail;
+    }
+    return hub;
+fail:
+    Py_DECREF(hub);
+    return NULL;
+}
+
+// The thread ends: its dictionary lets go of the hub.
+static void
+release_thread_hub(PyObject *capsule)
+{
+    HubObject *hub = PyCapsule_GetPointer(capsule, OWNER_KEY);
+    if (hub->thread_id == PyThread_get_thread_ident()) {
+        thread_hub = NULL;
+        hub_abandon(hub);
+    }
+    Py_DECREF(hub);
+}
+
+HubObject *
+hub_install(struct module_state *state, const char *engine_name)
+{
+    PyObject *dictionary = PyThreadState_GetDict();
+    if (dictionary == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this thread has no Python state");
+        return NULL;
+    }
+    HubObject *hub = hub_new(state, engine_name);
+    if (hub == NULL) {
+        return NULL;
+    }
+    PyObject *capsule = PyCapsule_New(hub, OWNER_KEY, release_thread_hub);
+    if (capsule == NULL) {
+        hub_abandon(hub);
+        Py_DECREF(hub);
+        return NULL;
+    }
+    // The capsule owns the hub from here on; setting it ends a hub that was there.
+    int error = PyDict_SetItemString(dictionary, OWNER_KEY, capsule);
+    if (error == 0) {
+        thread_hub = hub;
+    }
+    Py_DECREF(capsule);
+    return error < 0 ? NULL : hub;
+}
+
+void
+hub_uninstall(HubObject *hub)
+{
+    if (hub != thread_hub) {
+        return;
+    }
+    thread_hub = NULL;
+    PyObject *dictionary = PyThreadState_GetDict();
+    if (dictionary != NULL && PyDict_DelItemString(dictionary, OWNER_KEY) < 0) {
+        PyErr_Clear();           // somebody else emptied the dictionary
+    }
+}
+
+HubObject *
+hub_get(struct module_state *state)
+{
+    if (thread_hub != NULL) {
+        return thread_hub;
+    }
+    return hub_install(state, getenv("PYCORONET_ENGINE"));
+}
+
+int
+hub_check_thread(HubObject *hub, const char *what)
+{
+    if (hub->thread_id == PyThread_get_thread_ident()) {
+        return 0;
+    }
+    PyErr_Format(PyExc_RuntimeError,
+                 "%s belongs to another thread; use Hub.call_soon_threadsafe() of its hub",
+                 what);
+    return -1;
+}
+
+PyObject *
+hub_loop_greenlet(HubObject *hub)
+{
+    static PyMethodDef loop_method = {"run_hub", hub_loop_main, METH_NOARGS,
+                                      "The hub's own greenlet."};
+    if (hub->loop == NULL) {
+        PyObject *run = PyCFunction_New(&loop_method, (PyObject *)hub);
+        if (run == NULL) {
+            return NULL;
+        }
+        hub->loop = greenlet_new(run, hub->root);
+        Py_DECREF(run);
+    }
+    return hub->loop;
+}
+
+TaskObject *
+hub_task_of(HubObject *hub, PyObject *greenlet)
+{
+    if (greenlet == hub->root) {
+        return hub->main_task;
+    }
+    struct worker *worker = greenlet_worker(hub->state->worker_type, greenlet);
+    if (worker != NULL) {
+        return worker->task;
+    }
+    if (greenlet == hub->loop) {
+        return NULL;
+    }
+    // A greenlet of the user's own: it belongs to the task it was nested in.
+    PyObject *parent = greenlet_parent(greenlet);
+    if (parent == NULL) {
+        return NULL;
+    }
+    TaskObject *task = hub_task_of(hub, parent);
+    Py_DECREF(parent);
+    return task;
+}
+
+// --- The main program's exceptions ------------------------------------------------------
+
+void
+hub_interrupt_main(HubObject *hub, PyObject *exception)
+{
+    if (hub->main_exception != NULL) {
+        restore_exception(exception);
+        report_exception((PyObject *)hub);
+        return;
+    }
+    hub->main_exception = exception;
+    struct list_node *waiters = &hub->main_task->waiters;
+    for (struct list_node *node = waiters->next; node != waiters; node = node->next) {
+        struct waiter *waiter = CONTAINER_OF(node, struct waiter, task_link);
+        if (waiter->greenlet == hub->root) {
+            waiter_wake(hub, waiter, WOKEN_INTERRUPTED);
+        }
+    }
+}
+
+int
+hub_raise_main_exception(HubObject *hub)
+{
+    PyObject *exception = hub->main_exception;
+    if (exception == NULL) {
+        return 0;
+    }
+    hub->main_exception = NULL;
+    restore_exception(exception);
+    return -1;
+}
+
+// --- Who waits for what --------------------------------------------------------------------
+
+static int
+describe_task(TaskObject *task, PyObject *list)
+{
+    for (struct list_node *node = task->waiters.next; node != &task->waiters;
+         node = node->next) {
+        struct waiter *waiter = CONTAINER_OF(node, struct waiter, task_link);
+        PyObject *who = task_describe(task);
+        if (who == NULL) {
+            return -1;
+        }
+        PyObject *line =
+            waiter->subject == NULL
+                ? PyUnicode_FromFormat("%U: %s", who, waiter->operation)
+                : PyUnicode_FromFormat("%U: %s %R", who, waiter->operation, waiter->subject);
+        Py_DECREF(who);
+        int error = line == NULL ? -1 : PyList_Append(list, line);
+        Py_XDECREF(line);
+        if (error < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+PyObject *
+hub_describe_waiters(HubObject *hub)
+{
+    PyObject *list = PyList_New(0);
+    if (list == NULL || describe_task(hub->main_task, list) < 0) {
+        goto fail;
+    }
+    for (struct list_node *node = hub->tasks.next; node != &hub->tasks; node = node->next) {
+        if (describe_task(CONTAINER_OF(node, TaskObject, hub_link), list) < 0) {
+            goto fail;
+        }
+    }
+    return list;
+fail:
+    Py_XDECREF(list);
+    return NULL;
+}
+
+// --- Closing ----------------------------------------------------------------------------------
+
+static void
+cancel_all_tasks(HubObject *hub)
+{
+    for (struct list_node *node = hub->tasks.next; node != &hub->tasks; node = node->next) {
+        // Marks and wakes, but runs nothing: the list stays as it is.
+        task_cancel(CONTAINER_OF(node, TaskObject, hub_link), NULL);
+    }
+}
+
+int
+hub_wait_until_idle(HubObject *hub, int64_t timeout_ns)
+{
+    if (hub->task_count == 0) {
+        return WOKEN_READY;
+    }
+    struct waiter *waiter = waiter_acquire(hub, "run");
+    if (waiter == NULL) {
+        return -1;
+    }
+    list_append(&hub->idle_watchers, &waiter->queue_link);
+    int status = waiter_park(hub, waiter, WAITS_FOR_OTHERS, timeout_ns, "run", NULL);
+    waiter_release(hub, waiter);
+    return status;
+}
+
+// Cancels the tasks and lets their finally blocks run, then sends what closing
+// connections hold. Both within the time for closing.
+static void
+wind_down(HubObject *hub)
+{
+    uint64_t deadline_ns = reactor_now_ns(&hub->reactor) + (uint64_t)CLOSE_DRAIN_NS;
+    for (;;) {
+        int64_t left_ns = (int64_t)(deadline_ns - reactor_now_ns(&hub->reactor));
+        bool has_tasks = hub->task_count > 0;
+        if (left_ns <= 0 || (!has_tasks && list_is_empty(&hub->draining))) {
+            return;
+        }
+        cancel_all_tasks(hub);
+        int status = has_tasks ? hub_wait_until_idle(hub, left_ns) : hub_poll(hub, left_ns);
+        if (status < 0) {
+            report_exception((PyObject *)hub);
+        }
+    }
+}
+
+int
+hub_close(HubObject *hub)
+{
+    if (hub->is_closed) {
+        return 0;
+    }
+    if (hub_check_thread(hub, "this hub") < 0) {
+        return -1;
+    }
+    PyObject *me = greenlet_current();
+    if (me == NULL) {
+        return -1;
+    }
+    Py_DECREF(me);
+    if (me != hub->root || hub->dispatcher != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "only the main program can close a hub");
+        return -1;
+    }
+    wind_down(hub);
+    // Idle workers end one after the other in the loop, while it runs for the last time.
+    hub->is_closing = true;
+    hub->needs |= HUB_NEEDS_TRIM;
+    while (hub->idle_count > 0) {
+        if (hub_yield(hub, "close") < 0) {
+            report_exception((PyObject *)hub);
+        }
+    }
+    hub_abandon(hub);
+    return 0;
+}
+
+void
+hub_abandon(HubObject *hub)
+{
+    if (hub->is_closed) {
+        return;
+    }
+    hub->is_closed = true;
+    hub_give_signals_back(hub);
+    conn_forget_all(hub);
+    reactor_close(&hub->reactor);
+    // The loop holds the hub through its function; without it the hub can go.
+    Py_CLEAR(hub->loop);
+    Py_CLEAR(hub->worker_run);
+    Py_CLEAR(hub->callbacks);
+    Py_CLEAR(hub->main_task);
+    Py_CLEAR(hub->main_exception);
+}

@@ -1,0 +1,265 @@
+// py_hub.h: the hub, one a thread, and how a greenlet waits in it.
+//
+// Layer 3's centre. py_hub.c makes and ends hubs, py_hub_type.c has the methods users
+// call; py_turn.c decides who runs next; py_waiter.c parks and wakes; py_worker.c runs tasks
+// in pooled greenlets; py_signals.c and py_fork.c deal with what their names say.
+
+#ifndef CORONET_PY_HUB_H
+#define CORONET_PY_HUB_H
+
+#include "py_state.h"
+
+#include "list.h"
+#include "reactor.h"
+
+typedef struct TaskObject TaskObject;
+typedef struct HubObject HubObject;
+
+enum waiter_status {
+    WAITER_FREE,                 // nobody waits
+    WAITER_PARKED,               // waiting; every other status below is a reason to wake
+    WOKEN_READY,                 // what was waited for has come
+    WOKEN_TIMEOUT,               // the waiter's own timer came first
+    WOKEN_CLOSED,                // the connection or descriptor was closed
+    WOKEN_CANCELLED,             // the task was cancelled, or a scope's deadline passed
+    WOKEN_INTERRUPTED,           // the main program has an exception to raise
+};
+
+enum waiter_kind {
+    WAITS_FOR_OTHERS,            // a task, a lock ...: only this hub's tasks can wake it
+    WAITS_FOR_TIME,              // nothing but its timer (or a cancel) wakes it
+    WAITS_FOR_KERNEL,            // a descriptor or another thread can wake it
+    WAITS_FOR_TURN,              // ready at once; lets the others go first
+    WAITS_TO_START,              // the record of a task that has not begun
+};
+
+// One greenlet's wait. It lies in the object that is waited for (a connection) or in
+// the task, never on the C stack: greenlet moves stacks to the heap and reuses their
+// addresses. It records the greenlet that parked, which need not be the task's own
+// worker, for libraries nest greenlets of their own in a task.
+struct waiter {
+    PyObject *greenlet;          // owned while parked; NULL otherwise
+    TaskObject *task;            // owned while parked; whose wait this is
+    struct list_node ready_link; // on hub->ready once woken
+    struct list_node task_link;  // on task->waiters while parked
+    struct list_node queue_link; // on a queue of what is waited for, if it has one
+    struct timer timer;          // the wait's own deadline
+    const char *operation;       // for reports: "readln", "join" ...
+    PyObject *subject;           // for reports, borrowed: what is waited for, or NULL
+    uint8_t status;              // enum waiter_status
+    uint8_t kind;                // enum waiter_kind
+    bool is_allocated;           // waiter_acquire() took it from the heap
+};
+
+// Anything that owns a watched descriptor begins with this.
+struct ready_target {
+    // Takes an event. Returns true if it woke a waiter.
+    bool (*on_ready)(struct ready_target *target, unsigned ready);
+    // Tells that the engine forgot the registration (fork), or that the number now
+    // belongs to another file.
+    void (*on_lost)(struct ready_target *target, bool is_forked);
+};
+
+enum hub_needs {
+    HUB_NEEDS_SIGNALS = 1,       // Python's signal handlers have to run
+    HUB_NEEDS_CALLBACKS = 2,     // call_soon_threadsafe() left something
+    HUB_NEEDS_TRIM = 4,          // too many workers are idle
+};
+
+struct HubObject {
+    PyObject_HEAD
+    struct module_state *state;  // borrowed; the type holds the module
+    PyObject *weak_references;
+    unsigned long thread_id;
+    pid_t process_id;
+    bool is_main_thread;
+    bool is_closed;
+    bool is_closing;             // shutting down: waits of the main program are refused
+    bool has_signals;            // SIGINT and the wake-up descriptor are taken over
+    bool is_polling;             // inside a wait that gave the GIL up: others must wake it
+
+    struct reactor reactor;
+    struct list_node ready;      // waiters woken, and tasks to start, in order
+    struct list_node tasks;      // every task that has not ended
+    struct list_node dirty;      // connections with coalesced output to send
+    struct list_node connections;     // every connection that has an fd
+    struct list_node draining;   // closed connections that still send
+    size_t task_count;
+    size_t idle_count;
+    size_t kernel_wait_count;    // waiters of WAITS_FOR_KERNEL that are parked
+    struct list_node idle;       // idle workers; owns their greenlets
+    PyObject *callbacks;         // owned list of (function, arguments)
+
+    PyObject *root;              // owned; the thread's main greenlet
+    PyObject *loop;              // owned; the hub greenlet, NULL until it is needed
+    PyObject *worker_run;        // owned; what worker greenlets run
+    TaskObject *main_task;       // owned; stands for the main program
+    TaskObject *orphan;          // borrowed; in a child forked by a coroutine: that one,
+                                 // whose end is the end of the process; else NULL
+    PyObject *main_exception;    // owned; to be raised in the main program next
+    struct list_node idle_watchers;   // waiters of Hub.run()
+
+    unsigned needs;              // enum hub_needs
+    unsigned handoffs;           // since the last poll
+    unsigned unblocked_operations;    // since a coroutine last gave way
+    unsigned long long switch_count;
+
+    PyObject *dispatcher;        // borrowed; who called dispatch(), NULL otherwise
+    int dispatch_budget;         // events this dispatch may still hand out
+    int dispatched;              // events it has handed out
+    unsigned dispatch_resumes;   // ready entries it may still resume
+
+    int signal_pipe[2];          // its write end is Python's wake-up fd; -1 = not set
+    int chained_wakeup_fd;       // whose place we took, -1 = nobody's
+    struct ready_target signal_target;
+
+    char *scratch;               // owned; where reads land before their size is known
+};
+
+#define HUB_SCRATCH_SIZE (256 * 1024)
+
+// Transfers this long are worth giving the GIL up for.
+#define GIL_RELEASE_SIZE (64 * 1024)
+
+// --- py_hub.c -----------------------------------------------------------------------
+
+// The calling thread's hub, made at the first call. Borrowed; NULL with an exception.
+HubObject *hub_get(struct module_state *state);
+
+// The calling thread's hub if it has one. Borrowed, no exception.
+HubObject *hub_peek(void);
+
+// Makes a hub with the engine of that name (NULL: the best) the calling thread's.
+HubObject *hub_install(struct module_state *state, const char *engine_name);
+
+// The calling thread has no hub any more, if it was this one. After hub_close().
+void hub_uninstall(HubObject *hub);
+
+// 0 if the caller is in the hub's own thread; otherwise -1 with a RuntimeError that
+// names [what].
+int hub_check_thread(HubObject *hub, const char *what);
+
+// The hub greenlet, made anew if the last one ended. Borrowed; NULL with an exception.
+PyObject *hub_loop_greenlet(HubObject *hub);
+
+// Leaves [exception] for the main program and wakes it if it waits. Steals it. The first
+// one wins; a later one is reported.
+void hub_interrupt_main(HubObject *hub, PyObject *exception);
+
+// Raises what was left for the main program: -1 if there was something, else 0.
+int hub_raise_main_exception(HubObject *hub);
+
+// Whose greenlet this is: the main program's task for the root and what is nested in it,
+// a worker's task likewise; NULL (no exception) in the hub greenlet. Borrowed.
+TaskObject *hub_task_of(HubObject *hub, PyObject *greenlet);
+
+// Cancels all tasks, runs their finally blocks, sends what closing connections still
+// hold (at most five seconds), and frees what the hub has. Idempotent.
+int hub_close(HubObject *hub);
+
+// Frees what the hub has without running anything: for a thread that ends, and for a
+// hub that has been wound down.
+void hub_abandon(HubObject *hub);
+
+// Parks the main program until no task is left or the time is over: WOKEN_READY,
+// WOKEN_TIMEOUT, or -1 with an exception.
+int hub_wait_until_idle(HubObject *hub, int64_t timeout_ns);
+
+// What everybody waits for: a list of "task: operation subject" strings, a new reference.
+PyObject *hub_describe_waiters(HubObject *hub);
+
+// --- py_hub_type.c: functions of the module -------------------------------------------
+
+PyObject *hub_get_hub(PyObject *module, PyObject *unused);
+PyObject *hub_use_engine(PyObject *module, PyObject *name);
+PyObject *hub_close_at_exit(PyObject *module, PyObject *unused);
+
+// --- py_turn.c ----------------------------------------------------------------------
+
+// Decides who runs next and returns the greenlet to switch to, borrowed; NULL with an
+// exception. It polls in place when nothing is ready. [in_loop] says that the caller is
+// the hub greenlet, which alone may start workers and run callbacks.
+PyObject *hub_pick_next(HubObject *hub, bool in_loop);
+
+// Switches to [target], counting it. 0, or -1 with the exception thrown into us.
+int hub_switch(HubObject *hub, PyObject *target);
+
+// Polls the engine, at most for [limit_ns] (-1: no limit), and hands events and due
+// timers to their owners (unless the loop is driven by hand). 0, or -1 with an exception.
+int hub_poll(HubObject *hub, int64_t limit_ns);
+
+// The first half of hub_poll: fetches events, but hands out nothing.
+int hub_fetch(HubObject *hub, int64_t limit_ns);
+
+// Takes due timers; driven by hand, the dispatcher calls it.
+void hub_run_due_timers(HubObject *hub);
+
+// The hub greenlet's function.
+PyObject *hub_loop_main(PyObject *hub, PyObject *unused);
+
+// --- py_waiter.c --------------------------------------------------------------------
+
+void waiter_init(struct waiter *waiter);
+
+// A waiter for the running greenlet: the task's own record if it is free, else one from
+// the heap. NULL with an exception. waiter_release() gives it back.
+struct waiter *waiter_acquire(HubObject *hub, const char *operation);
+void waiter_release(HubObject *hub, struct waiter *waiter);
+
+// Parks the running greenlet on [waiter], at most [timeout_ns] (-1: no limit). Returns
+// WOKEN_READY, WOKEN_TIMEOUT or WOKEN_CLOSED, or -1 with an exception: the task is
+// cancelled, the main program interrupted, something was thrown in, or this is a hub
+// callback, where nobody may wait. [operation] and [subject] name the wait in reports.
+// May switch.
+int waiter_park(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
+                int64_t timeout_ns, const char *operation, PyObject *subject);
+
+// Wakes a parked waiter for [status]; false if it is not parked (any more).
+bool waiter_wake(HubObject *hub, struct waiter *waiter, enum waiter_status status);
+
+// Lets the others run: to the back of the ready queue. 0, or -1 with an exception.
+int hub_yield(HubObject *hub, const char *operation);
+
+// Counts an operation that did not block; after too many in a row it gives way. Cheap.
+#define HUB_OPERATION_BUDGET 256
+static inline int
+hub_count_operation(HubObject *hub)
+{
+    if (++hub->unblocked_operations < HUB_OPERATION_BUDGET) {
+        return 0;
+    }
+    return hub_yield(hub, "giving way");
+}
+
+// --- py_worker.c --------------------------------------------------------------------
+
+// A worker for [task], bound to it: an idle one, or with [may_start] a new one. NULL
+// without an exception if there is no idle one, with an exception if none can be made.
+// The reference to the greenlet goes to the worker itself, who drops it once resumed.
+PyObject *hub_bind_worker(HubObject *hub, TaskObject *task, bool may_start);
+
+// Ends idle workers above the limit, [at_most] so many. Only in the hub greenlet.
+void hub_trim_workers(HubObject *hub, unsigned at_most);
+
+// The workers' function.
+PyObject *worker_main(PyObject *hub, PyObject *unused);
+
+// --- py_signals.c -------------------------------------------------------------------
+
+// Takes SIGINT over if it has Python's own handler, and the wake-up descriptor. Only in
+// the main thread; does nothing elsewhere or when done before. 0, or -1 with an exception.
+int hub_take_signals(HubObject *hub);
+void hub_give_signals_back(HubObject *hub);
+
+// The Python function that stands in for default_int_handler.
+PyObject *signals_interrupt(PyObject *module, PyObject *arguments);
+
+// True if a Python signal handler other than ours is installed: it may wake anybody.
+bool signals_may_wake(HubObject *hub);
+
+// --- py_fork.c ----------------------------------------------------------------------
+
+// In a forked child: only the running coroutine lives on.
+PyObject *hub_after_fork_in_child(PyObject *module, PyObject *unused);
+
+#endif

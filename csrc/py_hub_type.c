@@ -1,0 +1,371 @@
+// py_hub_type.c: the Hub type: what users call on it, and the module's hub functions.
+
+#include "py_hub.h"
+
+#include <structmember.h>
+
+#include "greenlet_bridge.h"
+#include "py_convert.h"
+#include "py_task.h"
+
+// --- Methods ----------------------------------------------------------------------------------
+
+// 0 if the caller is the main program of the hub's thread; else -1 with an exception.
+static int
+check_main_program(HubObject *hub, const char *operation)
+{
+    if (hub_check_thread(hub, "this hub") < 0) {
+        return -1;
+    }
+    if (hub->is_closed) {
+        PyErr_SetString(PyExc_RuntimeError, "this hub is closed");
+        return -1;
+    }
+    PyObject *me = greenlet_current();
+    if (me == NULL) {
+        return -1;
+    }
+    Py_DECREF(me);
+    if (me != hub->root || hub->dispatcher != NULL) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "%s drives the loop and is for the main program, not for a task",
+                     operation);
+        return -1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(Hub_run_doc,
+"run($self, /)\n--\n\n"
+"Wait until no task is left. For the main program; switches.");
+
+static PyObject *
+Hub_run(HubObject *hub, PyObject *unused)
+{
+    (void)unused;
+    if (check_main_program(hub, "Hub.run()") < 0) {
+        return NULL;
+    }
+    while (hub->task_count > 0) {
+        if (hub_wait_until_idle(hub, -1) < 0) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Hub_wait_doc,
+"wait($self, /, timeout=None)\n--\n\n"
+"Wait for events and return how many are ready to be dispatched; run nothing.\n\n"
+"timeout: seconds, None waits for ever, 0 only looks. It returns earlier when a timer\n"
+"is due or a task is ready to run, also with 0 events. Events that were not dispatched\n"
+"stay and count again. For the main program, blocks the thread, never switches.\n"
+"Answers to conet_events_wait.");
+
+static PyObject *
+Hub_wait(HubObject *hub, PyObject *const *arguments, Py_ssize_t count,
+         PyObject *keyword_names)
+{
+    static const char *const names[] = {"timeout", NULL};
+    static const struct parameters parameters = {"wait", names, 0, 1};
+    PyObject *timeout;
+    int64_t timeout_ns;
+    if (parse_arguments(&parameters, arguments, count, keyword_names, &timeout) < 0 ||
+        convert_timeout(timeout, &timeout_ns) < 0 ||
+        check_main_program(hub, "Hub.wait()") < 0 || hub_fetch(hub, timeout_ns) < 0) {
+        return NULL;
+    }
+    // We are the main program, so signal handlers may run right here.
+    hub->needs &= ~(unsigned)HUB_NEEDS_SIGNALS;
+    if (PyErr_CheckSignals() < 0 || hub_raise_main_exception(hub) < 0) {
+        return NULL;
+    }
+    return PyLong_FromLong(hub->reactor.event_count - hub->reactor.next_event);
+}
+
+static unsigned
+count_ready(HubObject *hub)
+{
+    unsigned count = 0;
+    for (struct list_node *node = hub->ready.next; node != &hub->ready; node = node->next) {
+        count++;
+    }
+    return count;
+}
+
+// Switches to whoever is next until control is back here for good.
+static int
+run_dispatch(HubObject *hub)
+{
+    for (;;) {
+        PyObject *target = hub_pick_next(hub, false);
+        if (target == NULL) {
+            return -1;
+        }
+        if (target == hub->dispatcher) {
+            return 0;
+        }
+        if (hub_switch(hub, target) < 0) {
+            return -1;
+        }
+    }
+}
+
+PyDoc_STRVAR(Hub_dispatch_doc,
+"dispatch($self, max=0, /)\n--\n\n"
+"Hand ready events to the coroutines that wait for them, then run due timers.\n\n"
+"max: how many events at most; 0 or less means all. An event counts if it wakes\n"
+"somebody. Returns how many were dispatched; the rest stays for the next call. For the\n"
+"main program; switches, but never waits. Answers to conet_events_dispatch.");
+
+static PyObject *
+Hub_dispatch(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
+{
+    int limit = REACTOR_MAX_EVENTS;
+    if (count > 1) {
+        PyErr_SetString(PyExc_TypeError, "dispatch() takes at most 1 argument");
+        return NULL;
+    }
+    if (count == 1) {
+        long number = PyLong_AsLong(arguments[0]);
+        if (number == -1 && PyErr_Occurred()) {
+            return NULL;
+        }
+        limit = number > 0 && number < REACTOR_MAX_EVENTS ? (int)number : REACTOR_MAX_EVENTS;
+    }
+    if (check_main_program(hub, "Hub.dispatch()") < 0) {
+        return NULL;
+    }
+    hub->dispatcher = hub->root;
+    hub->dispatch_budget = limit;
+    hub->dispatched = 0;
+    hub->dispatch_resumes = count_ready(hub);
+    int error = run_dispatch(hub);
+    if (error == 0) {
+        reactor_settle(&hub->reactor);
+        hub_run_due_timers(hub);
+        // Whom a timer has woken runs now, but no further events.
+        hub->dispatch_budget = 0;
+        hub->dispatch_resumes = count_ready(hub);
+        error = run_dispatch(hub);
+    }
+    hub->dispatcher = NULL;
+    if (error < 0 || hub_raise_main_exception(hub) < 0) {
+        return NULL;
+    }
+    return PyLong_FromLong(hub->dispatched);
+}
+
+PyDoc_STRVAR(Hub_call_soon_threadsafe_doc,
+"call_soon_threadsafe($self, function, /, *args)\n--\n\n"
+"Have the hub call function(*args) in its own thread, soon. For any thread.\n\n"
+"The callback must not wait; it may spawn() a task that does. What it raises is\n"
+"reported through sys.unraisablehook. Raises RuntimeError if the hub is closed. Never\n"
+"switches.");
+
+static PyObject *
+Hub_call_soon_threadsafe(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count < 1 || !PyCallable_Check(arguments[0])) {
+        PyErr_SetString(PyExc_TypeError,
+                        "call_soon_threadsafe() needs something callable first");
+        return NULL;
+    }
+    if (hub->is_closed) {
+        PyErr_SetString(PyExc_RuntimeError, "this hub is closed");
+        return NULL;
+    }
+    PyObject *values = PyTuple_New(count - 1);
+    if (values == NULL) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 1; i < count; i++) {
+        PyTuple_SET_ITEM(values, i - 1, Py_NewRef(arguments[i]));
+    }
+    PyObject *entry = PyTuple_Pack(2, arguments[0], values);
+    Py_DECREF(values);
+    int error = entry == NULL ? -1 : PyList_Append(hub->callbacks, entry);
+    Py_XDECREF(entry);
+    if (error < 0) {
+        return NULL;
+    }
+    hub->needs |= HUB_NEEDS_CALLBACKS;
+    if (hub->is_polling) {
+        hub->reactor.operations->wake(hub->reactor.engine);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Hub_close_doc,
+"close($self, /)\n--\n\n"
+"Cancel all tasks, let their finally blocks run, and free the hub.\n\n"
+"For the main program of the hub's thread; switches. Idempotent. Done by itself when\n"
+"the program ends. The next call that needs a hub makes a new one.");
+
+static PyObject *
+Hub_close(HubObject *hub, PyObject *unused)
+{
+    (void)unused;
+    Py_INCREF(hub);
+    int error = hub_close(hub);
+    if (error == 0) {
+        hub_uninstall(hub);
+    }
+    Py_DECREF(hub);
+    if (error < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Hub_get_backend(HubObject *hub, void *unused)
+{
+    (void)unused;
+    return PyUnicode_FromString(hub->reactor.operations->name);
+}
+
+static PyObject *
+Hub_get_time(HubObject *hub, void *unused)
+{
+    (void)unused;
+    if (hub->is_closed) {
+        PyErr_SetString(PyExc_RuntimeError, "this hub is closed");
+        return NULL;
+    }
+    return PyFloat_FromDouble((double)reactor_now_ns(&hub->reactor) / 1e9);
+}
+
+PyDoc_STRVAR(Hub_waiters_doc,
+"waiters($self, /)\n--\n\nWho waits for what: a list of str. Never switches.");
+
+static PyObject *
+Hub_waiters(HubObject *hub, PyObject *unused)
+{
+    (void)unused;
+    return hub->is_closed ? PyList_New(0) : hub_describe_waiters(hub);
+}
+
+// --- Module functions ----------------------------------------------------------------------
+
+PyObject *
+hub_get_hub(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return Py_XNewRef((PyObject *)hub_get(module_state_of(module)));
+}
+
+PyObject *
+hub_use_engine(PyObject *module, PyObject *name)
+{
+    const char *engine_name = PyUnicode_AsUTF8(name);
+    if (engine_name == NULL) {
+        return NULL;
+    }
+    if (hub_peek() != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this thread has a hub; close() it first");
+        return NULL;
+    }
+    return Py_XNewRef((PyObject *)hub_install(module_state_of(module), engine_name));
+}
+
+PyObject *
+hub_close_at_exit(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    HubObject *hub = hub_peek();
+    return hub == NULL ? Py_NewRef(Py_None) : Hub_close(hub, unused);
+}
+
+// --- The type ---------------------------------------------------------------------------------
+
+static int
+Hub_traverse(HubObject *hub, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(hub));
+    Py_VISIT(hub->callbacks);
+    Py_VISIT(hub->root);
+    Py_VISIT(hub->loop);
+    Py_VISIT(hub->worker_run);
+    Py_VISIT(hub->main_task);
+    Py_VISIT(hub->main_exception);
+    return 0;
+}
+
+static void
+Hub_dealloc(HubObject *hub)
+{
+    PyTypeObject *type = Py_TYPE(hub);
+    PyObject_GC_UnTrack(hub);
+    if (hub->weak_references != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)hub);
+    }
+    hub_abandon(hub);
+    Py_CLEAR(hub->loop);
+    Py_CLEAR(hub->worker_run);
+    Py_CLEAR(hub->callbacks);
+    Py_CLEAR(hub->main_task);
+    Py_CLEAR(hub->root);
+    free(hub->scratch);
+    type->tp_free(hub);
+    Py_DECREF(type);
+}
+
+static PyMethodDef Hub_methods[] = {
+    {"run", (PyCFunction)Hub_run, METH_NOARGS, Hub_run_doc},
+    {"wait", (PyCFunction)(void (*)(void))Hub_wait, METH_FASTCALL | METH_KEYWORDS,
+     Hub_wait_doc},
+    {"dispatch", (PyCFunction)(void (*)(void))Hub_dispatch, METH_FASTCALL,
+     Hub_dispatch_doc},
+    {"call_soon_threadsafe", (PyCFunction)(void (*)(void))Hub_call_soon_threadsafe,
+     METH_FASTCALL, Hub_call_soon_threadsafe_doc},
+    {"waiters", (PyCFunction)Hub_waiters, METH_NOARGS, Hub_waiters_doc},
+    {"close", (PyCFunction)Hub_close, METH_NOARGS, Hub_close_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Hub_getset[] = {
+    {"backend", (getter)Hub_get_backend, NULL,
+     PyDoc_STR("The wait-loop engine's name: 'epoll', 'kqueue' or 'fake'."), NULL},
+    {"time", (getter)Hub_get_time, NULL,
+     PyDoc_STR("The hub's monotonic clock, in seconds; virtual with the fake engine."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef Hub_members[] = {
+    {"switch_count", T_ULONGLONG, offsetof(HubObject, switch_count), READONLY,
+     PyDoc_STR("Switches of greenlets the hub has made.")},
+    {"task_count", T_PYSSIZET, offsetof(HubObject, task_count), READONLY,
+     PyDoc_STR("Tasks that have not ended.")},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(HubObject, weak_references), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(Hub_doc,
+"A thread's scheduler and wait loop; get_hub() gives it.\n\n"
+"It runs by itself whenever the main program waits for something. wait() and\n"
+"dispatch() drive it by hand instead.");
+
+static PyType_Slot Hub_slots[] = {
+    {Py_tp_doc, (void *)Hub_doc},
+    {Py_tp_dealloc, Hub_dealloc},
+    {Py_tp_traverse, Hub_traverse},
+    {Py_tp_methods, Hub_methods},
+    {Py_tp_getset, Hub_getset},
+    {Py_tp_members, Hub_members},
+    {0, NULL},
+};
+
+static PyType_Spec Hub_spec = {
+    .name = "pycoronet.Hub",
+    .basicsize = sizeof(HubObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Hub_slots,
+};
+
+PyTypeObject *
+hub_type_new(PyObject *module)
+{
+    return add_type(module, &Hub_spec);
+}

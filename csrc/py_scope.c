@@ -1,0 +1,329 @@
+// py_scope.c: cancellation, and the scopes that bound it: timeout() and shield().
+//
+// Cancellation is level-triggered: once a task is cancelled, or a scope around it has
+// passed its deadline, every wait that is not shielded raises Cancelled, until the block
+// concerned has been left. It is delivered only where the task would park or yield.
+// timeout() turns the Cancelled of its own deadline into TimeoutError at its exit, so a
+// TimeoutError of the block itself is never taken for the scope's.
+
+#include "py_task.h"
+
+#include "greenlet_bridge.h"
+#include "py_convert.h"
+
+enum scope_kind {
+    SCOPE_TIMEOUT,
+    SCOPE_SHIELD,
+};
+
+struct ScopeObject {
+    PyObject_HEAD
+    TaskObject *task;            // owned while entered; NULL otherwise
+    ScopeObject *outer;          // owned while entered; the scope around it, NULL = none
+    struct timer timer;          // its deadline
+    int64_t limit_ns;            // from entering; -1 = none
+    uint8_t kind;                // enum scope_kind
+    bool has_expired;            // its deadline has passed
+};
+
+// --- Cancellation ----------------------------------------------------------------------
+
+bool
+task_is_cancel_due(TaskObject *task, ScopeObject **scope)
+{
+    *scope = NULL;
+    for (ScopeObject *s = task->scope; s != NULL; s = s->outer) {
+        if (s->kind == SCOPE_SHIELD && !s->has_expired) {
+            return false;
+        }
+        if (s->kind == SCOPE_TIMEOUT && s->has_expired) {
+            *scope = s;
+            return true;
+        }
+    }
+    return task->is_cancelled;
+}
+
+void
+task_deliver_cancel(TaskObject *task)
+{
+    ScopeObject *scope;
+    if (!task_is_cancel_due(task, &scope)) {
+        return;
+    }
+    for (struct list_node *node = task->waiters.next; node != &task->waiters;
+         node = node->next) {
+        // Waking calls nothing, so the list stays as it is.
+        waiter_wake(task->hub, CONTAINER_OF(node, struct waiter, task_link),
+                    WOKEN_CANCELLED);
+    }
+}
+
+void
+task_cancel(TaskObject *task, PyObject *reason)
+{
+    if (task_has_ended(task)) {
+        return;
+    }
+    task->is_cancelled = true;
+    Py_XSETREF(task->cancel_reason, Py_XNewRef(reason));
+    task_deliver_cancel(task);
+}
+
+int
+task_raise_cancelled(TaskObject *task, ScopeObject *scope)
+{
+    PyObject *reason = Py_None;
+    if (scope == NULL && task->cancel_reason != NULL) {
+        reason = task->cancel_reason;
+    }
+    PyObject *exception = PyObject_CallFunctionObjArgs(
+        task->hub->state->Cancelled, reason, scope == NULL ? Py_None : (PyObject *)scope,
+        NULL);
+    if (exception != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+        Py_DECREF(exception);
+    }
+    return -1;
+}
+
+void
+task_stop_scopes(TaskObject *task)
+{
+    for (ScopeObject *scope = task->scope; scope != NULL; scope = scope->outer) {
+        timer_wheel_unlink(&task->hub->reactor.timers, &scope->timer);
+    }
+}
+
+// --- The scope type ---------------------------------------------------------------------
+
+static void
+expire_scope(struct timer *timer)
+{
+    ScopeObject *scope = CONTAINER_OF(timer, ScopeObject, timer);
+    scope->has_expired = true;
+    task_deliver_cancel(scope->task);
+}
+
+static PyObject *
+new_scope(PyObject *module, enum scope_kind kind, PyObject *seconds)
+{
+    int64_t limit_ns;
+    if (convert_timeout(seconds, &limit_ns) < 0) {
+        return NULL;
+    }
+    PyTypeObject *type = module_state_of(module)->scope_type;
+    ScopeObject *scope = (ScopeObject *)type->tp_alloc(type, 0);
+    if (scope == NULL) {
+        return NULL;
+    }
+    scope->kind = (uint8_t)kind;
+    scope->limit_ns = limit_ns;
+    timer_init(&scope->timer, expire_scope);
+    return (PyObject *)scope;
+}
+
+PyObject *
+scope_timeout(PyObject *module, PyObject *seconds)
+{
+    return new_scope(module, SCOPE_TIMEOUT, seconds);
+}
+
+PyObject *
+scope_shield(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
+             PyObject *keyword_names)
+{
+    static const char *const names[] = {"seconds", NULL};
+    static const struct parameters parameters = {"shield", names, 0, 1};
+    PyObject *seconds;
+    if (parse_arguments(&parameters, arguments, count, keyword_names, &seconds) < 0) {
+        return NULL;
+    }
+    return new_scope(module, SCOPE_SHIELD, seconds);
+}
+
+// The task that runs, borrowed; NULL with an exception.
+static TaskObject *
+running_task(struct module_state *state)
+{
+    HubObject *hub = hub_get(state);
+    PyObject *me = hub == NULL ? NULL : greenlet_current();
+    if (me == NULL) {
+        return NULL;
+    }
+    TaskObject *task = hub_task_of(hub, me);
+    Py_DECREF(me);
+    if (task == NULL) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "a hub callback has no task that a scope could bound");
+    }
+    return task;
+}
+
+PyDoc_STRVAR(Scope_enter_doc, "__enter__($self, /)\n--\n\nBegin to bound the running task.");
+
+static PyObject *
+Scope_enter(ScopeObject *scope, PyObject *unused)
+{
+    (void)unused;
+    struct module_state *state = PyType_GetModuleState(Py_TYPE(scope));
+    if (scope->task != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this scope is entered already");
+        return NULL;
+    }
+    TaskObject *task = running_task(state);
+    if (task == NULL) {
+        return NULL;
+    }
+    scope->has_expired = false;
+    scope->task = (TaskObject *)Py_NewRef((PyObject *)task);
+    scope->outer = task->scope;          // the reference moves
+    task->scope = (ScopeObject *)Py_NewRef((PyObject *)scope);
+    if (scope->limit_ns >= 0) {
+        reactor_arm(&task->hub->reactor, &scope->timer, (uint64_t)scope->limit_ns);
+    }
+    return Py_NewRef((PyObject *)scope);
+}
+
+// Takes the scope, which is the innermost, off its task.
+static void
+leave_scope(ScopeObject *scope)
+{
+    TaskObject *task = scope->task;
+    timer_wheel_unlink(&task->hub->reactor.timers, &scope->timer);
+    task->scope = scope->outer;          // the reference moves back
+    scope->outer = NULL;
+    scope->task = NULL;
+    Py_DECREF(task);
+    Py_DECREF(scope);                    // the caller still holds one
+}
+
+// Raises TimeoutError in place of the Cancelled that ended the block.
+static PyObject *
+raise_timeout(ScopeObject *scope)
+{
+    PyObject *seconds = timeout_to_seconds(scope->limit_ns);
+    PyObject *message = NULL;
+    PyObject *exception = NULL;
+    if (seconds != NULL) {
+        message = PyUnicode_FromFormat("the block was not done in %S seconds", seconds);
+    }
+    if (message != NULL) {
+        exception = PyObject_CallOneArg(PyExc_TimeoutError, message);
+    }
+    if (exception != NULL && PyObject_SetAttrString(exception, "scope", (PyObject *)scope) == 0) {
+        PyErr_SetObject(PyExc_TimeoutError, exception);
+    }
+    Py_XDECREF(seconds);
+    Py_XDECREF(message);
+    Py_XDECREF(exception);
+    return NULL;
+}
+
+PyDoc_STRVAR(Scope_exit_doc,
+"__exit__($self, type, value, traceback, /)\n--\n\n"
+"End bounding the task; raise TimeoutError if its deadline ended the block.");
+
+static PyObject *
+Scope_exit(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "__exit__() takes three arguments");
+        return NULL;
+    }
+    if (scope->task == NULL || scope->task->scope != scope) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "this scope is not the innermost one of a task: scopes are left "
+                        "in the reverse order of entering, in the task that entered");
+        return NULL;
+    }
+    if (hub_check_thread(scope->task->hub, "a scope") < 0) {
+        return NULL;
+    }
+    struct module_state *state = scope->task->hub->state;
+    leave_scope(scope);
+    PyObject *exception = arguments[1];
+    if (scope->kind != SCOPE_TIMEOUT || !scope->has_expired ||
+        !PyObject_TypeCheck(exception, (PyTypeObject *)state->Cancelled)) {
+        Py_RETURN_FALSE;
+    }
+    PyObject *whose = PyObject_GetAttrString(exception, "scope");
+    if (whose == NULL) {
+        return NULL;
+    }
+    bool is_ours = whose == (PyObject *)scope;
+    Py_DECREF(whose);
+    if (is_ours) {
+        return raise_timeout(scope);
+    }
+    Py_RETURN_FALSE;
+}
+
+static int
+Scope_traverse(ScopeObject *scope, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(scope));
+    Py_VISIT(scope->task);
+    Py_VISIT(scope->outer);
+    return 0;
+}
+
+// There is no tp_clear: an entered scope is on its task's chain, which is live, or the
+// task is cleared, which breaks the cycle.
+static void
+Scope_dealloc(ScopeObject *scope)
+{
+    PyTypeObject *type = Py_TYPE(scope);
+    PyObject_GC_UnTrack(scope);
+    if (scope->task != NULL) {
+        timer_wheel_unlink(&scope->task->hub->reactor.timers, &scope->timer);
+        Py_CLEAR(scope->task);
+    }
+    Py_CLEAR(scope->outer);
+    type->tp_free(scope);
+    Py_DECREF(type);
+}
+
+static PyObject *
+Scope_get_expired(ScopeObject *scope, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(scope->has_expired);
+}
+
+static PyMethodDef Scope_methods[] = {
+    {"__enter__", (PyCFunction)Scope_enter, METH_NOARGS, Scope_enter_doc},
+    {"__exit__", (PyCFunction)(void (*)(void))Scope_exit, METH_FASTCALL, Scope_exit_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Scope_getset[] = {
+    {"expired", (getter)Scope_get_expired, NULL,
+     PyDoc_STR("True once the scope's deadline has passed."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(Scope_doc, "What timeout() and shield() return: bounds a with block.");
+
+static PyType_Slot Scope_slots[] = {
+    {Py_tp_doc, (void *)Scope_doc},
+    {Py_tp_dealloc, Scope_dealloc},
+    {Py_tp_traverse, Scope_traverse},
+    {Py_tp_methods, Scope_methods},
+    {Py_tp_getset, Scope_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Scope_spec = {
+    .name = "pycoronet.Scope",
+    .basicsize = sizeof(ScopeObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Scope_slots,
+};
+
+PyTypeObject *
+scope_type_new(PyObject *module)
+{
+    return add_type(module, &Scope_spec);
+}

@@ -1,0 +1,269 @@
+// py_signals.c: signals, so that they reach the main program and no random coroutine.
+//
+// CPython runs a Python signal handler in whichever greenlet executes bytecode at the
+// time. For SIGINT's own handler that would raise KeyboardInterrupt in any coroutine, so
+// from the first turn on the hub stands in for it: in the main program it raises as
+// before; anywhere else it leaves the KeyboardInterrupt for the main program and wakes it.
+// A second one that finds the first undelivered raises on the spot: that is the way out
+// of a coroutine that never waits.
+//
+// It stays in place until the hub closes: putting it back at each return to the main
+// program would cost two system calls a wait, and in the main program it behaves like
+// the handler it replaces.
+//
+// A signal that comes just before the poll is not lost: CPython writes a byte to the
+// wake-up descriptor, which is a pipe the engine watches. Another one that was set before
+// (asyncio's, say) is passed the byte.
+
+#include "py_hub.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "greenlet_bridge.h"
+#include "nonblocking_io.h"
+#include "py_convert.h"
+
+// --- The handler ------------------------------------------------------------------------
+
+static PyObject *
+raise_interrupt(void)
+{
+    PyErr_SetNone(PyExc_KeyboardInterrupt);
+    return NULL;
+}
+
+PyObject *
+signals_interrupt(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    (void)arguments;
+    HubObject *hub = hub_peek();
+    PyObject *me = greenlet_current();
+    if (me == NULL) {
+        return NULL;
+    }
+    bool is_main_program =
+        hub == NULL || (me != hub->loop && hub_task_of(hub, me) == hub->main_task);
+    Py_DECREF(me);
+    if (is_main_program || hub->main_exception != NULL) {
+        return raise_interrupt();
+    }
+    PyObject *exception = PyObject_CallNoArgs(PyExc_KeyboardInterrupt);
+    if (exception == NULL) {
+        return NULL;
+    }
+    hub_interrupt_main(hub, exception);
+    Py_RETURN_NONE;
+}
+
+// signal.<name>(*arguments), a new reference.
+static PyObject *
+call_signal_module(const char *name, const char *format, ...)
+{
+    PyObject *module = PyImport_ImportModule("signal");
+    PyObject *function = module == NULL ? NULL : PyObject_GetAttrString(module, name);
+    Py_XDECREF(module);
+    if (function == NULL) {
+        return NULL;
+    }
+    va_list values;
+    va_start(values, format);
+    PyObject *arguments = Py_VaBuildValue(format, values);
+    va_end(values);
+    PyObject *result = arguments == NULL ? NULL : PyObject_CallObject(function, arguments);
+    Py_XDECREF(arguments);
+    Py_DECREF(function);
+    return result;
+}
+
+// 1 if SIGINT's handler is signal.<name>'s value, or [handler]; 0 if not; -1 on error.
+static int
+handles_interrupt(PyObject *handler)
+{
+    PyObject *present = call_signal_module("getsignal", "(i)", SIGINT);
+    if (present == NULL) {
+        return -1;
+    }
+    Py_DECREF(present);
+    return present == handler;
+}
+
+static int
+set_interrupt_handler(PyObject *handler)
+{
+    PyObject *result = call_signal_module("signal", "(iO)", SIGINT, handler);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static PyObject *
+default_handler(void)
+{
+    PyObject *module = PyImport_ImportModule("_signal");
+    PyObject *handler =
+        module == NULL ? NULL : PyObject_GetAttrString(module, "default_int_handler");
+    Py_XDECREF(module);
+    return handler;
+}
+
+// --- The wake-up pipe -------------------------------------------------------------------
+
+static bool
+take_signal_byte(struct ready_target *target, unsigned ready)
+{
+    HubObject *hub = CONTAINER_OF(target, HubObject, signal_target);
+    unsigned char numbers[64];
+    (void)ready;
+    ssize_t count;
+    while ((count = io_read(hub->signal_pipe[0], numbers, sizeof(numbers))) > 0) {
+        if (hub->chained_wakeup_fd >= 0) {
+            // Full or closed: then its owner is awake or gone.
+            (void)io_write(hub->chained_wakeup_fd, numbers, (size_t)count);
+        }
+    }
+    hub->needs |= HUB_NEEDS_SIGNALS;
+    return false;
+}
+
+static void
+lose_signal_pipe(struct ready_target *target, bool is_forked)
+{
+    (void)is_forked;
+    HubObject *hub = CONTAINER_OF(target, HubObject, signal_target);
+    for (int end = 0; end < 2; end++) {
+        if (hub->signal_pipe[end] >= 0) {
+            reactor_release(&hub->reactor, hub->signal_pipe[end]);
+            io_close(hub->signal_pipe[end]);
+            hub->signal_pipe[end] = -1;
+        }
+    }
+}
+
+static int
+open_signal_pipe(HubObject *hub)
+{
+    hub->signal_target = (struct ready_target){take_signal_byte, lose_signal_pipe};
+    if (pipe(hub->signal_pipe) < 0) {
+        raise_errno(-errno);
+        hub->signal_pipe[0] = hub->signal_pipe[1] = -1;
+        return -1;
+    }
+    int error = 0;
+    for (int end = 0; end < 2 && error == 0; end++) {
+        error = io_set_nonblocking(hub->signal_pipe[end], true);
+        if (error == 0) {
+            error = io_set_close_on_exec(hub->signal_pipe[end]);
+        }
+    }
+    if (error == 0) {
+        error = reactor_claim(&hub->reactor, hub->signal_pipe[0], &hub->signal_target);
+    }
+    if (error == 0) {
+        error = reactor_register(&hub->reactor, hub->signal_pipe[0], EVENT_READ,
+                                 ENGINE_LEVEL);
+    }
+    if (error < 0) {
+        lose_signal_pipe(&hub->signal_target, false);
+        raise_errno(error);
+        return -1;
+    }
+    return 0;
+}
+
+// Makes [fd] Python's wake-up descriptor and stores the one before. A byte that finds the
+// pipe full is no loss: the hub is awake then.
+static int
+set_wakeup_fd(int fd, int *previous)
+{
+    PyObject *module = PyImport_ImportModule("signal");
+    PyObject *function = module == NULL ? NULL : PyObject_GetAttrString(module, "set_wakeup_fd");
+    Py_XDECREF(module);
+    PyObject *arguments = function == NULL ? NULL : Py_BuildValue("(i)", fd);
+    PyObject *keywords =
+        arguments == NULL ? NULL : Py_BuildValue("{s:O}", "warn_on_full_buffer", Py_False);
+    PyObject *result = keywords == NULL ? NULL : PyObject_Call(function, arguments, keywords);
+    Py_XDECREF(function);
+    Py_XDECREF(arguments);
+    Py_XDECREF(keywords);
+    if (result == NULL) {
+        return -1;
+    }
+    *previous = (int)PyLong_AsLong(result);
+    Py_DECREF(result);
+    return 0;
+}
+
+// --- Taking over and giving back -----------------------------------------------------------
+
+int
+hub_take_signals(HubObject *hub)
+{
+    if (!hub->is_main_thread || hub->has_signals) {
+        return 0;
+    }
+    hub->has_signals = true;
+    if (open_signal_pipe(hub) < 0 ||
+        set_wakeup_fd(hub->signal_pipe[1], &hub->chained_wakeup_fd) < 0) {
+        return -1;
+    }
+    PyObject *python_handler = default_handler();
+    int is_default = python_handler == NULL ? -1 : handles_interrupt(python_handler);
+    Py_XDECREF(python_handler);
+    if (is_default > 0) {
+        return set_interrupt_handler(hub->state->interrupt_handler);
+    }
+    return is_default;
+}
+
+void
+hub_give_signals_back(HubObject *hub)
+{
+    if (!hub->has_signals) {
+        return;
+    }
+    hub->has_signals = false;
+    PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *python_handler = default_handler();
+    if (python_handler != NULL && handles_interrupt(hub->state->interrupt_handler) > 0) {
+        set_interrupt_handler(python_handler);
+    }
+    Py_XDECREF(python_handler);
+    int ours;
+    if (hub->signal_pipe[1] >= 0 && set_wakeup_fd(hub->chained_wakeup_fd, &ours) == 0 &&
+        ours != hub->signal_pipe[1]) {
+        // Somebody set another one after us; it is theirs to end.
+        int unused;
+        set_wakeup_fd(ours, &unused);
+    }
+    if (PyErr_Occurred()) {
+        report_exception((PyObject *)hub);
+    }
+    lose_signal_pipe(&hub->signal_target, false);
+    if (exception != NULL) {
+        restore_exception(exception);
+    }
+}
+
+bool
+signals_may_wake(HubObject *hub)
+{
+    if (!hub->is_main_thread) {
+        return false;
+    }
+    for (int number = 1; number < NSIG; number++) {
+        PyObject *handler = call_signal_module("getsignal", "(i)", number);
+        if (handler == NULL) {
+            PyErr_Clear();       // not a signal number here
+            continue;
+        }
+        bool is_theirs = PyCallable_Check(handler) &&
+                         !PyLong_Check(handler) && number != SIGINT;
+        Py_DECREF(handler);
+        if (is_theirs) {
+            return true;
+        }
+    }
+    return handles_interrupt(hub->state->interrupt_handler) == 0;
+}

@@ -1,0 +1,53 @@
+// py_state.h: what the extension module keeps, and what all of layer 3 includes.
+//
+// There is one module object a process (sub-interpreters are refused, as greenlet
+// refuses them). Its types hold the module, so an object's hub may keep a borrowed
+// pointer to this state.
+
+#ifndef CORONET_PY_STATE_H
+#define CORONET_PY_STATE_H
+
+// Python.h has to come before any system header.
+#include <Python.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct module_state {
+    // Types, owned.
+    PyTypeObject *hub_type;
+    PyTypeObject *task_type;
+    PyTypeObject *conn_type;
+    PyTypeObject *scope_type;
+    PyTypeObject *parking_lot_type;
+    PyTypeObject *worker_type;
+
+    // Exceptions, owned; defined in pycoronet/errors.py.
+    PyObject *Cancelled;
+    PyObject *ClosedError;
+    PyObject *BusyError;
+    PyObject *LineTooLongError;
+    PyObject *IncompleteReadError;
+    PyObject *DeadlockError;
+
+    PyObject *resolve;           // owned; pycoronet's resolver of host names, or NULL
+    PyObject *interrupt_handler; // owned; stands in for Python's own SIGINT handler
+    long idle_thread_count;      // threads of ours that wait for work and can wake nobody
+    unsigned long task_count;    // tasks made so far, for their default names
+    bool reuses_workers;         // false with PYCORONET_FRESH_GREENLETS=1
+};
+
+struct module_state *module_state_of(PyObject *module);
+
+// Makes the type of [spec] and adds it to the module under its name. A new reference,
+// NULL with an exception.
+PyTypeObject *add_type(PyObject *module, PyType_Spec *spec);
+
+// Types, one function a file: by add_type().
+PyTypeObject *hub_type_new(PyObject *module);
+PyTypeObject *task_type_new(PyObject *module);
+PyTypeObject *conn_type_new(PyObject *module);
+PyTypeObject *scope_type_new(PyObject *module);
+PyTypeObject *parking_lot_type_new(PyObject *module);
+
+#endif

@@ -1,0 +1,124 @@
+// py_task.h: coroutines, and the scopes that bound what they do.
+//
+// A Task is what a coroutine is: function, arguments, context, outcome. A greenlet is
+// only what runs it for the time being, so whatever is kept "per coroutine" hangs on
+// the Task.
+
+#ifndef CORONET_PY_TASK_H
+#define CORONET_PY_TASK_H
+
+#include "py_hub.h"
+
+typedef struct ScopeObject ScopeObject;
+
+enum task_state {
+    TASK_CREATED,                // made by co_create, never entered
+    TASK_QUEUED,                 // on the ready list, not begun
+    TASK_RUNNING,                // bound to a worker (or the main program)
+    TASK_SUCCEEDED,              // ended; value is the result
+    TASK_FAILED,                 // ended; value is the exception
+    TASK_CANCELLED,              // ended by Cancelled; value is the exception
+};
+
+struct TaskObject {
+    PyObject_HEAD
+    PyObject *weak_references;
+    HubObject *hub;              // owned
+    PyObject *function;          // owned until the task ends
+    PyObject *arguments;         // owned tuple until the task ends: positional, then the
+                                 // values of keyword_names
+    PyObject *keyword_names;     // owned tuple or NULL
+    PyObject *context;           // owned contextvars.Context until the task ends
+    PyObject *connection;        // owned; a connection to close when the task ends, or NULL
+    PyObject *value;             // owned; the outcome
+    PyObject *name;              // owned; NULL = made from the function's name on demand
+    PyObject *cancel_reason;     // owned or NULL
+    unsigned long number;        // for the default name
+    uint8_t state;               // enum task_state
+    bool is_main;                // stands for the main program
+    bool is_cancelled;           // cancel() was called
+    bool has_begun;              // its function has been called
+
+    struct list_node hub_link;   // on hub->tasks until it ends
+    struct list_node waiters;    // the waits its greenlets are in
+    struct list_node joiners;    // waiters of join() and get(), by queue_link
+    struct waiter waiter;        // for its start, then for any wait while it is free
+    ScopeObject *scope;          // owned; innermost, NULL = none
+
+    struct waiter *caller;       // of who entered it by co_call and gets control back when
+                                 // it first waits; NULL = nobody
+    struct waiter *resume_waiter;    // parked in co_resume, NULL = not
+    bool resumes_at_once;        // what mod() asked for was ready before co_resume
+};
+
+static inline bool
+task_has_ended(const TaskObject *task)
+{
+    return task->state >= TASK_SUCCEEDED;
+}
+
+// --- py_task.c ----------------------------------------------------------------------
+
+// A new task that will call [function] with the vectorcall arguments given. Not queued.
+TaskObject *task_new(HubObject *hub, PyObject *function, PyObject *const *arguments,
+                     Py_ssize_t positional_count, PyObject *keyword_names);
+
+// The task object that stands for a hub's main program.
+TaskObject *task_new_main(HubObject *hub);
+
+// Puts a new task at the end of the ready queue.
+void task_queue(TaskObject *task);
+
+// Calls the task's function and keeps the outcome; in a worker.
+void task_run(TaskObject *task);
+
+// Ends a task with the exception that is set (it is cleared), or with [value] (stolen).
+void task_finish(TaskObject *task, PyObject *value);
+
+// "Task 'name'" for messages. A new reference, NULL with an exception.
+PyObject *task_describe(TaskObject *task);
+
+// spawn(function, *args, **kwargs), and the server's spawn_handler(function, conn, address).
+PyObject *task_spawn(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
+                     PyObject *keyword_names);
+PyObject *task_spawn_handler(PyObject *module, PyObject *const *arguments,
+                             Py_ssize_t count);
+PyObject *task_current(PyObject *module, PyObject *unused);
+PyObject *task_sleep(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
+                     PyObject *keyword_names);
+
+// --- py_scope.c ---------------------------------------------------------------------
+
+// Marks the task cancelled and wakes what it waits in, as far as no shield protects it.
+void task_cancel(TaskObject *task, PyObject *reason);
+
+// True if a wait of the task has to raise Cancelled now; [*scope] is the scope whose
+// deadline it was (borrowed), NULL if the task itself was cancelled.
+bool task_is_cancel_due(TaskObject *task, ScopeObject **scope);
+
+// Raises the Cancelled that is due; -1 always.
+int task_raise_cancelled(TaskObject *task, ScopeObject *scope);
+
+// Wakes the task's waiters if a cancel is due.
+void task_deliver_cancel(TaskObject *task);
+
+// For a forked child: a scope's deadline of a task that is abandoned never comes.
+void task_stop_scopes(TaskObject *task);
+
+// timeout(seconds) and shield(seconds=None).
+PyObject *scope_timeout(PyObject *module, PyObject *seconds);
+PyObject *scope_shield(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
+                       PyObject *keyword_names);
+
+// --- py_coroutine.c: the five calls of pcl(3) ----------------------------------------
+
+// Whom the task has to give control back to now that it waits or ends: the greenlet,
+// borrowed, or NULL.
+PyObject *task_take_caller(TaskObject *task);
+
+PyObject *coroutine_create(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *coroutine_call(PyObject *module, PyObject *task);
+PyObject *coroutine_resume(PyObject *module, PyObject *unused);
+PyObject *coroutine_delete(PyObject *module, PyObject *task);
+
+#endif

@@ -1,0 +1,331 @@
+// py_turn.c: who runs next.
+//
+// Hand-off: whoever parks calls hub_pick_next() itself and switches straight to the
+// result, so a request costs one switch, or none if the parking greenlet is next itself.
+// When nothing is ready it polls the engine there and then. The hub greenlet (the loop)
+// only runs callbacks and signal handlers, and starts and ends workers: all workers are
+// started from its shallow C stack, so that they overlap with nobody else's.
+//
+// Driven by hand (Hub.dispatch) nothing polls in place: a parking greenlet hands off
+// within the budget of the dispatch, then goes back to the dispatcher.
+
+#include "py_hub.h"
+
+#include <errno.h>
+#include <limits.h>
+
+#include "greenlet_bridge.h"
+#include "py_conn.h"
+#include "py_convert.h"
+#include "py_task.h"
+
+// Hand-offs without a look at the engine: keeps two tasks that wake each other for ever
+// from starving I/O, timers and signals.
+#define HANDOFF_LIMIT 64
+
+// Workers ended in one turn: ending one unmaps memory, and many at once stall the loop.
+#define TRIM_AT_ONCE 16
+
+int
+hub_switch(HubObject *hub, PyObject *target)
+{
+    hub->switch_count++;
+    PyObject *result = greenlet_switch(target);
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+// Takes the first ready waiter off its list and gives the greenlet to resume for it.
+// NULL without an exception: look again.
+static PyObject *
+take_ready(HubObject *hub, bool in_loop)
+{
+    struct waiter *waiter = CONTAINER_OF(hub->ready.next, struct waiter, ready_link);
+    hub->handoffs++;
+    if (waiter->kind != WAITS_TO_START) {
+        list_remove(&waiter->ready_link);
+        return waiter->greenlet;
+    }
+    TaskObject *task = waiter->task;
+    PyObject *greenlet = hub_bind_worker(hub, task, in_loop);
+    if (greenlet == NULL && !in_loop) {
+        return hub_loop_greenlet(hub);
+    }
+    list_remove(&waiter->ready_link);
+    waiter->status = WAITER_FREE;
+    waiter->task = NULL;
+    if (greenlet == NULL) {
+        // No memory for one more coroutine: this task fails, the others go on.
+        task_finish(task, NULL);
+        Py_DECREF(task);
+    }
+    return greenlet;
+}
+
+// Hands the next event to its owner; false if there is none.
+static bool
+hand_out_event(HubObject *hub, bool *woke)
+{
+    unsigned ready;
+    struct ready_target *target = reactor_take_event(&hub->reactor, &ready);
+    if (target == NULL) {
+        return false;
+    }
+    *woke = target->on_ready(target, ready);
+    return true;
+}
+
+static PyObject *
+pick_by_hand(HubObject *hub, bool in_loop)
+{
+    bool woke;
+    for (;;) {
+        if (!list_is_empty(&hub->ready) && hub->dispatch_resumes > 0) {
+            hub->dispatch_resumes--;
+            PyObject *target = take_ready(hub, in_loop);
+            if (target != NULL || PyErr_Occurred()) {
+                return target;
+            }
+        } else if (hub->dispatch_budget > 0 && hand_out_event(hub, &woke)) {
+            // Only an event that wakes somebody counts as dispatched.
+            hub->dispatch_budget -= woke;
+            hub->dispatched += woke;
+            hub->dispatch_resumes += woke;
+        } else {
+            return hub->dispatcher;
+        }
+    }
+}
+
+PyObject *
+hub_pick_next(HubObject *hub, bool in_loop)
+{
+    for (;;) {
+        if (hub->needs != 0) {
+            return hub_loop_greenlet(hub);
+        }
+        if (hub->dispatcher != NULL) {
+            return pick_by_hand(hub, in_loop);
+        }
+        if (list_is_empty(&hub->ready)) {
+            if (hub_poll(hub, -1) < 0) {
+                return NULL;
+            }
+        } else if (hub->handoffs >= HANDOFF_LIMIT) {
+            if (hub_poll(hub, 0) < 0) {
+                return NULL;
+            }
+        } else {
+            PyObject *target = take_ready(hub, in_loop);
+            if (target != NULL || PyErr_Occurred()) {
+                return target;
+            }
+        }
+    }
+}
+
+// Threads that are neither this one nor idle ones of our own pool.
+static bool
+other_threads_are_alive(HubObject *hub)
+{
+    long count = 0;
+    PyThreadState *thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    for (; thread != NULL; thread = PyThreadState_Next(thread)) {
+        count++;
+    }
+    return count > 1 + hub->state->idle_thread_count;
+}
+
+static bool
+nothing_can_wake(HubObject *hub)
+{
+    return hub->kernel_wait_count == 0 && hub->reactor.timers.armed_count == 0 &&
+           !other_threads_are_alive(hub) && !signals_may_wake(hub);
+}
+
+// Everybody waits and nothing is left to wake them: the main program has to know.
+static int
+raise_deadlock(HubObject *hub)
+{
+    PyObject *waiters = hub_describe_waiters(hub);
+    if (waiters == NULL) {
+        return -1;
+    }
+    PyObject *exception = PyObject_CallOneArg(hub->state->DeadlockError, waiters);
+    Py_DECREF(waiters);
+    if (exception == NULL) {
+        return -1;
+    }
+    hub_interrupt_main(hub, exception);
+    if (!list_is_empty(&hub->ready)) {
+        return 0;
+    }
+    // The main program does not wait in the hub (it switched to a greenlet of its own):
+    // then whoever waits here gets it.
+    return hub_raise_main_exception(hub);
+}
+
+// Fetches events; waits with the GIL given up if it may have to wait at all.
+static int
+fetch_events(HubObject *hub, int64_t timeout_ns)
+{
+    int count;
+    if (timeout_ns == 0) {
+        count = reactor_poll(&hub->reactor, 0);
+    } else {
+        hub->is_polling = true;
+        Py_BEGIN_ALLOW_THREADS
+        count = reactor_poll(&hub->reactor, timeout_ns);
+        Py_END_ALLOW_THREADS
+        hub->is_polling = false;
+    }
+    if (count == -EINTR) {
+        hub->needs |= HUB_NEEDS_SIGNALS;
+    } else if (count < 0) {
+        raise_errno(count);
+        return -1;
+    }
+    reactor_settle(&hub->reactor);
+    return 0;
+}
+
+int
+hub_fetch(HubObject *hub, int64_t limit_ns)
+{
+    hub->handoffs = 0;
+    if (hub_take_signals(hub) < 0) {
+        return -1;
+    }
+    hub_flush_output(hub);
+    if (!list_is_empty(&hub->ready) || hub->needs != 0) {
+        limit_ns = 0;
+    }
+    int64_t timeout_ns = reactor_wait_limit(&hub->reactor, limit_ns);
+    if (timeout_ns < 0 && nothing_can_wake(hub)) {
+        return raise_deadlock(hub);
+    }
+    return fetch_events(hub, timeout_ns);
+}
+
+void
+hub_run_due_timers(HubObject *hub)
+{
+    struct timer *timer;
+    while ((timer = reactor_take_due(&hub->reactor)) != NULL) {
+        timer->on_due(timer);
+    }
+}
+
+int
+hub_poll(HubObject *hub, int64_t limit_ns)
+{
+    if (hub_fetch(hub, limit_ns) < 0) {
+        return -1;
+    }
+    bool woke;
+    while (hand_out_event(hub, &woke)) {
+    }
+    // After the events: what is ready and due in one turn was ready in time.
+    hub_run_due_timers(hub);
+    return 0;
+}
+
+// Leaves the exception that is set to the main program if it is one that ends programs,
+// and reports it otherwise.
+static void
+take_loop_exception(HubObject *hub)
+{
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        report_exception((PyObject *)hub);
+    } else {
+        hub_interrupt_main(hub, take_exception());
+    }
+}
+
+static void
+run_callbacks(HubObject *hub)
+{
+    // What callbacks add runs in the next round, so that they starve nobody.
+    PyObject *fresh = PyList_New(0);
+    if (fresh == NULL) {
+        hub_interrupt_main(hub, take_exception());
+        return;
+    }
+    PyObject *callbacks = hub->callbacks;
+    hub->callbacks = fresh;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(callbacks); i++) {
+        PyObject *entry = PyList_GET_ITEM(callbacks, i);
+        PyObject *function = PyTuple_GET_ITEM(entry, 0);
+        PyObject *result = PyObject_CallObject(function, PyTuple_GET_ITEM(entry, 1));
+        if (result == NULL) {
+            report_exception(function);
+        }
+        Py_XDECREF(result);
+    }
+    Py_DECREF(callbacks);
+}
+
+static void
+serve_needs(HubObject *hub)
+{
+    unsigned needs = hub->needs;
+    hub->needs = 0;
+    if (needs & HUB_NEEDS_SIGNALS && PyErr_CheckSignals() < 0) {
+        // A signal handler belongs to the main program, and so does what it raises.
+        hub_interrupt_main(hub, take_exception());
+    }
+    if (needs & HUB_NEEDS_CALLBACKS) {
+        run_callbacks(hub);
+    }
+    if (needs & HUB_NEEDS_TRIM) {
+        hub_trim_workers(hub, TRIM_AT_ONCE);
+    }
+}
+
+// A switch of the loop's came back with an exception: a worker could not be started, or
+// a greenlet of the user's that has the loop as its parent died of it.
+static void
+handle_failed_switch(HubObject *hub, PyObject *target)
+{
+    struct worker *worker = greenlet_worker(hub->state->worker_type, target);
+    if (worker != NULL && worker->task != NULL && !worker->task->has_begun) {
+        TaskObject *task = worker->task;
+        worker->task = NULL;
+        task_finish(task, NULL);
+        Py_DECREF(task);
+        Py_DECREF(target);
+        return;
+    }
+    take_loop_exception(hub);
+}
+
+PyObject *
+hub_loop_main(PyObject *self, PyObject *unused)
+{
+    HubObject *hub = (HubObject *)self;
+    (void)unused;
+    for (;;) {
+        if (hub->needs != 0) {
+            serve_needs(hub);
+        }
+        PyObject *target = hub_pick_next(hub, true);
+        if (target == NULL) {
+            // The engine failed. This greenlet ends and the exception surfaces in its
+            // parent, the main program; the next wait makes a new loop.
+            Py_CLEAR(hub->loop);
+            return NULL;
+        }
+        if (target == hub->loop) {
+            continue;
+        }
+        if (hub_switch(hub, target) < 0) {
+            if (PyErr_ExceptionMatches(greenlet_exit_exception())) {
+                return NULL;     // the hub is going away
+            }
+            handle_failed_switch(hub, target);
+        }
+    }
+}

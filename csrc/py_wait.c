@@ -1,0 +1,324 @@
+// py_wait.c: waiting for descriptors that are not connections.
+//
+// wait_fd() on a foreign descriptor adds level-triggered interest for that wait and takes
+// it away after: nothing may be assumed about what others do with the file meanwhile. One
+// reader and one writer may wait for the same descriptor; they share the registration. On
+// a descriptor that an sk_conn owns, the connection's own waiters are used.
+
+#include "py_wait.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "py_conn.h"
+#include "py_convert.h"
+#include "py_task.h"
+
+// A descriptor somebody waits for. It exists as long as there is such a wait.
+struct foreign_watch {
+    struct ready_target target;
+    HubObject *hub;              // borrowed from those who wait
+    int fd;
+    struct waiter *reader;       // waits for what is not only writing; NULL = nobody
+    struct waiter *writer;       // waits for writing alone; NULL = nobody
+    unsigned read_events;        // what the reader asked for
+    unsigned seen;               // what woke them
+};
+
+#define WAITABLE_EVENTS ((unsigned)(EVENT_READ | EVENT_WRITE | EVENT_PRIORITY))
+#define END_EVENTS ((unsigned)(EVENT_ERROR | EVENT_HANGUP | EVENT_READ_HANGUP))
+
+static bool
+take_foreign_event(struct ready_target *target, unsigned ready)
+{
+    struct foreign_watch *watch = CONTAINER_OF(target, struct foreign_watch, target);
+    bool woke = false;
+    watch->seen = ready;
+    if (watch->reader != NULL && (ready & (watch->read_events | END_EVENTS))) {
+        woke |= waiter_wake(watch->hub, watch->reader, WOKEN_READY);
+    }
+    if (watch->writer != NULL && (ready & (EVENT_WRITE | EVENT_ERROR | EVENT_HANGUP))) {
+        woke |= waiter_wake(watch->hub, watch->writer, WOKEN_READY);
+    }
+    if (!woke) {
+        // Woken before and not run yet: a level would be reported again and again.
+        reactor_register(&watch->hub->reactor, watch->fd, 0, ENGINE_LEVEL);
+    }
+    return woke;
+}
+
+static void
+lose_foreign_watch(struct ready_target *target, bool is_forked)
+{
+    struct foreign_watch *watch = CONTAINER_OF(target, struct foreign_watch, target);
+    if (is_forked) {
+        // Its waiters were abandoned, all but perhaps the forking one, which runs.
+        watch->reader = watch->writer = NULL;
+        return;
+    }
+    reactor_release(&watch->hub->reactor, watch->fd);
+    watch->fd = -1;
+    if (watch->reader != NULL) {
+        waiter_wake(watch->hub, watch->reader, WOKEN_CLOSED);
+    }
+    if (watch->writer != NULL) {
+        waiter_wake(watch->hub, watch->writer, WOKEN_CLOSED);
+    }
+}
+
+// The watch of [fd], made if there is none. NULL with an exception.
+static struct foreign_watch *
+open_watch(HubObject *hub, int fd)
+{
+    struct ready_target *owner = reactor_owner(&hub->reactor, fd);
+    if (owner != NULL && owner->on_ready == take_foreign_event) {
+        return CONTAINER_OF(owner, struct foreign_watch, target);
+    }
+    struct foreign_watch *watch = calloc(1, sizeof(*watch));
+    if (watch == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    watch->target = (struct ready_target){take_foreign_event, lose_foreign_watch};
+    watch->hub = hub;
+    watch->fd = fd;
+    int error = reactor_claim(&hub->reactor, fd, &watch->target);
+    if (error < 0) {
+        free(watch);
+        raise_errno(error);
+        return NULL;
+    }
+    return watch;
+}
+
+// Has the engine watch for what the present waiters want; closes a watch without any.
+static int
+update_watch(struct foreign_watch *watch)
+{
+    struct reactor *reactor = &watch->hub->reactor;
+    if (watch->reader == NULL && watch->writer == NULL) {
+        if (watch->fd >= 0) {
+            reactor_release(reactor, watch->fd);
+        }
+        free(watch);
+        return 0;
+    }
+    if (watch->fd < 0) {
+        return 0;
+    }
+    unsigned interest = watch->reader != NULL ? watch->read_events : 0;
+    if (watch->writer != NULL) {
+        interest |= EVENT_WRITE;
+    }
+    return reactor_register(reactor, watch->fd, interest, ENGINE_LEVEL);
+}
+
+static int
+raise_busy_fd(HubObject *hub, int fd, struct waiter *waiter)
+{
+    PyObject *who = task_describe(waiter->task);
+    if (who != NULL) {
+        PyErr_Format(hub->state->BusyError, "%U waits for descriptor %d already", who, fd);
+        Py_DECREF(who);
+    }
+    return -1;
+}
+
+static int
+raise_closed_fd(HubObject *hub)
+{
+    PyObject *exception = PyObject_CallFunction(hub->state->ClosedError, "is", EBADF,
+                                                "the descriptor was closed");
+    if (exception != NULL) {
+        PyErr_SetObject(hub->state->ClosedError, exception);
+        Py_DECREF(exception);
+    }
+    return -1;
+}
+
+static int
+raise_engine_error(int fd, int error)
+{
+    if (error == -EPERM) {
+        PyErr_Format(PyExc_ValueError,
+                     "descriptor %d is a regular file or a directory, which is always "
+                     "ready: use it in a thread, with to_thread()",
+                     fd);
+    } else {
+        raise_errno(error);
+    }
+    return -1;
+}
+
+// Waits in [*place] of the watch. What was seen, or -1 with an exception.
+static int
+wait_in_place(HubObject *hub, struct foreign_watch *watch, struct waiter **place,
+              int64_t timeout_ns)
+{
+    struct waiter *waiter = waiter_acquire(hub, "wait_fd");
+    if (waiter == NULL) {
+        update_watch(watch);
+        return -1;
+    }
+    *place = waiter;
+    int error = update_watch(watch);
+    int status = error < 0 ? raise_engine_error(watch->fd, error)
+                           : waiter_park(hub, waiter, WAITS_FOR_KERNEL, timeout_ns,
+                                         "wait_fd", NULL);
+    int seen = (int)watch->seen;
+    *place = NULL;
+    waiter_release(hub, waiter);
+    update_watch(watch);
+    if (status == WOKEN_CLOSED) {
+        return raise_closed_fd(hub);
+    }
+    if (status == WOKEN_TIMEOUT) {
+        PyErr_SetString(PyExc_TimeoutError, "wait_fd timed out");
+        return -1;
+    }
+    return status < 0 ? -1 : seen;
+}
+
+static int
+wait_foreign(HubObject *hub, int fd, unsigned events, int64_t timeout_ns)
+{
+    struct foreign_watch *watch = open_watch(hub, fd);
+    if (watch == NULL) {
+        return -1;
+    }
+    bool only_writes = events == EVENT_WRITE;
+    struct waiter **place = only_writes ? &watch->writer : &watch->reader;
+    if (*place != NULL) {
+        return raise_busy_fd(hub, fd, *place);
+    }
+    if (!only_writes) {
+        watch->read_events = events;
+    }
+    return wait_in_place(hub, watch, place, timeout_ns);
+}
+
+// On a connection's descriptor: its own waiters, and its own idea of what is ready.
+static int
+wait_connection(SkConnObject *conn, unsigned events, int64_t timeout_ns)
+{
+    bool only_writes = events == EVENT_WRITE;
+    if (conn_begin(conn, only_writes ? &conn->writer : &conn->reader,
+                   only_writes ? "writing" : "reading") < 0) {
+        return -1;
+    }
+    if ((events & EVENT_READ) && line_buffer_length(&conn->input) > 0) {
+        return EVENT_READ;
+    }
+    int64_t usual_ns = conn->timeout_ns;
+    conn->timeout_ns = timeout_ns;
+    int ready, error = 0;
+    // Edges that have been will not come again, so the kernel is asked first.
+    while ((ready = io_ready_now(conn->fd, events)) == 0 && error == 0) {
+        error = only_writes ? conn_wait_writable(conn, "wait_fd")
+                            : conn_wait_readable(conn, "wait_fd");
+    }
+    conn->timeout_ns = usual_ns;
+    if (error == 0 && ready < 0) {
+        conn_raise(conn, ready);
+    }
+    return error < 0 || ready < 0 ? -1 : ready;
+}
+
+int
+hub_wait_fd(HubObject *hub, int fd, unsigned events, int64_t timeout_ns)
+{
+    struct io_description description;
+    int error = io_describe(fd, &description);
+    if (error < 0) {
+        raise_errno(error);
+        return -1;
+    }
+    struct ready_target *target = reactor_owner(&hub->reactor, fd);
+    SkConnObject *conn = conn_of_target(target);
+    if (conn != NULL && (conn->device != description.device ||
+                         conn->inode != description.inode)) {
+        // Closed behind its back, and the number given out anew.
+        conn_detach(conn);
+        conn = NULL;
+    }
+    return conn != NULL ? wait_connection(conn, events, timeout_ns)
+                        : wait_foreign(hub, fd, events, timeout_ns);
+}
+
+// --- Module functions --------------------------------------------------------------------
+
+static PyObject *
+wait_with_arguments(PyObject *module, const struct parameters *parameters,
+                    PyObject *const *arguments, Py_ssize_t count, PyObject *keyword_names,
+                    unsigned events)
+{
+    PyObject *values[3];
+    int64_t timeout_ns;
+    if (parse_arguments(parameters, arguments, count, keyword_names, values) < 0) {
+        return NULL;
+    }
+    if (events == 0) {
+        unsigned long asked = PyLong_AsUnsignedLong(values[1]);
+        if (asked == (unsigned long)-1 && PyErr_Occurred()) {
+            return NULL;
+        }
+        if (asked == 0 || (asked & ~(unsigned long)WAITABLE_EVENTS) != 0) {
+            PyErr_SetString(PyExc_ValueError,
+                            "events must be READ, WRITE or PRIORITY, or-ed together");
+            return NULL;
+        }
+        events = (unsigned)asked;
+        values[1] = values[2];
+    }
+    int fd = PyObject_AsFileDescriptor(values[0]);
+    if (fd < 0 || convert_timeout(values[1], &timeout_ns) < 0) {
+        return NULL;
+    }
+    HubObject *hub = hub_get(module_state_of(module));
+    int ready = hub == NULL ? -1 : hub_wait_fd(hub, fd, events, timeout_ns);
+    return ready < 0 ? NULL : PyLong_FromLong(ready);
+}
+
+PyObject *
+wait_fd(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
+        PyObject *keyword_names)
+{
+    static const char *const names[] = {"fd", "events", "timeout", NULL};
+    static const struct parameters parameters = {"wait_fd", names, 2, 3};
+    return wait_with_arguments(module, &parameters, arguments, count, keyword_names, 0);
+}
+
+PyObject *
+wait_readable(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
+              PyObject *keyword_names)
+{
+    static const char *const names[] = {"fd", "timeout", NULL};
+    static const struct parameters parameters = {"wait_readable", names, 1, 2};
+    return wait_with_arguments(module, &parameters, arguments, count, keyword_names,
+                               EVENT_READ);
+}
+
+PyObject *
+wait_writable(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
+              PyObject *keyword_names)
+{
+    static const char *const names[] = {"fd", "timeout", NULL};
+    static const struct parameters parameters = {"wait_writable", names, 1, 2};
+    return wait_with_arguments(module, &parameters, arguments, count, keyword_names,
+                               EVENT_WRITE);
+}
+
+PyObject *
+wait_notify_closing(PyObject *module, PyObject *file)
+{
+    int fd = PyObject_AsFileDescriptor(file);
+    HubObject *hub = fd < 0 ? NULL : hub_get(module_state_of(module));
+    if (hub == NULL) {
+        return NULL;
+    }
+    struct ready_target *target = reactor_owner(&hub->reactor, fd);
+    if (target != NULL) {
+        target->on_lost(target, false);
+    }
+    Py_RETURN_NONE;
+}

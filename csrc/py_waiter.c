@@ -1,0 +1,209 @@
+// py_waiter.c: parking a greenlet and waking it.
+//
+// The parking greenlet itself looks for who runs next and switches straight there; the
+// hub greenlet is not on the way. Invariants:
+//   1. A waiter is on its task's list exactly while its greenlet is parked.
+//   2. It is on the ready list exactly from being woken until it is chosen to run.
+//   3. The first reason to wake wins; later ones are ignored. So what has completed is
+//      never also cancelled or timed out.
+//   4. A wait whose switch returned NULL passes that exception on and switches no more.
+
+#include "py_hub.h"
+
+#include <stdlib.h>
+
+#include "greenlet_bridge.h"
+#include "py_conn.h"
+#include "py_convert.h"
+#include "py_task.h"
+
+static void
+waiter_time_out(struct timer *timer)
+{
+    struct waiter *waiter = CONTAINER_OF(timer, struct waiter, timer);
+    // A disarmed timer is never due, so the waiter is parked and has its task.
+    waiter_wake(waiter->task->hub, waiter, WOKEN_TIMEOUT);
+}
+
+void
+waiter_init(struct waiter *waiter)
+{
+    *waiter = (struct waiter){.status = WAITER_FREE};
+    timer_init(&waiter->timer, waiter_time_out);
+}
+
+// The running greenlet (a new reference) and its task (borrowed); NULL with an exception
+// where nobody may wait.
+static PyObject *
+find_running_task(HubObject *hub, const char *operation, TaskObject **task)
+{
+    PyObject *me = greenlet_current();
+    if (me == NULL) {
+        return NULL;
+    }
+    *task = hub_task_of(hub, me);
+    if (*task == NULL) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "%s would have to wait, and a hub callback cannot; spawn() a task "
+                     "that does it",
+                     operation);
+        Py_DECREF(me);
+        return NULL;
+    }
+    return me;
+}
+
+struct waiter *
+waiter_acquire(HubObject *hub, const char *operation)
+{
+    TaskObject *task;
+    PyObject *me = find_running_task(hub, operation, &task);
+    if (me == NULL) {
+        return NULL;
+    }
+    Py_DECREF(me);
+    struct waiter *waiter = &task->waiter;
+    if (waiter->status == WAITER_FREE) {
+        // Taken from now on; a nested greenlet of the task must not get it as well.
+        waiter->status = WAITER_PARKED;
+        return waiter;
+    }
+    waiter = malloc(sizeof(*waiter));
+    if (waiter == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    waiter_init(waiter);
+    waiter->is_allocated = true;
+    return waiter;
+}
+
+void
+waiter_release(HubObject *hub, struct waiter *waiter)
+{
+    list_remove(&waiter->queue_link);
+    if (waiter->is_allocated) {
+        timer_wheel_unlink(&hub->reactor.timers, &waiter->timer);
+        free(waiter);
+    } else {
+        waiter->status = WAITER_FREE;
+    }
+}
+
+bool
+waiter_wake(HubObject *hub, struct waiter *waiter, enum waiter_status status)
+{
+    if (waiter->status != WAITER_PARKED || waiter->greenlet == NULL) {
+        return false;
+    }
+    waiter->status = (uint8_t)status;
+    list_append(&hub->ready, &waiter->ready_link);
+    return true;
+}
+
+// Switches away until the waiter has been woken and chosen to run: foreign code may
+// switch to a parked greenlet without our knowing, and then we leave again.
+static int
+switch_until_chosen(HubObject *hub, struct waiter *waiter)
+{
+    TaskObject *task = waiter->task;
+    while (waiter->status == WAITER_PARKED || list_is_linked(&waiter->ready_link)) {
+        PyObject *target = task_take_caller(task);
+        if (target == NULL) {
+            target = hub_pick_next(hub, false);
+        }
+        if (target == NULL) {
+            return -1;
+        }
+        if (target != waiter->greenlet && hub_switch(hub, target) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static void
+begin_wait(HubObject *hub, struct waiter *waiter, PyObject *me, TaskObject *task,
+           enum waiter_kind kind)
+{
+    waiter->greenlet = me;
+    waiter->task = (TaskObject *)Py_NewRef((PyObject *)task);
+    waiter->kind = (uint8_t)kind;
+    waiter->status = WAITER_PARKED;
+    list_append(&task->waiters, &waiter->task_link);
+    hub->kernel_wait_count += kind == WAITS_FOR_KERNEL;
+    hub->unblocked_operations = 0;
+    if (kind == WAITS_FOR_TURN) {
+        waiter_wake(hub, waiter, WOKEN_READY);
+    }
+}
+
+static void
+end_wait(HubObject *hub, struct waiter *waiter)
+{
+    hub->kernel_wait_count -= waiter->kind == WAITS_FOR_KERNEL;
+    list_remove(&waiter->task_link);
+    list_remove(&waiter->ready_link);
+    timer_wheel_disarm(&hub->reactor.timers, &waiter->timer);
+    waiter->status = WAITER_FREE;
+}
+
+// What the waker's reason means to the caller of waiter_park().
+static int
+conclude_wait(HubObject *hub, struct waiter *waiter, enum waiter_status status)
+{
+    if (waiter->greenlet == hub->root && hub_raise_main_exception(hub) < 0) {
+        return -1;
+    }
+    if (status == WOKEN_CANCELLED) {
+        ScopeObject *scope = NULL;
+        task_is_cancel_due(waiter->task, &scope);
+        return task_raise_cancelled(waiter->task, scope);
+    }
+    return status;
+}
+
+int
+waiter_park(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
+            int64_t timeout_ns, const char *operation, PyObject *subject)
+{
+    TaskObject *task;
+    PyObject *me = find_running_task(hub, operation, &task);
+    if (me == NULL) {
+        return -1;
+    }
+    ScopeObject *scope;
+    if (task_is_cancel_due(task, &scope)) {
+        Py_DECREF(me);
+        return task_raise_cancelled(task, scope);
+    }
+    hub_flush_output(hub);
+    waiter->operation = operation;
+    waiter->subject = subject;
+    begin_wait(hub, waiter, me, task, kind);
+    if (timeout_ns >= 0) {
+        reactor_arm(&hub->reactor, &waiter->timer, (uint64_t)timeout_ns);
+    }
+    int result = switch_until_chosen(hub, waiter);
+    enum waiter_status status = waiter->status;
+    end_wait(hub, waiter);
+    if (result == 0) {
+        result = conclude_wait(hub, waiter, status);
+    }
+    // Neither goes away here: the greenlet is running, and the task is its own.
+    Py_CLEAR(waiter->greenlet);
+    Py_CLEAR(waiter->task);
+    return result;
+}
+
+int
+hub_yield(HubObject *hub, const char *operation)
+{
+    struct waiter *waiter = waiter_acquire(hub, operation);
+    if (waiter == NULL) {
+        return -1;
+    }
+    int status = waiter_park(hub, waiter, WAITS_FOR_TURN, -1, operation, NULL);
+    waiter_release(hub, waiter);
+    return status < 0 ? -1 : 0;
+}

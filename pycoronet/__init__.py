@@ -1,0 +1,85 @@
+"""Sequential network code on a C core: coroutines over epoll and kqueue.
+
+Example::
+
+    from pycoronet import serve
+
+    def handler(conn, address):
+        for line in conn:
+            conn.write(line)
+
+    serve(("127.0.0.1", 7000), handler)
+"""
+
+import atexit
+import os
+
+from ._coronet import (
+    HANGUP,
+    PRIORITY,
+    READ,
+    WRITE,
+    Hub,
+    Task,
+    _after_fork_in_child,
+    _close_at_exit,
+    current,
+    get_hub,
+    notify_closing,
+    shield,
+    sk_conn,
+    sleep,
+    spawn,
+    timeout,
+    wait_fd,
+    wait_readable,
+    wait_writable,
+)
+from ._sockets import connect, listen, serve
+from ._threads import getaddrinfo, to_thread
+from .errors import (
+    BusyError,
+    Cancelled,
+    ClosedError,
+    DeadlockError,
+    IncompleteReadError,
+    LineTooLongError,
+)
+
+__all__ = [
+    "HANGUP",
+    "PRIORITY",
+    "READ",
+    "WRITE",
+    "BusyError",
+    "Cancelled",
+    "ClosedError",
+    "DeadlockError",
+    "Hub",
+    "IncompleteReadError",
+    "LineTooLongError",
+    "Task",
+    "connect",
+    "current",
+    "get_hub",
+    "getaddrinfo",
+    "listen",
+    "notify_closing",
+    "serve",
+    "shield",
+    "sk_conn",
+    "sleep",
+    "spawn",
+    "timeout",
+    "to_thread",
+    "wait_fd",
+    "wait_readable",
+    "wait_writable",
+]
+
+__version__ = "0.1.0"
+
+# At interpreter exit suspended greenlets end without their finally blocks; so the main
+# thread's hub cancels its tasks while they can still run.
+atexit.register(_close_at_exit)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,202 @@
+"""Connecting, listening and serving: the sockets around connections."""
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ._coronet import ParkingLot, Task, _socket, sk_conn, sleep, spawn, spawn_handler
+from ._coronet import timeout as time_limit
+from ._threads import getaddrinfo
+from .errors import Cancelled, ClosedError
+
+__all__ = ["connect", "listen", "serve"]
+
+# How long an attempt may take before the next address is tried beside it (RFC 8305).
+ATTEMPT_DELAY = 0.25
+
+# accept() fails with these while the system is short of something; the connections stay
+# queued, and after a pause there may be room again.
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+SHORTAGE_PAUSE = 0.1
+
+Address = Any
+Handler = Callable[[sk_conn, Address], object]
+
+
+def _is_path(address: Address) -> bool:
+    return isinstance(address, str | bytes | os.PathLike)
+
+
+def connect(address: Address, *, timeout: float | None = None) -> sk_conn:
+    """Connect to a stream server and return the connection.
+
+    address: (host, port), or the path of a Unix socket. A host name is looked up without
+    blocking the hub, and its addresses are tried in turn, each a quarter of a second after
+    the one before (RFC 8305); the first to answer wins.
+    timeout: seconds for everything together, None for no limit.
+
+    Raises TimeoutError, socket.gaierror for an unknown name, or the OSError of the last
+    attempt that failed. Switches.
+    """
+    with time_limit(timeout):
+        if _is_path(address):
+            return _attempt(socket.AF_UNIX, os.fspath(address))
+        host, port = address[:2]
+        found = getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        if len(found) == 1:
+            return _attempt(found[0][0], found[0][4])
+        return _race(_interleave_families(found))
+
+
+def _attempt(family: int, address: Address) -> sk_conn:
+    conn = _socket(family, socket.SOCK_STREAM)
+    try:
+        conn.connect(address)
+    except BaseException:
+        conn.abort()
+        raise
+    return conn
+
+
+def _interleave_families(found: list[Any]) -> list[tuple[int, Address]]:
+    """The addresses in the resolver's order, but the families taking turns."""
+    first = [entry for entry in found if entry[0] == found[0][0]]
+    others = [entry for entry in found if entry[0] != found[0][0]]
+    ordered = []
+    while first or others:
+        ordered += first[:1] + others[:1]
+        first, others = first[1:], others[1:]
+    return [(entry[0], entry[4]) for entry in ordered]
+
+
+class _Race:
+    """Attempts to connect side by side; the first success ends the others."""
+
+    def __init__(self) -> None:
+        self.winner: sk_conn | None = None
+        self.errors: list[OSError] = []
+        self.news = ParkingLot()
+        self.attempts: list[Task] = []
+
+    def start(self, family: int, address: Address) -> None:
+        self.attempts.append(spawn(self._run, family, address))
+
+    def _run(self, family: int, address: Address) -> None:
+        try:
+            conn = _attempt(family, address)
+        except OSError as error:
+            self.errors.append(error)
+        else:
+            if self.winner is None:
+                self.winner = conn
+            else:
+                conn.abort()
+        self.news.unpark()
+
+    def stop(self) -> None:
+        for attempt in self.attempts:
+            attempt.cancel()
+
+
+def _race(addresses: list[tuple[int, Address]]) -> sk_conn:
+    race = _Race()
+    try:
+        for count, (family, address) in enumerate(addresses, start=1):
+            race.start(family, address)
+            is_last = count == len(addresses)
+            while race.winner is None and len(race.errors) < count:
+                if not race.news.park("connect", None if is_last else ATTEMPT_DELAY):
+                    break  # it takes its time: try the next one beside it
+            if race.winner is not None:
+                return race.winner
+        raise race.errors[-1]
+    except Cancelled:
+        if race.winner is not None:
+            race.winner.abort()
+        raise
+    finally:
+        race.stop()
+
+
+def listen(address: Address, *, backlog: int = 1024, reuse_port: bool = False) -> sk_conn:
+    """Open a listening stream socket; `accept()` on it gives connections.
+
+    address: (host, port) with port 0 for any free one and host "" for all interfaces (IPv4
+    and IPv6 where the system can do both), or the path of a Unix socket, where a leading
+    NUL byte means Linux' abstract namespace. A host name is looked up.
+    backlog: how many connections may wait to be accepted.
+    reuse_port: let several processes listen on the same port.
+
+    SO_REUSEADDR is set for TCP. Raises OSError (the address is in use ...). Switches only
+    for a host name.
+    """
+    if _is_path(address):
+        family, bound_to = socket.AF_UNIX, os.fspath(address)
+    else:
+        family, bound_to = _address_to_bind(*address[:2])
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "")
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(bound_to)
+        sock.listen(backlog)
+        return sk_conn(sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _address_to_bind(host: str, port: int) -> tuple[int, Address]:
+    if host == "":
+        return (socket.AF_INET6, ("::", port)) if socket.has_dualstack_ipv6() else (
+            socket.AF_INET,
+            ("0.0.0.0", port),
+        )
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError, TypeError):
+            socket.inet_pton(family, host)
+            return family, (host, port)
+    found = getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return found[0][0], found[0][4]
+
+
+def serve(
+    address: Address, handler: Handler, *, backlog: int = 1024, reuse_port: bool = False
+) -> None:
+    """Serve connections, each in a task of its own, until stopped.
+
+    address: as for `listen()`, or a connection that `listen()` returned.
+    handler: called as handler(conn, address); conn is closed when it returns.
+
+    Returns when the listener is closed; a cancel or KeyboardInterrupt ends it as well. The
+    handlers that are running go on. What a handler raises is reported through
+    sys.unraisablehook, with the task's name, and concerns nobody else. While the process
+    is out of descriptors or memory, connections stay queued and are taken up later.
+    """
+    if isinstance(address, sk_conn):
+        listener = address
+    else:
+        listener = listen(address, backlog=backlog, reuse_port=reuse_port)
+    with listener:
+        while True:
+            try:
+                conn, peer = listener.accept()
+            except ClosedError:
+                return
+            except OSError as error:
+                if error.errno not in _SHORTAGES:
+                    raise
+                sleep(SHORTAGE_PAUSE)
+                if listener.closed:
+                    return
+            except MemoryError:
+                sleep(SHORTAGE_PAUSE)
+            else:
+                spawn_handler(handler, conn, peer)

@@ -1,0 +1,61 @@
+"""The exceptions of pycoronet that Python does not have already.
+
+A timeout is the builtin TimeoutError. Everything that the system refuses is an OSError
+with its errno.
+"""
+
+import errno
+
+__all__ = [
+    "BusyError",
+    "Cancelled",
+    "ClosedError",
+    "DeadlockError",
+    "IncompleteReadError",
+    "LineTooLongError",
+]
+
+
+class Cancelled(BaseException):
+    """The task was cancelled, or a `timeout()` around this wait is over.
+
+    Raised by waits, again and again until the block concerned has been left. It is no
+    Exception, so that `except Exception` does not swallow it: clean up and let it go on.
+    """
+
+    def __init__(self, reason: object = None, scope: object = None) -> None:
+        super().__init__(*(() if reason is None else (reason,)))
+        self.reason = reason  # what was given to Task.cancel()
+        self.scope = scope  # the timeout() whose deadline has passed, or None
+
+
+class ClosedError(OSError):
+    """The connection or descriptor has been closed, perhaps while this call waited."""
+
+    def __init__(self, number: int = errno.EBADF, text: str = "closed") -> None:
+        super().__init__(number, text)
+
+
+class BusyError(RuntimeError):
+    """Another task is reading, or writing, the same connection; the message names it."""
+
+
+class LineTooLongError(ValueError):
+    """No end of line, or separator, came within the limit. The bytes stay readable."""
+
+
+class IncompleteReadError(EOFError):
+    """The stream ended before everything asked for was there."""
+
+    def __init__(self, partial: bytes) -> None:
+        super().__init__(f"the stream ended after {len(partial)} bytes")
+        self.partial = partial  # what was there; it has been taken
+
+
+class DeadlockError(RuntimeError):
+    """All tasks wait, and nothing is left that could wake one of them."""
+
+    def __init__(self, waiters: list[str]) -> None:
+        lines = "".join(f"\n  {waiter}" for waiter in waiters)
+        super().__init__(f"every task waits and nothing can wake them:{lines}")
+        self.waiters = waiters  # "Task 'name': operation subject", a str each
