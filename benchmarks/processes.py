@@ -115,10 +115,10 @@ class Server:
 class Load:
     """The C load generator, its connections open; see c/load.c for its options."""
 
-    def __init__(self, port, *options):
+    def __init__(self, port, *options, core=LOAD_CORE):
         self.process = start_process(
             [BUILD / "load", port, *options],
-            LOAD_CORE,
+            core,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -5,6 +5,7 @@ faster and is what uvloop's own benchmark shows. Both set TCP_NODELAY by themsel
 """
 
 import asyncio
+import contextlib
 
 from server_arguments import BACKLOG, HTTP_REPLY, make_parser
 
@@ -63,10 +64,8 @@ async def serve(arguments):
         serve_streams = {"echo": echo, "lines": lines, "http": http}[arguments.mode]
 
         async def handle(reader, writer):
-            try:
+            with contextlib.suppress(ConnectionResetError), contextlib.closing(writer):
                 await serve_streams(reader, writer)
-            finally:
-                writer.close()
 
         server = await asyncio.start_server(handle, **address)
     await server.serve_forever()

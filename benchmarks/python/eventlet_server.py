@@ -1,5 +1,6 @@
 """eventlet_server.py PORT MODE: straight-line handlers on eventlet, unpatched."""
 
+import contextlib
 import warnings
 
 # Its own notice of retirement is no part of what is measured.
@@ -34,7 +35,8 @@ if __name__ == "__main__":
 
     def handle(connection, address):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        serve_connection(connection)
+        with contextlib.suppress(ConnectionResetError):
+            serve_connection(connection)
 
     listener = eventlet.listen(("127.0.0.1", arguments.port), backlog=BACKLOG)
     eventlet.serve(listener, handle, concurrency=MOST_CONNECTIONS)

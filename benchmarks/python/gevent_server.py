@@ -1,5 +1,6 @@
 """gevent_server.py PORT MODE: straight-line handlers on gevent, unpatched."""
 
+import contextlib
 import socket
 
 from gevent.server import StreamServer
@@ -28,6 +29,7 @@ if __name__ == "__main__":
 
     def handle(connection, address):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        serve_connection(connection)
+        with contextlib.suppress(ConnectionResetError):
+            serve_connection(connection)
 
     StreamServer(("127.0.0.1", arguments.port), handle, backlog=BACKLOG).serve_forever()

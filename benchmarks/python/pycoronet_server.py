@@ -3,6 +3,7 @@
 On SIGUSR1 it prints how often the hub has switched greenlets so far.
 """
 
+import contextlib
 import signal
 
 import pycoronet
@@ -21,9 +22,10 @@ def lines(conn, address):
 
 
 def http(conn, address):
-    while line := conn.readln():
-        if line == b"\r\n":
-            conn.sendall(HTTP_REPLY)
+    with contextlib.suppress(ConnectionResetError):
+        while line := conn.readln():
+            if line == b"\r\n":
+                conn.sendall(HTTP_REPLY)
 
 
 def print_switch_count(signal_number, frame):

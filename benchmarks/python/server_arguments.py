@@ -1,4 +1,8 @@
-"""What every benchmark server shares: its command line and its canned HTTP reply."""
+"""What every benchmark server shares: its command line and its canned HTTP reply.
+
+Each handler also passes over ConnectionResetError: wrk leaves by resetting connections,
+and reporting that is no part of what is measured.
+"""
 
 import argparse
 
