@@ -32,8 +32,8 @@ PyDoc_STRVAR(worker_doc, "A pooled greenlet that runs one task after the other."
 PyObject *
 greenlet_worker_type_new(PyObject *module)
 {
-    // Deallocation, traversal and clearing are inherited: the fields hold nothing by the
-    // time the greenlet has ended, and a suspended greenlet is not collected anyway.
+    // Collection (its flag too), traversal and clearing are inherited: the fields hold
+    // nothing by the time the greenlet has ended, and a suspended one is not collected.
     PyType_Slot slots[] = {
         {Py_tp_doc, (void *)worker_doc},
         {0, NULL},
@@ -41,7 +41,7 @@ greenlet_worker_type_new(PyObject *module)
     PyType_Spec spec = {
         .name = "pycoronet._coronet.Worker",
         .basicsize = sizeof(WorkerObject),
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
         .slots = slots,
     };
     PyObject *bases = PyTuple_Pack(1, (PyObject *)&PyGreenlet_Type);
