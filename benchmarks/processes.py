@@ -115,10 +115,12 @@ class Server:
 class Load:
     """The C load generator, its connections open; see c/load.c for its options."""
 
-    def __init__(self, port, *options, core=LOAD_CORE):
+    def __init__(self, port, *options):
+        # Without a core of its own it must not spin while the server wants to work.
+        options += () if LOAD_CORE is not None else ("--sleep",)
         self.process = start_process(
             [BUILD / "load", port, *options],
-            core,
+            LOAD_CORE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

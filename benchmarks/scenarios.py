@@ -163,15 +163,13 @@ def echo(settings):
 
 
 def ping_pong(settings):
-    # Server and load take turns, so they share a core: waking up another one, for which a
-    # virtual machine has to leave to its host, costs more than all that is compared here.
     return compare(
         settings,
-        "Ping-pong: one connection × 64 bytes, on one core",
+        "Ping-pong: one connection × 64 bytes",
         "request",
         ALL,
         "echo",
-        lambda port: Load(port, "--connections", 1, core=SERVER_CORE),
+        lambda port: Load(port, "--connections", 1),
         {},
     )
 
