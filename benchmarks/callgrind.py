@@ -2,6 +2,8 @@
 
     python3 benchmarks/callgrind.py [--only gevent,pycoronet] [--connections 64]
 
+run.py runs it too, as its test "instructions".
+
 Times vary with the machine and its other guests; instructions do not. Each server runs
 twice, under two numbers of requests, and the difference is divided by the difference of
 the numbers, so that starting, connecting and ending cancel out. What the kernel does for
@@ -17,9 +19,11 @@ import sys
 
 import environment
 from processes import BUILD, Load, Server
-from scenarios import ALL, make_command
+from report import Table, format_text, skipped
+from scenarios import ALL, choose, make_command
 
-WARM_UP_REQUESTS = 2000
+FEW_REQUESTS = 2000
+MANY_REQUESTS = 12000
 
 
 def count_instructions(name, mode, load_options, requests):
@@ -32,7 +36,7 @@ def count_instructions(name, mode, load_options, requests):
     try:
         load = Load(server.port, *load_options)
         try:
-            answered = load.run(f"requests {WARM_UP_REQUESTS + requests}")["requests"]
+            answered = load.run(f"requests {requests}")["requests"]
         finally:
             load.stop()
     finally:
@@ -40,11 +44,27 @@ def count_instructions(name, mode, load_options, requests):
     return answered, int(re.search(r"^(?:totals|summary): (\d+)", out_file.read_text(), re.M)[1])
 
 
-def measure(name, mode, load_options, requests):
+def measure(name, mode, load_options):
     """Return the instructions of one request."""
-    few, few_instructions = count_instructions(name, mode, load_options, 0)
-    many, many_instructions = count_instructions(name, mode, load_options, requests)
+    few, few_instructions = count_instructions(name, mode, load_options, FEW_REQUESTS)
+    many, many_instructions = count_instructions(name, mode, load_options, MANY_REQUESTS)
     return (many_instructions - few_instructions) / (many - few)
+
+
+def instructions(settings, names=ALL, mode="echo", connections=64):
+    """Measure `names` one after the other and return the table."""
+    in_flight = 16 if mode == "lines" else 1
+    title = f"User-space instructions: {mode}, {connections} × {in_flight} in flight"
+    if shutil.which("valgrind") is None:
+        return skipped(title, "valgrind is not installed")
+    load_options = ["--connections", connections, "--in-flight", in_flight, "--lock-step"]
+    counts = {name: measure(name, mode, load_options) for name in choose(settings, names)}
+    ours = counts.get("pycoronet")
+    rows = []
+    for name, count in counts.items():
+        proportion = f"{ours / count:.2f}" if ours and name != "pycoronet" else ""
+        rows.append([name, f"{count:.0f}", proportion])
+    return Table(title, ["server", "instructions/request", "pycoronet ÷ it"], rows, counts)
 
 
 def parse_arguments():
@@ -52,29 +72,18 @@ def parse_arguments():
     parser.add_argument("--only", default=",".join(ALL), help=f"servers, with commas: {ALL}")
     parser.add_argument("--mode", choices=["echo", "lines"], default="echo")
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--requests", type=int, default=20000)
-    parser.add_argument("--python", default=sys.executable, help="the interpreter to measure")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter to use")
     parser.add_argument("--peers-only", action="store_true", help="leave pycoronet out")
     return parser.parse_args()
 
 
 def main():
     arguments = parse_arguments()
-    if shutil.which("valgrind") is None:
-        sys.exit("callgrind.py: valgrind is not installed")
     environment.build_c_programs()
     environment.make_venv(arguments.python, with_project=not arguments.peers_only)
-    in_flight = 16 if arguments.mode == "lines" else 1
-    load_options = ["--connections", arguments.connections, "--in-flight", in_flight, "--lock-step"]
-    print(
-        f"User-space instructions a request: {arguments.mode}, "
-        f"{arguments.connections} connections, {in_flight} in flight"
-    )
-    for name in arguments.only.split(","):
-        if name == "pycoronet" and arguments.peers_only:
-            continue
-        count = measure(name, arguments.mode, load_options, arguments.requests)
-        print(f"  {name:16}{count:10.0f}", flush=True)
+    names = arguments.only.split(",")
+    table = instructions(arguments, names, arguments.mode, arguments.connections)
+    print(format_text(table), end="")
 
 
 if __name__ == "__main__":

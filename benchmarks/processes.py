@@ -145,8 +145,8 @@ class Load:
         self.process.stdout.close()
 
 
-class WrkLoad:
-    """The same for wrk, which opens its connections anew in each round."""
+class HttpLoad:
+    """The same with wrk, which opens its connections anew in each round."""
 
     def __init__(self, port, path, connections=64):
         self.url = f"http://127.0.0.1:{port}{path}"

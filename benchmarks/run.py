@@ -9,25 +9,28 @@ project there, builds the C programs, and stores the raw numbers in benchmarks/r
 import argparse
 import sys
 
+import callgrind
 import environment
 import report
 from processes import raise_file_limit
 from scenarios import SCENARIOS
+
+TESTS = SCENARIOS | {"instructions": callgrind.instructions}
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=15, help="rounds that count (15)")
     parser.add_argument("--seconds", type=float, default=0.6, help="length of a round (0.6)")
-    parser.add_argument("--only", help="tests to run, with commas: " + ", ".join(SCENARIOS))
+    parser.add_argument("--only", help="tests to run, with commas: " + ", ".join(TESTS))
     parser.add_argument("--python", default=sys.executable, help="the interpreter to measure")
     parser.add_argument("--peers-only", action="store_true", help="leave pycoronet out")
     parser.add_argument(
         "--markdown", action="store_true", help="put the tables into benchmarks/README.md"
     )
     arguments = parser.parse_args()
-    arguments.only = arguments.only.split(",") if arguments.only else list(SCENARIOS)
-    unknown = set(arguments.only) - set(SCENARIOS)
+    arguments.only = arguments.only.split(",") if arguments.only else list(TESTS)
+    unknown = set(arguments.only) - set(TESTS)
     if unknown:
         parser.error(f"no such test: {', '.join(sorted(unknown))}")
     return arguments
@@ -45,7 +48,7 @@ def main():
     tables = []
     for name in arguments.only:
         print(flush=True)
-        tables.append(SCENARIOS[name](arguments))
+        tables.append(TESTS[name](arguments))
         print(report.format_text(tables[-1]), end="", flush=True)
     print("\nstored as", report.write_json(tables, about))
     if arguments.markdown:

@@ -15,9 +15,9 @@ from processes import (
     BUILD,
     HERE,
     SERVER_CORE,
+    HttpLoad,
     Load,
     Server,
-    WrkLoad,
     raise_file_limit,
     start_process,
 )
@@ -305,7 +305,7 @@ def http(settings):
         "request",
         ["cnhttpd.py", "bare C", "pycoronet", "uvloop Protocol", "uvloop streams", "gevent"],
         "http",
-        lambda port: WrkLoad(port, "/mem-100"),
+        lambda port: HttpLoad(port, "/mem-100"),
         {"bare C": (1.7, 1.4)},
         ours="cnhttpd.py",
     )
