@@ -56,9 +56,11 @@ ancillary_to_python(struct msghdr *message)
     }
     for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
          header = CMSG_NXTHDR(message, header)) {
-        Py_ssize_t length = (Py_ssize_t)ancillary_length(message, header);
-        PyObject *item = Py_BuildValue("(iiy#)", header->cmsg_level, header->cmsg_type,
-                                       (const char *)CMSG_DATA(header), length);
+        // "N" takes the reference, and passes a NULL on with its exception.
+        PyObject *item = Py_BuildValue(
+            "(iiN)", header->cmsg_level, header->cmsg_type,
+            PyBytes_FromStringAndSize((const char *)CMSG_DATA(header),
+                                      (Py_ssize_t)ancillary_length(message, header)));
         int error = item == NULL ? -1 : PyList_Append(list, item);
         Py_XDECREF(item);
         if (error < 0) {
