@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pycoronet
 import pytest
+from connections import Ends
 
 ROOT = Path(__file__).resolve().parent.parent
 IS_LINUX = sys.platform.startswith("linux")
@@ -24,3 +27,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def root() -> Path:
     """Return the folder of the checkout."""
     return ROOT
+
+
+@pytest.fixture
+def virtual_hub() -> Iterator[pycoronet.Hub]:
+    """Give this thread a hub whose clock only moves when nothing else can go on."""
+    pycoronet.get_hub().close()
+    hub = pycoronet._coronet._use_engine("fake")
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """Return a maker of connections that closes them at the end of the test."""
+    made = Ends()
+    yield made
+    made.close()

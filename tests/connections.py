@@ -1,0 +1,130 @@
+"""What the tests of connections share: pairs of ends, and peers that act piece by piece."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any
+
+import pycoronet
+
+FD_FOLDER = "/proc/self/fd" if sys.platform.startswith("linux") else "/dev/fd"
+PEER_TIMEOUT = 10.0  # a failing test ends, too
+
+# A moment of virtual time: it passes only when nothing else can go on.
+MOMENT = 0.001
+
+
+def open_descriptors() -> set[str]:
+    """Return the numbers that are open, without the one that was needed to look."""
+    return {name for name in os.listdir(FD_FOLDER) if _is_open(int(name))}  # noqa: PTH208
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+class Ends:
+    """Makes connections with the other end as a plain object; closes all of them."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def close(self) -> None:
+        """Close everything that was made."""
+        self._stack.close()
+
+    def keep(self, closable: Any) -> Any:
+        """Close [closable] in the end."""
+        self._stack.callback(closable.close)
+        return closable
+
+    def conn(self, file: Any) -> Any:
+        """Return an sk_conn, which is aborted in the end."""
+        conn = pycoronet.sk_conn(file)
+        self._stack.callback(conn.abort)
+        return conn
+
+    def sockets(self, kind: str = "unix") -> tuple[socket.socket, socket.socket]:
+        """Return two connected sockets of a kind: unix, seqpacket, tcp, tcp6, udp."""
+        if kind in ("unix", "seqpacket"):
+            type_ = socket.SOCK_STREAM if kind == "unix" else socket.SOCK_SEQPACKET
+            left, right = socket.socketpair(socket.AF_UNIX, type_)
+        elif kind == "udp":
+            left, right = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
+            for sock in (left, right):
+                sock.bind(("127.0.0.1", 0))
+            left.connect(right.getsockname())
+            right.connect(left.getsockname())
+        else:
+            family, host = (
+                (socket.AF_INET6, "::1") if kind == "tcp6" else (socket.AF_INET, "127.0.0.1")
+            )
+            with socket.create_server((host, 0), family=family) as server:
+                left = socket.create_connection(server.getsockname()[:2])
+                right, _ = server.accept()
+            for sock in (left, right):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        right.settimeout(PEER_TIMEOUT)
+        return left, self.keep(right)
+
+    def pair(self, kind: str = "unix") -> tuple[Any, socket.socket]:
+        """Return an sk_conn and the socket at its other end."""
+        left, right = self.sockets(kind)
+        return self.conn(left), right
+
+    def reading(self, kind: str) -> tuple[Any, Callable[[bytes], object], Callable[[], object]]:
+        """Return an sk_conn to read from, and how to send to it and how to end the stream."""
+        if kind == "pipe":
+            read_end, write_end = os.pipe()
+            writer = self.keep(os.fdopen(write_end, "wb", buffering=0))
+            return self.conn(read_end), writer.write, writer.close
+        conn, peer = self.pair(kind)
+        return conn, peer.sendall, lambda: peer.shutdown(socket.SHUT_WR)
+
+
+def feed(
+    send: Callable[[bytes], object],
+    pieces: Iterable[bytes],
+    end: Callable[[], object] | None = None,
+) -> Any:
+    """Start a task that sends the pieces one by one, each when the last has been read."""
+
+    def run() -> None:
+        for piece in pieces:
+            pycoronet.sleep(MOMENT)
+            send(piece)
+        pycoronet.sleep(MOMENT)
+        if end is not None:
+            end()
+
+    return pycoronet.spawn(run)
+
+
+def drain_now(sock: socket.socket, size: int = 1 << 20) -> bytes:
+    """Return what is there to be read, at most size bytes, without waiting."""
+    try:
+        return sock.recv(size, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return b""
+
+
+def fill(conn: Any) -> int:
+    """Write until the system takes no more; return how many bytes it took."""
+    timeout, conn.timeo = conn.timeo, 0
+    total = 0
+    try:
+        while True:
+            conn.write(b"f" * 65536)
+            total += 65536
+    except TimeoutError as error:
+        return total + error.bytes_written  # type: ignore[attr-defined]
+    finally:
+        conn.timeo = timeout
