@@ -1,7 +1,7 @@
 // py_conn.c: the life of a connection: making, events, waiting, closing.
 //
 // Lifetime: Python owns a connection; while a coroutine waits on it the wait owns one
-// more reference, given back at the end of wait_on(); while it drains after close() the
+// more reference, given back at the end of conn_wait_within(); while it drains after close() the
 // drain record owns one, given back in end_drain(). The watch table's pointer to it is
 // borrowed and is taken back before the fd or the object goes.
 
@@ -104,17 +104,23 @@ end_drain(SkConnObject *conn)
     Py_DECREF(conn);
 }
 
-// The coroutine bound by conet waits in co_resume for what mod() asked for.
+// The coroutine bound by conet waits in co_resume for what mod() asked for. If it does
+// not wait now and nobody else took the event ([woke]), its next co_resume returns at
+// once: an edge does not come twice.
 static bool
-resume_coroutine(SkConnObject *conn, unsigned ready)
+resume_coroutine(SkConnObject *conn, unsigned ready, bool woke)
 {
     TaskObject *task = (TaskObject *)conn->coroutine;
     const unsigned always = EVENT_ERROR | EVENT_HANGUP;
-    if (task == NULL || conn->events == 0 || (ready & (conn->events | always)) == 0 ||
-        task->resume_waiter == NULL) {
-        return false;
+    if (task == NULL || conn->events == 0 || (ready & (conn->events | always)) == 0) {
+        return woke;
     }
-    return waiter_wake(conn->hub, task->resume_waiter, WOKEN_READY);
+    if (task->resume_waiter != NULL &&
+        waiter_wake(conn->hub, task->resume_waiter, WOKEN_READY)) {
+        return true;
+    }
+    task->resumes_at_once |= !woke;
+    return woke;
 }
 
 static bool
@@ -131,8 +137,10 @@ take_event(struct ready_target *target, unsigned ready)
         conn->may_read = true;
         woke |= waiter_wake(conn->hub, &conn->reader, WOKEN_READY);
         if (!woke && conn->is_listener) {
-            // Nobody accepts: a level-triggered listener would be reported for ever.
-            reactor_register(&conn->hub->reactor, conn->fd, 0, ENGINE_LEVEL);
+            // Nobody accepts: a level-triggered listener would be reported for ever. One
+            // that mod() asked about is reported by edges from now on.
+            reactor_register(&conn->hub->reactor, conn->fd, conn->events & EVENT_READ,
+                             ENGINE_EDGE);
         }
     }
     if (ready & (EVENT_WRITE | EVENT_ERROR | EVENT_HANGUP)) {
@@ -144,9 +152,12 @@ take_event(struct ready_target *target, unsigned ready)
         }
         if (error != -EAGAIN) {
             woke |= waiter_wake(conn->hub, &conn->writer, WOKEN_READY);
+            if (conn->reader_wants_room) {
+                woke |= waiter_wake(conn->hub, &conn->reader, WOKEN_READY);
+            }
         }
     }
-    return woke | resume_coroutine(conn, ready);
+    return resume_coroutine(conn, ready, woke);
 }
 
 // The engine does not know the fd any more (fork), or the number belongs to another file.
@@ -209,6 +220,10 @@ conn_check_usable(SkConnObject *conn)
         conn_raise_closed(conn);
         return -1;
     }
+    if (conn->hub->is_closed) {
+        PyErr_SetString(PyExc_RuntimeError, "the connection's hub is closed");
+        return -1;
+    }
     return 0;
 }
 
@@ -255,8 +270,9 @@ raise_conn_timeout(SkConnObject *conn, const char *operation)
     return -1;
 }
 
-static int
-wait_on(SkConnObject *conn, struct waiter *waiter, const char *operation)
+int
+conn_wait_within(SkConnObject *conn, struct waiter *waiter, int64_t timeout_ns,
+                 const char *operation)
 {
     int error = conn_register(conn);
     if (error < 0) {
@@ -264,11 +280,12 @@ wait_on(SkConnObject *conn, struct waiter *waiter, const char *operation)
         return -1;
     }
     Py_INCREF(conn);
-    int status = waiter_park(conn->hub, waiter, WAITS_FOR_KERNEL, conn->timeout_ns,
-                             operation, (PyObject *)conn);
+    int status = waiter_park(conn->hub, waiter, WAITS_FOR_KERNEL, timeout_ns, operation,
+                             (PyObject *)conn);
     if (status == WOKEN_TIMEOUT) {
         status = raise_conn_timeout(conn, operation);
-    } else if (status == WOKEN_CLOSED) {
+    } else if (status == WOKEN_CLOSED || (status == WOKEN_READY && conn->is_closed)) {
+        // Another task may also have closed it after the event and before our turn.
         conn_raise_closed(conn);
         status = -1;
     }
@@ -279,13 +296,13 @@ wait_on(SkConnObject *conn, struct waiter *waiter, const char *operation)
 int
 conn_wait_readable(SkConnObject *conn, const char *operation)
 {
-    return wait_on(conn, &conn->reader, operation);
+    return conn_wait_within(conn, &conn->reader, conn->timeout_ns, operation);
 }
 
 int
 conn_wait_writable(SkConnObject *conn, const char *operation)
 {
-    return wait_on(conn, &conn->writer, operation);
+    return conn_wait_within(conn, &conn->writer, conn->timeout_ns, operation);
 }
 
 // --- Closing ----------------------------------------------------------------------------
@@ -401,6 +418,20 @@ conn_detach(SkConnObject *conn)
     if (conn->drain != NULL) {
         end_drain(conn);
     }
+}
+
+bool
+conn_has_any_output(HubObject *hub)
+{
+    hub_flush_output(hub);
+    for (struct list_node *node = hub->connections.next; node != &hub->connections;
+         node = node->next) {
+        // Those that were closed and drain are on the list as well.
+        if (write_queue_length(&CONTAINER_OF(node, SkConnObject, hub_link)->output) > 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void

@@ -222,6 +222,20 @@ SkConn_read(SkConnObject *conn, PyObject *number)
 }
 
 static PyObject *
+SkConn_take(SkConnObject *conn, PyObject *number)
+{
+    Py_ssize_t size;
+    if (convert_size(number, "n", 0, 0, &size) < 0) {
+        return NULL;
+    }
+    size_t held = line_buffer_length(&conn->input);
+    if (held == 0 || size == 0) {
+        return PyBytes_FromStringAndSize(NULL, 0);
+    }
+    return take_input(conn, held < (size_t)size ? held : (size_t)size, 0);
+}
+
+static PyObject *
 raise_incomplete(SkConnObject *conn, PyObject *partial)
 {
     if (partial != NULL) {
@@ -505,5 +519,8 @@ PyMethodDef conn_read_methods[] = {
     {"readline", (PyCFunction)(void (*)(void))SkConn_readline, METH_FASTCALL, readline_doc},
     {"read_until", (PyCFunction)(void (*)(void))SkConn_read_until, METH_FASTCALL,
      read_until_doc},
+    {"_take", (PyCFunction)SkConn_take, METH_O,
+     PyDoc_STR("_take($self, n, /)\n--\n\n"
+               "At most n bytes of those received and not read. Never waits.")},
     {NULL, NULL, 0, NULL},
 };

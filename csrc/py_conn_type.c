@@ -106,6 +106,13 @@ SkConn_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 
 // --- Methods ----------------------------------------------------------------------------
 
+// Once the hub is gone, with its thread perhaps, any thread may close what it left open.
+static int
+check_may_close(SkConnObject *conn)
+{
+    return conn->hub->is_closed ? 0 : hub_check_thread(conn->hub, "the connection");
+}
+
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
 "Close the connection: whoever waits on it gets ClosedError at once.\n\n"
@@ -117,7 +124,7 @@ static PyObject *
 SkConn_close(SkConnObject *conn, PyObject *unused)
 {
     (void)unused;
-    if (hub_check_thread(conn->hub, "the connection") < 0 || conn_close(conn) < 0) {
+    if (check_may_close(conn) < 0 || conn_close(conn) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -131,7 +138,7 @@ static PyObject *
 SkConn_abort(SkConnObject *conn, PyObject *unused)
 {
     (void)unused;
-    if (hub_check_thread(conn->hub, "the connection") < 0) {
+    if (check_may_close(conn) < 0) {
         return NULL;
     }
     conn_abort(conn);
@@ -210,13 +217,46 @@ SkConn_mod(SkConnObject *conn, PyObject *number)
     }
     conn->events = (unsigned)events;
     TaskObject *task = (TaskObject *)conn->coroutine;
-    if (was_registered && task != NULL &&
-        (((events & EVENT_READ) && conn->may_read) ||
-         ((events & EVENT_WRITE) && conn->may_write))) {
+    bool is_buffered = (events & EVENT_READ) && line_buffer_length(&conn->input) > 0;
+    if (task != NULL && events != 0 &&
+        (is_buffered || (was_registered && io_ready_now(conn->fd, conn->events) > 0))) {
         // The edge has been; there may be no other.
         task->resumes_at_once = true;
     }
     Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(detach_doc,
+"detach($self, /)\n--\n\n"
+"Give the descriptor up without closing it and return its number.\n\n"
+"The connection counts as closed from then on: whoever waits on it gets ClosedError at\n"
+"once. The descriptor stays non-blocking. Raises RuntimeError while bytes that were\n"
+"received and not read, or written and not sent, are in the connection, for they would\n"
+"be lost; the OSError of output that could not be sent before; ClosedError. Never\n"
+"switches. By the socket module's name.");
+
+static PyObject *
+SkConn_detach(SkConnObject *conn, PyObject *unused)
+{
+    (void)unused;
+    if (conn_check_usable(conn) < 0) {
+        return NULL;
+    }
+    size_t unread = line_buffer_length(&conn->input);
+    size_t unsent = write_queue_length(&conn->output);
+    if (unread > 0 || unsent > 0) {
+        return PyErr_Format(PyExc_RuntimeError,
+                            "detach() would lose %zu bytes not read and %zu not sent",
+                            unread, unsent);
+    }
+    if (conn->write_error < 0) {
+        int error = conn->write_error;
+        conn->write_error = 0;
+        return conn_raise(conn, error);
+    }
+    int fd = conn->fd;
+    conn_detach(conn);
+    return PyLong_FromLong(fd);
 }
 
 static PyObject *
@@ -263,6 +303,11 @@ set_buffered(SkConnObject *conn, PyObject *value, void *unused)
     (void)unused;
     int is_true = value == NULL ? 0 : PyObject_IsTrue(value);
     if (is_true < 0) {
+        return -1;
+    }
+    if (is_true && !conn->is_stream) {
+        PyErr_SetString(PyExc_ValueError,
+                        "only a stream can be buffered: packets would be run together");
         return -1;
     }
     conn->is_buffered = is_true;
@@ -328,8 +373,8 @@ static PyMemberDef SkConn_members[] = {
      PyDoc_STR("What mod() asked for.")},
     {"revents", T_UINT, offsetof(SkConnObject, revents), READONLY,
      PyDoc_STR("What was ready at the last event.")},
-    {"error", T_INT, offsetof(SkConnObject, error), READONLY,
-     PyDoc_STR("errno of the last failure, 0 for none.")},
+    {"error", T_INT, offsetof(SkConnObject, error), 0,
+     PyDoc_STR("errno of the last failure, 0 for none; may be set back to 0.")},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(SkConnObject, weak_references), READONLY,
      NULL},
     {NULL, 0, 0, 0, NULL},
@@ -407,6 +452,7 @@ SkConn_dealloc(SkConnObject *conn)
 static PyMethodDef own_methods[] = {
     {"close", (PyCFunction)SkConn_close, METH_NOARGS, close_doc},
     {"abort", (PyCFunction)SkConn_abort, METH_NOARGS, abort_doc},
+    {"detach", (PyCFunction)SkConn_detach, METH_NOARGS, detach_doc},
     {"set_timeo", (PyCFunction)SkConn_set_timeo, METH_O, set_timeo_doc},
     {"settimeout", (PyCFunction)SkConn_set_timeo, METH_O, settimeout_doc},
     {"gettimeout", (PyCFunction)SkConn_gettimeout, METH_NOARGS, gettimeout_doc},

@@ -89,13 +89,17 @@ coroutine_call(PyObject *module, PyObject *object)
         return NULL;
     }
     HubObject *hub = task->hub;
+    if (hub->is_closed) {
+        PyErr_Format(PyExc_RuntimeError, "the hub of %R is closed", object);
+        return NULL;
+    }
     struct waiter *waiter = waiter_acquire(hub, "co_call");
     if (waiter == NULL) {
         return NULL;
     }
     task->caller = waiter;
     make_first(task);
-    int status = waiter_park(hub, waiter, WAITS_FOR_OTHERS, -1, "co_call", object);
+    int status = waiter_park(hub, waiter, WAITS_FOR_CALLEE, -1, "co_call", object);
     if (task->caller == waiter) {
         task->caller = NULL;
     }
@@ -125,6 +129,9 @@ coroutine_resume(PyObject *module, PyObject *unused)
     }
     if (task->resumes_at_once) {
         task->resumes_at_once = false;
+        if (hub_count_operation(hub) < 0) {
+            return NULL;
+        }
         Py_RETURN_NONE;
     }
     if (task->resume_waiter != NULL) {

@@ -31,6 +31,7 @@ enum waiter_kind {
     WAITS_FOR_KERNEL,            // a descriptor or another thread can wake it
     WAITS_FOR_TURN,              // ready at once; lets the others go first
     WAITS_TO_START,              // the record of a task that has not begun
+    WAITS_FOR_CALLEE,            // in co_call: the coroutine entered goes on at once
 };
 
 // One greenlet's wait. It lies in the object that is waited for (a connection) or in
@@ -80,7 +81,7 @@ struct HubObject {
 
     struct reactor reactor;
     struct list_node ready;      // waiters woken, and tasks to start, in order
-    struct list_node tasks;      // every task that has not ended
+    struct list_node tasks;      // every task that was started and has not ended
     struct list_node dirty;      // connections with coalesced output to send
     struct list_node connections;     // every connection that has an fd
     struct list_node draining;   // closed connections that still send
@@ -188,8 +189,9 @@ int hub_switch(HubObject *hub, PyObject *target);
 // timers to their owners (unless the loop is driven by hand). 0, or -1 with an exception.
 int hub_poll(HubObject *hub, int64_t limit_ns);
 
-// The first half of hub_poll: fetches events, but hands out nothing.
-int hub_fetch(HubObject *hub, int64_t limit_ns);
+// The first half of hub_poll: fetches events, but hands out nothing. [is_by_hand]: for
+// Hub.wait(), which may wait for what no coroutine does, and so is never a deadlock.
+int hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand);
 
 // Takes due timers; driven by hand, the dispatcher calls it.
 void hub_run_due_timers(HubObject *hub);

@@ -57,9 +57,10 @@ Hub_run(HubObject *hub, PyObject *unused)
 PyDoc_STRVAR(Hub_wait_doc,
 "wait($self, /, timeout=None)\n--\n\n"
 "Wait for events and return how many are ready to be dispatched; run nothing.\n\n"
-"timeout: seconds, None waits for ever, 0 only looks. It returns earlier when a timer\n"
-"is due or a task is ready to run, also with 0 events. Events that were not dispatched\n"
-"stay and count again. For the main program, blocks the thread, never switches.\n"
+"timeout: seconds, None waits for ever, 0 only looks. It may return earlier, also with\n"
+"0 events: for a timer, a signal, or a task that is ready to run. Events that were not\n"
+"dispatched stay and count again, those of one descriptor as one. For the main program,\n"
+"blocks the thread, never switches; what a signal handler raises is raised here.\n"
 "Answers to conet_events_wait.");
 
 static PyObject *
@@ -72,8 +73,13 @@ Hub_wait(HubObject *hub, PyObject *const *arguments, Py_ssize_t count,
     int64_t timeout_ns;
     if (parse_arguments(&parameters, arguments, count, keyword_names, &timeout) < 0 ||
         convert_timeout(timeout, &timeout_ns) < 0 ||
-        check_main_program(hub, "Hub.wait()") < 0 || hub_fetch(hub, timeout_ns) < 0) {
+        check_main_program(hub, "Hub.wait()") < 0 ||
+        hub_fetch(hub, timeout_ns, true) < 0) {
         return NULL;
+    }
+    if (reactor_withdraw_events(&hub->reactor, &hub->signal_target)) {
+        // It is nothing to dispatch.
+        hub->signal_target.on_ready(&hub->signal_target, EVENT_READ);
     }
     // We are the main program, so signal handlers may run right here.
     hub->needs &= ~(unsigned)HUB_NEEDS_SIGNALS;
@@ -336,7 +342,7 @@ static PyMemberDef Hub_members[] = {
     {"switch_count", T_ULONGLONG, offsetof(HubObject, switch_count), READONLY,
      PyDoc_STR("Switches of greenlets the hub has made.")},
     {"task_count", T_PYSSIZET, offsetof(HubObject, task_count), READONLY,
-     PyDoc_STR("Tasks that have not ended.")},
+     PyDoc_STR("Tasks that were started and have not ended.")},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(HubObject, weak_references), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };

@@ -58,8 +58,6 @@ task_new(HubObject *hub, PyObject *function, PyObject *const *arguments,
         PyTuple_SET_ITEM(task->arguments, i, Py_NewRef(arguments[i]));
     }
     task->state = TASK_CREATED;
-    list_append(&hub->tasks, &task->hub_link);
-    hub->task_count++;
     return task;
 }
 
@@ -89,6 +87,9 @@ task_queue(TaskObject *task)
     waiter->status = WOKEN_READY;
     waiter->task = (TaskObject *)Py_NewRef((PyObject *)task);
     task->state = TASK_QUEUED;
+    // From here on it will end by itself; nobody has to wait for one never entered.
+    list_append(&task->hub->tasks, &task->hub_link);
+    task->hub->task_count++;
     list_append(&task->hub->ready, &waiter->ready_link);
 }
 
@@ -194,8 +195,10 @@ task_finish(TaskObject *task, PyObject *value)
         keep_exception(task);
     }
     close_connection(task);
-    list_remove(&task->hub_link);
-    hub->task_count--;
+    if (list_is_linked(&task->hub_link)) {
+        list_remove(&task->hub_link);
+        hub->task_count--;
+    }
     struct list_node *node;
     while ((node = list_take_first(&task->joiners)) != NULL) {
         waiter_wake(hub, CONTAINER_OF(node, struct waiter, queue_link), WOKEN_READY);
@@ -524,11 +527,8 @@ Task_dealloc(TaskObject *task)
     if (task->weak_references != NULL) {
         PyObject_ClearWeakRefs((PyObject *)task);
     }
-    // Only a task that never began comes here unended: others are owned while they run.
-    if (list_is_linked(&task->hub_link)) {
-        list_remove(&task->hub_link);
-        task->hub->task_count--;
-    }
+    // A task that was started is owned until it ends.
+    assert(!list_is_linked(&task->hub_link));
     timer_wheel_unlink(&task->hub->reactor.timers, &task->waiter.timer);
     Task_clear(task);
     Py_CLEAR(task->name);

@@ -39,7 +39,7 @@ struct TaskObject {
     bool is_cancelled;           // cancel() was called
     bool has_begun;              // its function has been called
 
-    struct list_node hub_link;   // on hub->tasks until it ends
+    struct list_node hub_link;   // on hub->tasks from its start until it ends
     struct list_node waiters;    // the waits its greenlets are in
     struct list_node joiners;    // waiters of join() and get(), by queue_link
     struct waiter waiter;        // for its start, then for any wait while it is free

@@ -84,8 +84,11 @@ pick_by_hand(HubObject *hub, bool in_loop)
     bool woke;
     for (;;) {
         if (!list_is_empty(&hub->ready) && hub->dispatch_resumes > 0) {
-            hub->dispatch_resumes--;
             PyObject *target = take_ready(hub, in_loop);
+            if (target != NULL && target == hub->loop) {
+                return target;   // nothing was taken: the loop has to start a worker
+            }
+            hub->dispatch_resumes--;
             if (target != NULL || PyErr_Occurred()) {
                 return target;
             }
@@ -193,7 +196,7 @@ fetch_events(HubObject *hub, int64_t timeout_ns)
 }
 
 int
-hub_fetch(HubObject *hub, int64_t limit_ns)
+hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
 {
     hub->handoffs = 0;
     if (hub_take_signals(hub) < 0) {
@@ -204,7 +207,7 @@ hub_fetch(HubObject *hub, int64_t limit_ns)
         limit_ns = 0;
     }
     int64_t timeout_ns = reactor_wait_limit(&hub->reactor, limit_ns);
-    if (timeout_ns < 0 && nothing_can_wake(hub)) {
+    if (timeout_ns < 0 && !is_by_hand && nothing_can_wake(hub)) {
         return raise_deadlock(hub);
     }
     return fetch_events(hub, timeout_ns);
@@ -222,7 +225,7 @@ hub_run_due_timers(HubObject *hub)
 int
 hub_poll(HubObject *hub, int64_t limit_ns)
 {
-    if (hub_fetch(hub, limit_ns) < 0) {
+    if (hub_fetch(hub, limit_ns, false) < 0) {
         return -1;
     }
     bool woke;

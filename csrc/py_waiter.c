@@ -108,7 +108,9 @@ switch_until_chosen(HubObject *hub, struct waiter *waiter)
 {
     TaskObject *task = waiter->task;
     while (waiter->status == WAITER_PARKED || list_is_linked(&waiter->ready_link)) {
-        PyObject *target = task_take_caller(task);
+        // Who enters a coroutine gives way to that one and still owes its own caller.
+        PyObject *target =
+            waiter->kind == WAITS_FOR_CALLEE ? NULL : task_take_caller(task);
         if (target == NULL) {
             target = hub_pick_next(hub, false);
         }

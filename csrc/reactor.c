@@ -229,6 +229,27 @@ reactor_wait_limit(struct reactor *reactor, int64_t limit_ns)
     return limit_ns;
 }
 
+// Lets the events from [kept_count] on that repeat one before them join that one: what a
+// level-triggered registration says at every poll is one event as long as nobody takes it.
+static int
+join_repeated(struct engine_event *events, int kept_count, int count)
+{
+    int end = kept_count;
+    for (int i = kept_count; i < count; i++) {
+        int place = 0;
+        while (place < kept_count && events[place].token != events[i].token) {
+            place++;
+        }
+        if (place < kept_count) {
+            events[place].ready |= events[i].ready;
+        }
+        else {
+            events[end++] = events[i];
+        }
+    }
+    return end;
+}
+
 int
 reactor_poll(struct reactor *reactor, int64_t timeout_ns)
 {
@@ -247,7 +268,8 @@ reactor_poll(struct reactor *reactor, int64_t timeout_ns)
     if (count < 0) {
         return count;
     }
-    reactor->event_count = kept_count + count;
+    reactor->event_count =
+        join_repeated(reactor->events, kept_count, kept_count + count);
     return reactor->event_count;
 }
 
@@ -280,6 +302,27 @@ reactor_take_event(struct reactor *reactor, unsigned *ready)
     }
     reactor->next_event = reactor->event_count = 0;
     return NULL;
+}
+
+bool
+reactor_withdraw_events(struct reactor *reactor, const void *owner)
+{
+    bool had_one = false;
+    int end = reactor->next_event;
+    for (int i = end; i < reactor->event_count; i++) {
+        const struct watch *watch =
+            watch_table_find(&reactor->watches, reactor->events[i].token);
+        if (watch == NULL || watch->interest == 0) {
+            continue;
+        }
+        if (watch->owner == owner) {
+            had_one = true;
+            continue;
+        }
+        reactor->events[end++] = reactor->events[i];
+    }
+    reactor->event_count = end;
+    return had_one;
 }
 
 struct timer *

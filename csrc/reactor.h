@@ -77,7 +77,8 @@ bool reactor_is_registered(const struct reactor *reactor, int fd);
 int64_t reactor_wait_limit(struct reactor *reactor, int64_t limit_ns);
 
 // Fetches events, waiting up to [timeout_ns] for the first. Events not taken yet stay;
-// new ones join behind them as far as there is room. Returns how many there are now,
+// new ones join behind them as far as there is room, those of one registration as one
+// event. Returns how many there are now,
 // stale ones included, or -errno (-EINTR after a signal). It touches only the engine and
 // the event array, so the caller may give up a lock for the length of this call while
 // others claim, release and arm under that lock; reactor_settle() comes after it.
@@ -86,6 +87,10 @@ int reactor_poll(struct reactor *reactor, int64_t timeout_ns);
 // After reactor_poll, with the lock held again: reads the clock, once, if timers are
 // armed, and brings the wheel to that time.
 void reactor_settle(struct reactor *reactor);
+
+// Takes [owner]'s events out of the line, and those whose owner is gone; the others keep
+// their order. True if [owner] had one.
+bool reactor_withdraw_events(struct reactor *reactor, const void *owner);
 
 // Takes the next event that has an owner: the owner (borrowed), with what is ready in
 // [*ready]; NULL when none is left.

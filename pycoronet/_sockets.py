@@ -133,6 +133,7 @@ def listen(address: Address, *, backlog: int = 1024, reuse_port: bool = False) -
     SO_REUSEADDR is set for TCP. Raises OSError (the address is in use ...). Switches only
     for a host name.
     """
+    family: int
     if _is_path(address):
         family, bound_to = socket.AF_UNIX, os.fspath(address)
     else:

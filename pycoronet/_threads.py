@@ -121,7 +121,8 @@ def to_thread(function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> 
     context = contextvars.copy_context()
     call = _Call(lambda: context.run(function, *args, **kwargs))
     _pool.submit(call)
-    return call.wait()
+    result: Result = call.wait()
+    return result
 
 
 def getaddrinfo(
@@ -133,7 +134,8 @@ def getaddrinfo(
     flags: int = 0,
 ) -> list[tuple[int, int, int, str, Any]]:
     """`socket.getaddrinfo`, without blocking the hub. Switches. Raises socket.gaierror."""
-    return to_thread(socket.getaddrinfo, host, port, family, type, proto, flags)
+    look_up: Callable[..., Any] = socket.getaddrinfo
+    return to_thread(look_up, host, port, family, type, proto, flags)
 
 
 def _resolve(host: str, port: int, family: int, type: int) -> Any:
