@@ -1,9 +1,9 @@
 // py_conn.c: the life of a connection: making, events, waiting, closing.
 //
 // Lifetime: Python owns a connection; while a coroutine waits on it the wait owns one
-// more reference, given back at the end of conn_wait_within(); while it drains after close() the
-// drain record owns one, given back in end_drain(). The watch table's pointer to it is
-// borrowed and is taken back before the fd or the object goes.
+// more reference, given back at the end of conn_wait_within(); while it drains after
+// close() the drain record owns one, given back in end_drain(). The watch table's pointer
+// to it is borrowed and is taken back before the fd or the object goes.
 
 #include "py_conn.h"
 

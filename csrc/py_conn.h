@@ -44,6 +44,7 @@ struct SkConnObject {
     bool may_write : 1;
     bool is_buffered : 1;        // writes are coalesced
     bool was_blocking : 1;       // O_NONBLOCK was off when we took the fd: restored
+    bool reader_wants_room : 1;  // its reader, in wait_fd(), waits for writing as well
 
     struct waiter reader;
     struct waiter writer;
@@ -86,6 +87,10 @@ int conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction)
 int conn_wait_readable(SkConnObject *conn, const char *operation);
 int conn_wait_writable(SkConnObject *conn, const char *operation);
 
+// The same for [waiter], its reader or writer, within [timeout_ns] (-1: no limit).
+int conn_wait_within(SkConnObject *conn, struct waiter *waiter, int64_t timeout_ns,
+                     const char *operation);
+
 // Tells the engine of the fd, if it does not know it yet. 0 or -errno.
 int conn_register(SkConnObject *conn);
 
@@ -103,6 +108,9 @@ void conn_abort(SkConnObject *conn);
 
 // The fd's number now belongs to another file: closed, but without closing the fd.
 void conn_detach(SkConnObject *conn);
+
+// True if some connection still has output to send; sends what can be sent now.
+bool conn_has_any_output(HubObject *hub);
 
 // For a hub that is gone: no connection refers to its reactor any more.
 void conn_forget_all(HubObject *hub);

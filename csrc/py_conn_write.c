@@ -109,6 +109,8 @@ write_through(SkConnObject *conn, const char *data, size_t length, const char *o
                 continue;
             }
             if (count != -EAGAIN) {
+                // Told here and now, so that a later close() need not tell it again.
+                write_queue_clear(&conn->output);
                 conn_raise(conn, count);
                 goto fail;
             }

@@ -342,8 +342,8 @@ hub_wait_until_idle(HubObject *hub, int64_t timeout_ns)
     return status;
 }
 
-// Cancels the tasks and lets their finally blocks run, then sends what closing
-// connections hold. Both within the time for closing.
+// Cancels the tasks and lets their finally blocks run, then sends what connections still
+// hold, closed or not. Both within the time for closing.
 static void
 wind_down(HubObject *hub)
 {
@@ -351,7 +351,7 @@ wind_down(HubObject *hub)
     for (;;) {
         int64_t left_ns = (int64_t)(deadline_ns - reactor_now_ns(&hub->reactor));
         bool has_tasks = hub->task_count > 0;
-        if (left_ns <= 0 || (!has_tasks && list_is_empty(&hub->draining))) {
+        if (left_ns <= 0 || (!has_tasks && !conn_has_any_output(hub))) {
             return;
         }
         cancel_all_tasks(hub);

@@ -14,32 +14,46 @@
 #include "py_convert.h"
 #include "py_task.h"
 
+struct foreign_wait {
+    struct waiter *waiter;       // NULL = nobody
+    unsigned events;             // what was asked for
+    unsigned seen;               // what woke it
+};
+
 // A descriptor somebody waits for. It exists as long as there is such a wait.
 struct foreign_watch {
     struct ready_target target;
     HubObject *hub;              // borrowed from those who wait
-    int fd;
-    struct waiter *reader;       // waits for what is not only writing; NULL = nobody
-    struct waiter *writer;       // waits for writing alone; NULL = nobody
-    unsigned read_events;        // what the reader asked for
-    unsigned seen;               // what woke them
+    int fd;                      // -1 once the number was closed or given out anew
+    uint64_t device;             // with inode: which file the number meant
+    uint64_t inode;
+    struct foreign_wait reader;  // waits for what is not only writing
+    struct foreign_wait writer;  // waits for writing alone
 };
 
 #define WAITABLE_EVENTS ((unsigned)(EVENT_READ | EVENT_WRITE | EVENT_PRIORITY))
 #define END_EVENTS ((unsigned)(EVENT_ERROR | EVENT_HANGUP | EVENT_READ_HANGUP))
 
+// Wakes whoever waits there if [ready] has what it asked for or one of [ends].
+static bool
+wake_foreign_waiter(HubObject *hub, struct foreign_wait *wait, unsigned ready, unsigned ends)
+{
+    unsigned seen = ready & (wait->events | ends);
+    if (wait->waiter == NULL || seen == 0 || !waiter_wake(hub, wait->waiter, WOKEN_READY)) {
+        return false;
+    }
+    wait->seen = seen;
+    return true;
+}
+
 static bool
 take_foreign_event(struct ready_target *target, unsigned ready)
 {
     struct foreign_watch *watch = CONTAINER_OF(target, struct foreign_watch, target);
-    bool woke = false;
-    watch->seen = ready;
-    if (watch->reader != NULL && (ready & (watch->read_events | END_EVENTS))) {
-        woke |= waiter_wake(watch->hub, watch->reader, WOKEN_READY);
-    }
-    if (watch->writer != NULL && (ready & (EVENT_WRITE | EVENT_ERROR | EVENT_HANGUP))) {
-        woke |= waiter_wake(watch->hub, watch->writer, WOKEN_READY);
-    }
+    bool woke = wake_foreign_waiter(watch->hub, &watch->reader, ready, END_EVENTS);
+    // That the peer sends no more is nothing to a writer.
+    woke |= wake_foreign_waiter(watch->hub, &watch->writer, ready,
+                                EVENT_ERROR | EVENT_HANGUP);
     if (!woke) {
         // Woken before and not run yet: a level would be reported again and again.
         reactor_register(&watch->hub->reactor, watch->fd, 0, ENGINE_LEVEL);
@@ -53,26 +67,31 @@ lose_foreign_watch(struct ready_target *target, bool is_forked)
     struct foreign_watch *watch = CONTAINER_OF(target, struct foreign_watch, target);
     if (is_forked) {
         // Its waiters were abandoned, all but perhaps the forking one, which runs.
-        watch->reader = watch->writer = NULL;
+        watch->reader.waiter = watch->writer.waiter = NULL;
         return;
     }
     reactor_release(&watch->hub->reactor, watch->fd);
     watch->fd = -1;
-    if (watch->reader != NULL) {
-        waiter_wake(watch->hub, watch->reader, WOKEN_CLOSED);
+    if (watch->reader.waiter != NULL) {
+        waiter_wake(watch->hub, watch->reader.waiter, WOKEN_CLOSED);
     }
-    if (watch->writer != NULL) {
-        waiter_wake(watch->hub, watch->writer, WOKEN_CLOSED);
+    if (watch->writer.waiter != NULL) {
+        waiter_wake(watch->hub, watch->writer.waiter, WOKEN_CLOSED);
     }
 }
 
-// The watch of [fd], made if there is none. NULL with an exception.
+// The watch of [fd], which is this file; made if there is none. NULL with an exception.
 static struct foreign_watch *
-open_watch(HubObject *hub, int fd)
+open_watch(HubObject *hub, int fd, const struct io_description *description)
 {
     struct ready_target *owner = reactor_owner(&hub->reactor, fd);
     if (owner != NULL && owner->on_ready == take_foreign_event) {
-        return CONTAINER_OF(owner, struct foreign_watch, target);
+        struct foreign_watch *known = CONTAINER_OF(owner, struct foreign_watch, target);
+        if (known->device == description->device && known->inode == description->inode) {
+            return known;
+        }
+        // Closed behind our back, and the number given out anew.
+        lose_foreign_watch(owner, false);
     }
     struct foreign_watch *watch = calloc(1, sizeof(*watch));
     if (watch == NULL) {
@@ -82,6 +101,8 @@ open_watch(HubObject *hub, int fd)
     watch->target = (struct ready_target){take_foreign_event, lose_foreign_watch};
     watch->hub = hub;
     watch->fd = fd;
+    watch->device = description->device;
+    watch->inode = description->inode;
     int error = reactor_claim(&hub->reactor, fd, &watch->target);
     if (error < 0) {
         free(watch);
@@ -96,7 +117,7 @@ static int
 update_watch(struct foreign_watch *watch)
 {
     struct reactor *reactor = &watch->hub->reactor;
-    if (watch->reader == NULL && watch->writer == NULL) {
+    if (watch->reader.waiter == NULL && watch->writer.waiter == NULL) {
         if (watch->fd >= 0) {
             reactor_release(reactor, watch->fd);
         }
@@ -106,8 +127,8 @@ update_watch(struct foreign_watch *watch)
     if (watch->fd < 0) {
         return 0;
     }
-    unsigned interest = watch->reader != NULL ? watch->read_events : 0;
-    if (watch->writer != NULL) {
+    unsigned interest = watch->reader.waiter != NULL ? watch->reader.events : 0;
+    if (watch->writer.waiter != NULL) {
         interest |= EVENT_WRITE;
     }
     return reactor_register(reactor, watch->fd, interest, ENGINE_LEVEL);
@@ -150,9 +171,9 @@ raise_engine_error(int fd, int error)
     return -1;
 }
 
-// Waits in [*place] of the watch. What was seen, or -1 with an exception.
+// Waits in [place], one of the watch's two. What was seen, or -1 with an exception.
 static int
-wait_in_place(HubObject *hub, struct foreign_watch *watch, struct waiter **place,
+wait_in_place(HubObject *hub, struct foreign_watch *watch, struct foreign_wait *place,
               int64_t timeout_ns)
 {
     struct waiter *waiter = waiter_acquire(hub, "wait_fd");
@@ -160,13 +181,13 @@ wait_in_place(HubObject *hub, struct foreign_watch *watch, struct waiter **place
         update_watch(watch);
         return -1;
     }
-    *place = waiter;
+    place->waiter = waiter;
     int error = update_watch(watch);
     int status = error < 0 ? raise_engine_error(watch->fd, error)
                            : waiter_park(hub, waiter, WAITS_FOR_KERNEL, timeout_ns,
                                          "wait_fd", NULL);
-    int seen = (int)watch->seen;
-    *place = NULL;
+    int seen = (int)place->seen;
+    place->waiter = NULL;
     waiter_release(hub, waiter);
     update_watch(watch);
     if (status == WOKEN_CLOSED) {
@@ -180,20 +201,18 @@ wait_in_place(HubObject *hub, struct foreign_watch *watch, struct waiter **place
 }
 
 static int
-wait_foreign(HubObject *hub, int fd, unsigned events, int64_t timeout_ns)
+wait_foreign(HubObject *hub, int fd, const struct io_description *description,
+             unsigned events, int64_t timeout_ns)
 {
-    struct foreign_watch *watch = open_watch(hub, fd);
+    struct foreign_watch *watch = open_watch(hub, fd, description);
     if (watch == NULL) {
         return -1;
     }
-    bool only_writes = events == EVENT_WRITE;
-    struct waiter **place = only_writes ? &watch->writer : &watch->reader;
-    if (*place != NULL) {
-        return raise_busy_fd(hub, fd, *place);
+    struct foreign_wait *place = events == EVENT_WRITE ? &watch->writer : &watch->reader;
+    if (place->waiter != NULL) {
+        return raise_busy_fd(hub, fd, place->waiter);
     }
-    if (!only_writes) {
-        watch->read_events = events;
-    }
+    place->events = events;
     return wait_in_place(hub, watch, place, timeout_ns);
 }
 
@@ -209,15 +228,16 @@ wait_connection(SkConnObject *conn, unsigned events, int64_t timeout_ns)
     if ((events & EVENT_READ) && line_buffer_length(&conn->input) > 0) {
         return EVENT_READ;
     }
-    int64_t usual_ns = conn->timeout_ns;
-    conn->timeout_ns = timeout_ns;
+    struct waiter *waiter = only_writes ? &conn->writer : &conn->reader;
     int ready, error = 0;
     // Edges that have been will not come again, so the kernel is asked first.
     while ((ready = io_ready_now(conn->fd, events)) == 0 && error == 0) {
-        error = only_writes ? conn_wait_writable(conn, "wait_fd")
-                            : conn_wait_readable(conn, "wait_fd");
+        conn->reader_wants_room = !only_writes && (events & EVENT_WRITE) != 0;
+        error = conn_wait_within(conn, waiter, timeout_ns, "wait_fd");
+        if (!only_writes) {
+            conn->reader_wants_room = false;
+        }
     }
-    conn->timeout_ns = usual_ns;
     if (error == 0 && ready < 0) {
         conn_raise(conn, ready);
     }
@@ -242,7 +262,7 @@ hub_wait_fd(HubObject *hub, int fd, unsigned events, int64_t timeout_ns)
         conn = NULL;
     }
     return conn != NULL ? wait_connection(conn, events, timeout_ns)
-                        : wait_foreign(hub, fd, events, timeout_ns);
+                        : wait_foreign(hub, fd, &description, events, timeout_ns);
 }
 
 // --- Module functions --------------------------------------------------------------------

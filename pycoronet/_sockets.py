@@ -10,7 +10,7 @@ from typing import Any
 from ._coronet import ParkingLot, Task, _socket, sk_conn, sleep, spawn, spawn_handler
 from ._coronet import timeout as time_limit
 from ._threads import getaddrinfo
-from .errors import Cancelled, ClosedError
+from .errors import ClosedError
 
 __all__ = ["connect", "listen", "serve"]
 
@@ -77,9 +77,10 @@ class _Race:
 
     def __init__(self) -> None:
         self.winner: sk_conn | None = None
-        self.errors: list[OSError] = []
+        self.errors: list[Exception] = []
         self.news = ParkingLot()
         self.attempts: list[Task] = []
+        self.is_over = False
 
     def start(self, family: int, address: Address) -> None:
         self.attempts.append(spawn(self._run, family, address))
@@ -87,16 +88,19 @@ class _Race:
     def _run(self, family: int, address: Address) -> None:
         try:
             conn = _attempt(family, address)
-        except OSError as error:
+        except Exception as error:
             self.errors.append(error)
         else:
-            if self.winner is None:
+            if self.winner is None and not self.is_over:
                 self.winner = conn
             else:
                 conn.abort()
         self.news.unpark()
 
     def stop(self) -> None:
+        # An attempt that has been woken already is not cancelled any more: it ends well,
+        # and has to know that nobody wants its connection.
+        self.is_over = True
         for attempt in self.attempts:
             attempt.cancel()
 
@@ -113,7 +117,7 @@ def _race(addresses: list[tuple[int, Address]]) -> sk_conn:
             if race.winner is not None:
                 return race.winner
         raise race.errors[-1]
-    except Cancelled:
+    except BaseException:
         if race.winner is not None:
             race.winner.abort()
         raise
