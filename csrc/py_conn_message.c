@@ -337,8 +337,8 @@ send_now(SkConnObject *conn, const struct sending *sending)
 }
 
 // True where the receiver's queue, not our own, is full: a Unix socket that sends to an
-// address without being connected to it counts as writable all the while, so no event
-// tells when there is room.
+// address without being connected to it counts as writable all the while. On Linux the
+// failed attempt itself makes an event, so trying again at each event would spin.
 static bool
 is_room_untold(SkConnObject *conn, const struct sending *sending)
 {
@@ -363,9 +363,19 @@ wait_for_untold_room(SkConnObject *conn, const char *operation, int64_t *waited_
         delay_ns = delay_ns < left_ns ? delay_ns : left_ns;
     }
     *waited_ns += delay_ns;
-    int status = waiter_park(conn->hub, &conn->writer, WAITS_FOR_TIME, delay_ns,
-                             operation, (PyObject *)conn);
-    return status < 0 ? -1 : conn_check_usable(conn);
+    struct reactor *reactor = &conn->hub->reactor;
+    uint64_t now_ns = reactor_now_ns(reactor);
+    uint64_t end_ns = now_ns + (uint64_t)delay_ns;
+    do {
+        // Events wake us as well, and say nothing.
+        if (waiter_park(conn->hub, &conn->writer, WAITS_FOR_TIME,
+                        (int64_t)(end_ns - now_ns), operation, (PyObject *)conn) < 0 ||
+            conn_check_usable(conn) < 0) {
+            return -1;
+        }
+        now_ns = reactor_now_ns(reactor);
+    } while (now_ns < end_ns);
+    return 0;
 }
 
 // Sends, parking until the kernel takes it. The number of bytes, NULL with an exception.
