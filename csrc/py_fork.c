@@ -58,6 +58,18 @@ abandon_others(HubObject *hub, TaskObject *survivor)
     }
 }
 
+// What the survivor's other greenlets wait for from the kernel.
+static size_t
+count_kernel_waits(TaskObject *survivor)
+{
+    size_t count = 0;
+    struct list_node *head = &survivor->waiters;
+    for (struct list_node *node = head->next; node != head; node = node->next) {
+        count += CONTAINER_OF(node, struct waiter, task_link)->kind == WAITS_FOR_KERNEL;
+    }
+    return count;
+}
+
 static void
 lose_registrations(HubObject *hub)
 {
@@ -84,20 +96,23 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
     }
     TaskObject *survivor = hub_task_of(hub, me);
     Py_DECREF(me);
+    if (survivor == NULL) {
+        survivor = hub->main_task;       // a hub callback forked, for nobody in particular
+    }
     int error = reactor_after_fork(&hub->reactor);
+    // After the engine, so that the pipe's end there is the parent's no more; taken over
+    // anew when it is needed.
+    hub_give_signals_back(hub);
     abandon_others(hub, survivor);
     lose_registrations(hub);
-    list_init(&hub->ready);
-    list_init(&hub->idle_watchers);
     hub->process_id = getpid();
     hub->is_main_thread = true;  // the forking thread is the child's only one
-    hub->kernel_wait_count = 0;
+    hub->kernel_wait_count = count_kernel_waits(survivor);
     hub->needs = 0;
     hub->dispatcher = survivor == hub->main_task ? hub->dispatcher : NULL;
     if (PyList_SetSlice(hub->callbacks, 0, PyList_GET_SIZE(hub->callbacks), NULL) < 0) {
         return NULL;
     }
-    hub->has_signals = false;    // the pipe was the parent's; taken anew when needed
     hub->orphan = survivor != hub->main_task ? survivor : NULL;
     if (error < 0) {
         return raise_errno(error);

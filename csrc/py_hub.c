@@ -219,24 +219,20 @@ hub_loop_greenlet(HubObject *hub)
 TaskObject *
 hub_task_of(HubObject *hub, PyObject *greenlet)
 {
-    if (greenlet == hub->root) {
-        return hub->main_task;
+    while (greenlet != NULL && greenlet != hub->loop) {
+        if (greenlet == hub->root) {
+            return hub->main_task;
+        }
+        struct worker *worker = greenlet_worker(hub->state->worker_type, greenlet);
+        if (worker != NULL) {
+            return worker->task;
+        }
+        // A greenlet of the user's own: it belongs to the task it was nested in. Its
+        // parent is alive as long as itself.
+        greenlet = greenlet_parent(greenlet);
+        Py_XDECREF(greenlet);
     }
-    struct worker *worker = greenlet_worker(hub->state->worker_type, greenlet);
-    if (worker != NULL) {
-        return worker->task;
-    }
-    if (greenlet == hub->loop) {
-        return NULL;
-    }
-    // A greenlet of the user's own: it belongs to the task it was nested in.
-    PyObject *parent = greenlet_parent(greenlet);
-    if (parent == NULL) {
-        return NULL;
-    }
-    TaskObject *task = hub_task_of(hub, parent);
-    Py_DECREF(parent);
-    return task;
+    return NULL;
 }
 
 // --- The main program's exceptions ------------------------------------------------------
@@ -250,10 +246,11 @@ hub_interrupt_main(HubObject *hub, PyObject *exception)
         return;
     }
     hub->main_exception = exception;
-    struct list_node *waiters = &hub->main_task->waiters;
+    struct list_node *waiters =
+        hub->orphan == NULL ? &hub->main_task->waiters : &hub->orphan->waiters;
     for (struct list_node *node = waiters->next; node != waiters; node = node->next) {
         struct waiter *waiter = CONTAINER_OF(node, struct waiter, task_link);
-        if (waiter->greenlet == hub->root) {
+        if (waiter->greenlet == hub->root || hub->orphan != NULL) {
             waiter_wake(hub, waiter, WOKEN_INTERRUPTED);
         }
     }
@@ -355,7 +352,13 @@ wind_down(HubObject *hub)
             return;
         }
         cancel_all_tasks(hub);
-        int status = has_tasks ? hub_wait_until_idle(hub, left_ns) : hub_poll(hub, left_ns);
+        int status;
+        if (has_tasks) {
+            status = hub_wait_until_idle(hub, left_ns);
+        } else {
+            // Polling here serves no callbacks and signals; the loop does.
+            status = hub->needs != 0 ? hub_yield(hub, "close") : hub_poll(hub, left_ns);
+        }
         if (status < 0) {
             report_exception((PyObject *)hub);
         }
@@ -380,9 +383,9 @@ hub_close(HubObject *hub)
         PyErr_SetString(PyExc_RuntimeError, "only the main program can close a hub");
         return -1;
     }
+    hub->is_closing = true;
     wind_down(hub);
     // Idle workers end one after the other in the loop, while it runs for the last time.
-    hub->is_closing = true;
     hub->needs |= HUB_NEEDS_TRIM;
     while (hub->idle_count > 0) {
         if (hub_yield(hub, "close") < 0) {
@@ -403,6 +406,12 @@ hub_abandon(HubObject *hub)
     hub_give_signals_back(hub);
     conn_forget_all(hub);
     reactor_close(&hub->reactor);
+    // Of a thread that ends: an idle worker holds nothing, and ends when it is dropped.
+    struct list_node *node;
+    while ((node = list_take_first(&hub->idle)) != NULL) {
+        hub->idle_count--;
+        Py_DECREF(greenlet_of_worker(CONTAINER_OF(node, struct worker, idle_link)));
+    }
     // The loop holds the hub through its function; without it the hub can go.
     Py_CLEAR(hub->loop);
     Py_CLEAR(hub->worker_run);

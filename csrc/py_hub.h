@@ -75,7 +75,7 @@ struct HubObject {
     pid_t process_id;
     bool is_main_thread;
     bool is_closed;
-    bool is_closing;             // shutting down: waits of the main program are refused
+    bool is_closing;             // shutting down: no cancel reaches the main program
     bool has_signals;            // SIGINT and the wake-up descriptor are taken over
     bool is_polling;             // inside a wait that gave the GIL up: others must wake it
 
@@ -109,6 +109,7 @@ struct HubObject {
     int dispatch_budget;         // events this dispatch may still hand out
     int dispatched;              // events it has handed out
     unsigned dispatch_resumes;   // ready entries it may still resume
+    bool dispatch_has_served;    // it has run the hub callbacks that there were
 
     int signal_pipe[2];          // its write end is Python's wake-up fd; -1 = not set
     int chained_wakeup_fd;       // whose place we took, -1 = nobody's
@@ -222,6 +223,9 @@ bool waiter_wake(HubObject *hub, struct waiter *waiter, enum waiter_status statu
 // Lets the others run: to the back of the ready queue. 0, or -1 with an exception.
 int hub_yield(HubObject *hub, const char *operation);
 
+// Gives way after many operations that did not block. 0, or -1 with an exception.
+int hub_give_way(HubObject *hub);
+
 // Counts an operation that did not block; after too many in a row it gives way. Cheap.
 #define HUB_OPERATION_BUDGET 256
 static inline int
@@ -230,7 +234,7 @@ hub_count_operation(HubObject *hub)
     if (++hub->unblocked_operations < HUB_OPERATION_BUDGET) {
         return 0;
     }
-    return hub_yield(hub, "giving way");
+    return hub_give_way(hub);
 }
 
 // --- py_worker.c --------------------------------------------------------------------

@@ -133,10 +133,12 @@ Hub_dispatch(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
         return NULL;
     }
     if (count == 1) {
-        long number = PyLong_AsLong(arguments[0]);
+        int overflow;
+        long number = PyLong_AsLongAndOverflow(arguments[0], &overflow);
         if (number == -1 && PyErr_Occurred()) {
             return NULL;
         }
+        number = overflow > 0 ? REACTOR_MAX_EVENTS : number;
         limit = number > 0 && number < REACTOR_MAX_EVENTS ? (int)number : REACTOR_MAX_EVENTS;
     }
     if (check_main_program(hub, "Hub.dispatch()") < 0) {
@@ -146,6 +148,7 @@ Hub_dispatch(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
     hub->dispatch_budget = limit;
     hub->dispatched = 0;
     hub->dispatch_resumes = count_ready(hub);
+    hub->dispatch_has_served = false;
     int error = run_dispatch(hub);
     if (error == 0) {
         reactor_settle(&hub->reactor);
@@ -249,6 +252,9 @@ static PyObject *
 Hub_waiters(HubObject *hub, PyObject *unused)
 {
     (void)unused;
+    if (hub_check_thread(hub, "this hub") < 0) {
+        return NULL;
+    }
     return hub->is_closed ? PyList_New(0) : hub_describe_waiters(hub);
 }
 

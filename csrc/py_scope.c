@@ -32,6 +32,9 @@ bool
 task_is_cancel_due(TaskObject *task, ScopeObject **scope)
 {
     *scope = NULL;
+    if (task->is_main && task->hub->is_closing) {
+        return false;            // it has to see the tasks off, cancelled or not
+    }
     for (ScopeObject *s = task->scope; s != NULL; s = s->outer) {
         if (s->kind == SCOPE_SHIELD && !s->has_expired) {
             return false;
@@ -185,17 +188,29 @@ Scope_enter(ScopeObject *scope, PyObject *unused)
     return Py_NewRef((PyObject *)scope);
 }
 
-// Takes the scope, which is the innermost, off its task.
+// Takes an entered scope off its task, wherever in the chain it is.
 static void
 leave_scope(ScopeObject *scope)
 {
     TaskObject *task = scope->task;
     timer_wheel_unlink(&task->hub->reactor.timers, &scope->timer);
-    task->scope = scope->outer;          // the reference moves back
+    ScopeObject **place = &task->scope;
+    while (*place != scope) {
+        place = &(*place)->outer;
+    }
+    *place = scope->outer;               // the reference moves back
     scope->outer = NULL;
     scope->task = NULL;
+    Py_DECREF(scope);                    // the chain's
     Py_DECREF(task);
-    Py_DECREF(scope);                    // the caller still holds one
+}
+
+void
+task_leave_scopes(TaskObject *task)
+{
+    while (task->scope != NULL) {
+        leave_scope(task->scope);
+    }
 }
 
 // Raises TimeoutError in place of the Cancelled that ended the block.
@@ -231,17 +246,28 @@ Scope_exit(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "__exit__() takes three arguments");
         return NULL;
     }
-    if (scope->task == NULL || scope->task->scope != scope) {
+    if (scope->task != NULL && hub_check_thread(scope->task->hub, "a scope") < 0) {
+        return NULL;
+    }
+    PyObject *me = greenlet_current();
+    if (me == NULL) {
+        return NULL;
+    }
+    Py_DECREF(me);
+    struct module_state *state = PyType_GetModuleState(Py_TYPE(scope));
+    bool is_innermost = scope->task != NULL && scope->task->scope == scope &&
+                        (scope->task->hub->is_closed ||
+                         hub_task_of(scope->task->hub, me) == scope->task);
+    if (scope->task != NULL) {
+        // In the wrong order too: its deadline must not strike when its block is over.
+        leave_scope(scope);
+    }
+    if (!is_innermost) {
         PyErr_SetString(PyExc_RuntimeError,
-                        "this scope is not the innermost one of a task: scopes are left "
+                        "this scope is not the innermost one of this task: scopes are left "
                         "in the reverse order of entering, in the task that entered");
         return NULL;
     }
-    if (hub_check_thread(scope->task->hub, "a scope") < 0) {
-        return NULL;
-    }
-    struct module_state *state = scope->task->hub->state;
-    leave_scope(scope);
     PyObject *exception = arguments[1];
     if (scope->kind != SCOPE_TIMEOUT || !scope->has_expired ||
         !PyObject_TypeCheck(exception, (PyTypeObject *)state->Cancelled)) {

@@ -45,7 +45,8 @@ signals_interrupt(PyObject *module, PyObject *arguments)
         return NULL;
     }
     bool is_main_program =
-        hub == NULL || (me != hub->loop && hub_task_of(hub, me) == hub->main_task);
+        hub == NULL || hub_task_of(hub, me) == (hub->orphan == NULL ? hub->main_task
+                                                                    : hub->orphan);
     Py_DECREF(me);
     if (is_main_program || hub->main_exception != NULL) {
         return raise_interrupt();
@@ -203,11 +204,14 @@ hub_take_signals(HubObject *hub)
     if (!hub->is_main_thread || hub->has_signals) {
         return 0;
     }
-    hub->has_signals = true;
-    if (open_signal_pipe(hub) < 0 ||
-        set_wakeup_fd(hub->signal_pipe[1], &hub->chained_wakeup_fd) < 0) {
+    if (open_signal_pipe(hub) < 0) {
         return -1;
     }
+    if (set_wakeup_fd(hub->signal_pipe[1], &hub->chained_wakeup_fd) < 0) {
+        lose_signal_pipe(&hub->signal_target, false);
+        return -1;
+    }
+    hub->has_signals = true;
     PyObject *python_handler = default_handler();
     int is_default = python_handler == NULL ? -1 : handles_interrupt(python_handler);
     Py_XDECREF(python_handler);
@@ -230,12 +234,13 @@ hub_give_signals_back(HubObject *hub)
         set_interrupt_handler(python_handler);
     }
     Py_XDECREF(python_handler);
-    int ours;
-    if (hub->signal_pipe[1] >= 0 && set_wakeup_fd(hub->chained_wakeup_fd, &ours) == 0 &&
-        ours != hub->signal_pipe[1]) {
-        // Somebody set another one after us; it is theirs to end.
-        int unused;
-        set_wakeup_fd(ours, &unused);
+    int ours, unused;
+    if (hub->signal_pipe[1] >= 0 && set_wakeup_fd(-1, &ours) == 0) {
+        // If somebody set another one after us, it is theirs to end.
+        int next = ours == hub->signal_pipe[1] ? hub->chained_wakeup_fd : ours;
+        if (next >= 0 && set_wakeup_fd(next, &unused) < 0) {
+            PyErr_Clear();       // closed meanwhile: its owner has no use for it
+        }
     }
     if (PyErr_Occurred()) {
         report_exception((PyObject *)hub);
@@ -252,18 +257,23 @@ signals_may_wake(HubObject *hub)
     if (!hub->is_main_thread) {
         return false;
     }
+    PyObject *python_handler = default_handler();
+    Py_XDECREF(python_handler);  // the signal module has it
     for (int number = 1; number < NSIG; number++) {
         PyObject *handler = call_signal_module("getsignal", "(i)", number);
         if (handler == NULL) {
             PyErr_Clear();       // not a signal number here
             continue;
         }
-        bool is_theirs = PyCallable_Check(handler) &&
-                         !PyLong_Check(handler) && number != SIGINT;
+        // SIG_DFL and SIG_IGN are numbers. To be interrupted is no way to go on.
+        bool is_theirs = PyCallable_Check(handler) && !PyLong_Check(handler) &&
+                         handler != python_handler &&
+                         handler != hub->state->interrupt_handler;
         Py_DECREF(handler);
         if (is_theirs) {
             return true;
         }
     }
-    return handles_interrupt(hub->state->interrupt_handler) == 0;
+    PyErr_Clear();
+    return false;
 }

@@ -7,6 +7,7 @@
 #include "py_task.h"
 
 #include <structmember.h>
+#include <unistd.h>
 
 #include "greenlet_bridge.h"
 #include "py_conn.h"
@@ -148,6 +149,9 @@ keep_exception(TaskObject *task)
     bool ends_program = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
                         PyErr_ExceptionMatches(PyExc_SystemExit);
     task->value = take_exception();
+    if (ends_program && task == hub->orphan) {
+        return;                  // the end of the process, with its status
+    }
     if (ends_program) {
         hub_interrupt_main(hub, Py_NewRef(task->value));
     } else if (list_is_empty(&task->joiners)) {
@@ -170,18 +174,50 @@ close_connection(TaskObject *task)
     }
 }
 
-// In a child that a coroutine forked, the main program was left behind in the parent:
-// all it can still do is end the process.
+// The status that the interpreter would end with after the task's outcome.
+static int
+exit_status(TaskObject *task)
+{
+    if (task->state != TASK_FAILED) {
+        return 0;
+    }
+    if (!PyObject_TypeCheck(task->value, (PyTypeObject *)PyExc_SystemExit)) {
+        return 1;
+    }
+    PyObject *code = PyObject_GetAttrString(task->value, "code");
+    int status = 1;
+    if (code == Py_None) {
+        status = 0;
+    } else if (code != NULL && PyLong_Check(code)) {
+        status = (int)PyLong_AsLong(code);
+    } else if (code != NULL) {
+        PySys_FormatStderr("%S\n", code);
+    }
+    Py_XDECREF(code);
+    PyErr_Clear();
+    return status;
+}
+
+// In a child that a coroutine forked, the main program was left behind in the parent, and
+// its finally blocks and exit functions are the parent's. So the process ends like one
+// that multiprocessing forked: the standard streams are flushed, and nothing else runs.
 static void
 end_orphaned_process(TaskObject *task)
 {
-    HubObject *hub = task->hub;
-    hub->orphan = NULL;
-    PyObject *status = PyLong_FromLong(task->state == TASK_FAILED);
-    PyObject *exception =
-        status == NULL ? NULL : PyObject_CallOneArg(PyExc_SystemExit, status);
-    Py_XDECREF(status);
-    hub_interrupt_main(hub, exception == NULL ? take_exception() : exception);
+    int status = exit_status(task);
+    static const char *const streams[] = {"stdout", "stderr"};
+    hub_flush_output(task->hub);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(streams); i++) {
+        PyObject *stream = PySys_GetObject(streams[i]);      // borrowed
+        PyObject *result =
+            stream == NULL || stream == Py_None ? NULL
+                                                : PyObject_CallMethod(stream, "flush", NULL);
+        if (result == NULL && PyErr_Occurred()) {
+            PyErr_WriteUnraisable(stream);
+        }
+        Py_XDECREF(result);
+    }
+    _exit(status);
 }
 
 void
@@ -211,12 +247,12 @@ task_finish(TaskObject *task, PyObject *value)
             waiter_wake(hub, CONTAINER_OF(node, struct waiter, queue_link), WOKEN_READY);
         }
     }
+    task_leave_scopes(task);
     // Last, for what goes here may run code.
     Py_CLEAR(task->function);
     Py_CLEAR(task->arguments);
     Py_CLEAR(task->keyword_names);
     Py_CLEAR(task->context);
-    Py_CLEAR(task->scope);
 }
 
 // --- Joining ------------------------------------------------------------------------
@@ -232,20 +268,24 @@ wait_until_ended(TaskObject *task, int64_t timeout_ns, const char *operation)
     if (task_has_ended(task)) {
         return hub_count_operation(hub);
     }
+    PyObject *me = greenlet_current();
+    if (me == NULL) {
+        return -1;
+    }
+    Py_DECREF(me);
+    if (task->is_main || hub_task_of(hub, me) == task) {
+        PyErr_SetString(PyExc_RuntimeError, task->is_main
+                                                ? "the main program cannot be joined"
+                                                : "a task cannot join itself");
+        return -1;
+    }
     struct waiter *waiter = waiter_acquire(hub, operation);
     if (waiter == NULL) {
         return -1;
     }
-    int status = -1;
-    if (waiter == &task->waiter || task->is_main) {
-        PyErr_SetString(PyExc_RuntimeError, task->is_main
-                                                ? "the main program cannot be joined"
-                                                : "a task cannot join itself");
-    } else {
-        list_append(&task->joiners, &waiter->queue_link);
-        status = waiter_park(hub, waiter, WAITS_FOR_OTHERS, timeout_ns, operation,
+    list_append(&task->joiners, &waiter->queue_link);
+    int status = waiter_park(hub, waiter, WAITS_FOR_OTHERS, timeout_ns, operation,
                              (PyObject *)task);
-    }
     waiter_release(hub, waiter);
     if (status == WOKEN_TIMEOUT) {
         PyErr_Format(PyExc_TimeoutError, "%s: the task has not ended in time", operation);

@@ -102,6 +102,9 @@ int task_raise_cancelled(TaskObject *task, ScopeObject *scope);
 // Wakes the task's waiters if a cancel is due.
 void task_deliver_cancel(TaskObject *task);
 
+// Takes a task that ends off the scopes it has not left.
+void task_leave_scopes(TaskObject *task);
+
 // For a forked child: a scope's deadline of a task that is abandoned never comes.
 void task_stop_scopes(TaskObject *task);
 

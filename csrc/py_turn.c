@@ -103,11 +103,23 @@ pick_by_hand(HubObject *hub, bool in_loop)
     }
 }
 
+static bool
+needs_loop(HubObject *hub)
+{
+    unsigned needs = hub->needs;
+    if (hub->dispatcher != NULL && hub->dispatch_has_served) {
+        needs &= ~(unsigned)HUB_NEEDS_CALLBACKS;
+    }
+    return needs != 0;
+}
+
 PyObject *
 hub_pick_next(HubObject *hub, bool in_loop)
 {
     for (;;) {
-        if (hub->needs != 0) {
+        // What asks for the loop while it serves waits for its next turn; so callbacks that
+        // leave callbacks starve nobody.
+        if (!in_loop && needs_loop(hub)) {
             return hub_loop_greenlet(hub);
         }
         if (hub->dispatcher != NULL) {
@@ -116,6 +128,9 @@ hub_pick_next(HubObject *hub, bool in_loop)
         if (list_is_empty(&hub->ready)) {
             if (hub_poll(hub, -1) < 0) {
                 return NULL;
+            }
+            if (in_loop && hub->needs != 0) {
+                return hub->loop;
             }
         } else if (hub->handoffs >= HANDOFF_LIMIT) {
             if (hub_poll(hub, 0) < 0) {
@@ -199,6 +214,10 @@ int
 hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
 {
     hub->handoffs = 0;
+    if (hub->is_closed) {
+        PyErr_SetString(PyExc_RuntimeError, "this hub is closed");
+        return -1;
+    }
     if (hub_take_signals(hub) < 0) {
         return -1;
     }
@@ -208,7 +227,11 @@ hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
     }
     int64_t timeout_ns = reactor_wait_limit(&hub->reactor, limit_ns);
     if (timeout_ns < 0 && !is_by_hand && nothing_can_wake(hub)) {
-        return raise_deadlock(hub);
+        // Looking for signal handlers may have run one.
+        if (list_is_empty(&hub->ready) && hub->needs == 0) {
+            return raise_deadlock(hub);
+        }
+        timeout_ns = 0;
     }
     return fetch_events(hub, timeout_ns);
 }
@@ -263,7 +286,10 @@ run_callbacks(HubObject *hub)
         PyObject *entry = PyList_GET_ITEM(callbacks, i);
         PyObject *function = PyTuple_GET_ITEM(entry, 0);
         PyObject *result = PyObject_CallObject(function, PyTuple_GET_ITEM(entry, 1));
-        if (result == NULL) {
+        if (result == NULL && (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+                               PyErr_ExceptionMatches(PyExc_SystemExit))) {
+            hub_interrupt_main(hub, take_exception());
+        } else if (result == NULL) {
             report_exception(function);
         }
         Py_XDECREF(result);
@@ -276,6 +302,7 @@ serve_needs(HubObject *hub)
 {
     unsigned needs = hub->needs;
     hub->needs = 0;
+    hub->dispatch_has_served = true;
     if (needs & HUB_NEEDS_SIGNALS && PyErr_CheckSignals() < 0) {
         // A signal handler belongs to the main program, and so does what it raises.
         hub_interrupt_main(hub, take_exception());
@@ -310,6 +337,11 @@ hub_loop_main(PyObject *self, PyObject *unused)
 {
     HubObject *hub = (HubObject *)self;
     (void)unused;
+    // Before the first coroutine runs, so that no SIGINT is ever raised in one.
+    if (hub_take_signals(hub) < 0) {
+        Py_CLEAR(hub->loop);
+        return NULL;
+    }
     for (;;) {
         if (hub->needs != 0) {
             serve_needs(hub);

@@ -37,6 +37,10 @@ waiter_init(struct waiter *waiter)
 static PyObject *
 find_running_task(HubObject *hub, const char *operation, TaskObject **task)
 {
+    if (hub->is_closed) {
+        PyErr_Format(PyExc_RuntimeError, "%s: this hub is closed", operation);
+        return NULL;
+    }
     PyObject *me = greenlet_current();
     if (me == NULL) {
         return NULL;
@@ -147,14 +151,22 @@ end_wait(HubObject *hub, struct waiter *waiter)
     list_remove(&waiter->task_link);
     list_remove(&waiter->ready_link);
     timer_wheel_disarm(&hub->reactor.timers, &waiter->timer);
-    waiter->status = WAITER_FREE;
+}
+
+// True if what is left for the main program concerns this wait: the main program's own,
+// or in a child that a coroutine forked any of that coroutine's.
+static bool
+takes_main_exception(HubObject *hub, PyObject *greenlet, TaskObject *task)
+{
+    return hub->orphan == NULL ? greenlet == hub->root : task == hub->orphan;
 }
 
 // What the waker's reason means to the caller of waiter_park().
 static int
 conclude_wait(HubObject *hub, struct waiter *waiter, enum waiter_status status)
 {
-    if (waiter->greenlet == hub->root && hub_raise_main_exception(hub) < 0) {
+    if (takes_main_exception(hub, waiter->greenlet, waiter->task) &&
+        hub_raise_main_exception(hub) < 0) {
         return -1;
     }
     if (status == WOKEN_CANCELLED) {
@@ -174,10 +186,20 @@ waiter_park(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
     if (me == NULL) {
         return -1;
     }
-    ScopeObject *scope;
-    if (task_is_cancel_due(task, &scope)) {
+    if (takes_main_exception(hub, me, task) && hub_raise_main_exception(hub) < 0) {
         Py_DECREF(me);
-        return task_raise_cancelled(task, scope);
+        return -1;
+    }
+    ScopeObject *scope;
+    bool is_cancelled = task_is_cancel_due(task, &scope);
+    if (is_cancelled) {
+        if (++hub->unblocked_operations < HUB_OPERATION_BUDGET) {
+            Py_DECREF(me);
+            return task_raise_cancelled(task, scope);
+        }
+        // It swallows one Cancelled after the other: the others must run all the same.
+        kind = WAITS_FOR_TURN;
+        timeout_ns = -1;
     }
     hub_flush_output(hub);
     waiter->operation = operation;
@@ -190,12 +212,27 @@ waiter_park(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
     enum waiter_status status = waiter->status;
     end_wait(hub, waiter);
     if (result == 0) {
-        result = conclude_wait(hub, waiter, status);
+        result = conclude_wait(hub, waiter, is_cancelled ? WOKEN_CANCELLED : status);
     }
+    // Not before: concluding may run code that waits, and needs a record of its own.
+    waiter->status = WAITER_FREE;
     // Neither goes away here: the greenlet is running, and the task is its own.
     Py_CLEAR(waiter->greenlet);
     Py_CLEAR(waiter->task);
     return result;
+}
+
+int
+hub_give_way(HubObject *hub)
+{
+    PyObject *me = greenlet_current();
+    if (me == NULL) {
+        return -1;
+    }
+    Py_DECREF(me);
+    hub->unblocked_operations = 0;
+    // A hub callback cannot give way, and nothing it does now has to wait.
+    return hub_task_of(hub, me) == NULL ? 0 : hub_yield(hub, "giving way");
 }
 
 int

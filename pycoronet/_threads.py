@@ -34,6 +34,9 @@ class _Call:
             self._value = self._function()
         except BaseException as error:
             self._error = error
+
+    def deliver(self) -> None:
+        """Hand the outcome to the hub; in a thread of the pool."""
         try:
             self._hub.call_soon_threadsafe(self._finish)
         except RuntimeError:
@@ -80,21 +83,20 @@ class _Pool:
                     raise
 
     def _work(self) -> None:
+        self._count_idle(1)
         while True:
-            call = self._next_call()
+            call = self._calls.get()
+            self._count_idle(-1)
             call.run()
+            # Before the outcome is known, so that whoever has it finds this thread idle.
+            self._count_idle(1)
+            call.deliver()
             del call  # what it refers to must not live until the next one comes
 
-    def _next_call(self) -> _Call:
+    def _count_idle(self, change: int) -> None:
         with self._lock:
-            self._idle += 1
-        _count_idle_thread(1)
-        try:
-            return self._calls.get()
-        finally:
-            _count_idle_thread(-1)
-            with self._lock:
-                self._idle -= 1
+            self._idle += change
+            _count_idle_thread(change)
 
 
 _pool = _Pool()
