@@ -119,3 +119,46 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
     }
     Py_RETURN_NONE;
 }
+
+// The status that the interpreter would end with after the task's outcome.
+static int
+exit_status(TaskObject *task)
+{
+    if (task->state != TASK_FAILED) {
+        return 0;
+    }
+    if (!PyObject_TypeCheck(task->value, (PyTypeObject *)PyExc_SystemExit)) {
+        return 1;
+    }
+    PyObject *code = PyObject_GetAttrString(task->value, "code");
+    int status = 1;
+    if (code == Py_None) {
+        status = 0;
+    } else if (code != NULL && PyLong_Check(code)) {
+        status = (int)PyLong_AsLong(code);
+    } else if (code != NULL) {
+        PySys_FormatStderr("%S\n", code);
+    }
+    Py_XDECREF(code);
+    PyErr_Clear();
+    return status;
+}
+
+void
+hub_end_orphaned_process(TaskObject *task)
+{
+    int status = exit_status(task);
+    static const char *const streams[] = {"stdout", "stderr"};
+    hub_flush_output(task->hub);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(streams); i++) {
+        PyObject *stream = PySys_GetObject(streams[i]);      // borrowed
+        PyObject *result =
+            stream == NULL || stream == Py_None ? NULL
+                                                : PyObject_CallMethod(stream, "flush", NULL);
+        if (result == NULL && PyErr_Occurred()) {
+            PyErr_WriteUnraisable(stream);
+        }
+        Py_XDECREF(result);
+    }
+    _exit(status);
+}

@@ -268,4 +268,9 @@ bool signals_may_wake(HubObject *hub);
 // In a forked child: only the running coroutine lives on.
 PyObject *hub_after_fork_in_child(PyObject *module, PyObject *unused);
 
+// In a child that a coroutine forked, the main program was left behind in the parent, and
+// its finally blocks and exit functions are the parent's. So the process ends like one
+// that multiprocessing forked: the standard streams are flushed, and nothing else runs.
+void hub_end_orphaned_process(TaskObject *task);
+
 #endif

@@ -7,7 +7,6 @@
 #include "py_task.h"
 
 #include <structmember.h>
-#include <unistd.h>
 
 #include "greenlet_bridge.h"
 #include "py_conn.h"
@@ -174,52 +173,6 @@ close_connection(TaskObject *task)
     }
 }
 
-// The status that the interpreter would end with after the task's outcome.
-static int
-exit_status(TaskObject *task)
-{
-    if (task->state != TASK_FAILED) {
-        return 0;
-    }
-    if (!PyObject_TypeCheck(task->value, (PyTypeObject *)PyExc_SystemExit)) {
-        return 1;
-    }
-    PyObject *code = PyObject_GetAttrString(task->value, "code");
-    int status = 1;
-    if (code == Py_None) {
-        status = 0;
-    } else if (code != NULL && PyLong_Check(code)) {
-        status = (int)PyLong_AsLong(code);
-    } else if (code != NULL) {
-        PySys_FormatStderr("%S\n", code);
-    }
-    Py_XDECREF(code);
-    PyErr_Clear();
-    return status;
-}
-
-// In a child that a coroutine forked, the main program was left behind in the parent, and
-// its finally blocks and exit functions are the parent's. So the process ends like one
-// that multiprocessing forked: the standard streams are flushed, and nothing else runs.
-static void
-end_orphaned_process(TaskObject *task)
-{
-    int status = exit_status(task);
-    static const char *const streams[] = {"stdout", "stderr"};
-    hub_flush_output(task->hub);
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(streams); i++) {
-        PyObject *stream = PySys_GetObject(streams[i]);      // borrowed
-        PyObject *result =
-            stream == NULL || stream == Py_None ? NULL
-                                                : PyObject_CallMethod(stream, "flush", NULL);
-        if (result == NULL && PyErr_Occurred()) {
-            PyErr_WriteUnraisable(stream);
-        }
-        Py_XDECREF(result);
-    }
-    _exit(status);
-}
-
 void
 task_finish(TaskObject *task, PyObject *value)
 {
@@ -240,7 +193,7 @@ task_finish(TaskObject *task, PyObject *value)
         waiter_wake(hub, CONTAINER_OF(node, struct waiter, queue_link), WOKEN_READY);
     }
     if (task == hub->orphan) {
-        end_orphaned_process(task);
+        hub_end_orphaned_process(task);
     }
     if (hub->task_count == 0) {
         while ((node = list_take_first(&hub->idle_watchers)) != NULL) {
