@@ -237,9 +237,9 @@ def idle_memory(settings):
             stack.callback(load.stop)
             grown = (server.read_resident_bytes() - before) / IDLE_CONNECTIONS
         limits = (7.5, 6.5) if name == "pycoronet" else (None, None)
-        rows.append([name, *judge(grown / 1000, *limits)])
+        rows.append([name, *judge(grown / 1024, *limits)])
         raw[name] = {"bytes": grown}
-    return Table(title, ["server", "KB a connection", "must", "aim"], rows, raw)
+    return Table(title, ["server", "KiB a connection", "must", "aim"], rows, raw)
 
 
 class Spawner:
