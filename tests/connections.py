@@ -108,12 +108,24 @@ def feed(
     return pycoronet.spawn(run)
 
 
+def attempt(call: Callable[..., object], *args: object) -> object:
+    """Return what the call returns or raises: for tasks whose failure is expected."""
+    try:
+        return call(*args)
+    except Exception as error:
+        return error
+
+
 def drain_now(sock: socket.socket, size: int = 1 << 20) -> bytes:
     """Return what is there to be read, at most size bytes, without waiting."""
+    timeout = sock.gettimeout()
+    sock.settimeout(0)
     try:
-        return sock.recv(size, socket.MSG_DONTWAIT)
+        return sock.recv(size)
     except BlockingIOError:
         return b""
+    finally:
+        sock.settimeout(timeout)
 
 
 def fill(conn: Any) -> int:
