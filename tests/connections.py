@@ -131,6 +131,7 @@ def drain_now(sock: socket.socket, size: int = 1 << 20) -> bytes:
 def fill(conn: Any) -> int:
     """Write until the system takes no more; return how many bytes it took."""
     timeout, conn.timeo = conn.timeo, 0
+    is_buffered, conn.buffered = conn.buffered, False
     total = 0
     try:
         while True:
@@ -140,3 +141,4 @@ def fill(conn: Any) -> int:
         return total + error.bytes_written  # type: ignore[attr-defined]
     finally:
         conn.timeo = timeout
+        conn.buffered = is_buffered
