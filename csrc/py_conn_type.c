@@ -207,7 +207,8 @@ SkConn_mod(SkConnObject *conn, PyObject *number)
     }
     events &= ~edge_flag;
     if (events & ~(unsigned long)known) {
-        PyErr_Format(PyExc_ValueError, "unknown event bits 0x%lx", events & ~known);
+        PyErr_Format(PyExc_ValueError, "unknown event bits %lu",
+                     events & ~(unsigned long)known);
         return NULL;
     }
     bool was_registered = reactor_is_registered(&conn->hub->reactor, conn->fd);
