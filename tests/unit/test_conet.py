@@ -40,6 +40,7 @@ from pycoronet.conet import (
 )
 
 SEED_FUNCTIONS = [
+    
     "conet_init",
     "conet_cleanup",
     "conet_readsome",
@@ -62,6 +63,7 @@ SEED_FUNCTIONS = [
     "co_resume",
     "co_current",
     "co_delete",
+,
 ]
 
 NO_LINGER = struct.pack("ii", 0, 0)
