@@ -222,10 +222,7 @@ make_types(PyObject *module, struct module_state *state)
     state->scope_type = state->conn_type == NULL ? NULL : scope_type_new(module);
     state->parking_lot_type =
         state->scope_type == NULL ? NULL : parking_lot_type_new(module);
-    state->worker_type = state->parking_lot_type == NULL
-                             ? NULL
-                             : (PyTypeObject *)greenlet_worker_type_new(module);
-    return state->worker_type == NULL ? -1 : 0;
+    return state->parking_lot_type == NULL ? -1 : 0;
 }
 
 static int
@@ -262,7 +259,6 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->conn_type);
     Py_VISIT(state->scope_type);
     Py_VISIT(state->parking_lot_type);
-    Py_VISIT(state->worker_type);
     Py_VISIT(state->Cancelled);
     Py_VISIT(state->ClosedError);
     Py_VISIT(state->BusyError);
@@ -283,7 +279,6 @@ module_clear(PyObject *module)
     Py_CLEAR(state->conn_type);
     Py_CLEAR(state->scope_type);
     Py_CLEAR(state->parking_lot_type);
-    Py_CLEAR(state->worker_type);
     Py_CLEAR(state->Cancelled);
     Py_CLEAR(state->ClosedError);
     Py_CLEAR(state->BusyError);

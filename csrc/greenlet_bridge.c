@@ -8,11 +8,6 @@
 
 #include <greenlet/greenlet.h>
 
-typedef struct {
-    PyGreenlet greenlet;
-    struct worker worker;
-} WorkerObject;
-
 int
 greenlet_bridge_import(void)
 {
@@ -25,51 +20,6 @@ greenlet_bridge_import(void)
         return -1;
     }
     return 0;
-}
-
-PyDoc_STRVAR(worker_doc, "A pooled greenlet that runs one task after the other.");
-
-PyObject *
-greenlet_worker_type_new(PyObject *module)
-{
-    // Collection (its flag too), traversal and clearing are inherited: the fields hold
-    // nothing by the time the greenlet has ended, and a suspended one is not collected.
-    PyType_Slot slots[] = {
-        {Py_tp_doc, (void *)worker_doc},
-        {0, NULL},
-    };
-    PyType_Spec spec = {
-        .name = "pycoronet._coronet.Worker",
-        .basicsize = sizeof(WorkerObject),
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
-        .slots = slots,
-    };
-    PyObject *bases = PyTuple_Pack(1, (PyObject *)&PyGreenlet_Type);
-    if (bases == NULL) {
-        return NULL;
-    }
-    PyObject *type = PyType_FromModuleAndSpec(module, &spec, bases);
-    Py_DECREF(bases);
-    return type;
-}
-
-PyObject *
-greenlet_worker_new(PyTypeObject *worker_type, PyObject *run, PyObject *parent)
-{
-    // The type's allocator clears the memory, so the fields start as zeros.
-    return PyObject_CallFunctionObjArgs((PyObject *)worker_type, run, parent, NULL);
-}
-
-struct worker *
-greenlet_worker(PyTypeObject *worker_type, PyObject *greenlet)
-{
-    return Py_TYPE(greenlet) == worker_type ? &((WorkerObject *)greenlet)->worker : NULL;
-}
-
-PyObject *
-greenlet_of_worker(struct worker *worker)
-{
-    return (PyObject *)CONTAINER_OF(worker, WorkerObject, worker);
 }
 
 PyObject *

@@ -1,8 +1,7 @@
 // greenlet_bridge.h: all that layer 3 knows of greenlet.
 //
 // greenlet.h keeps its API pointer static in each file that includes it, so exactly one
-// file does: greenlet_bridge.c. It also makes the worker type, a greenlet with room for
-// what the hub keeps about it.
+// file does: greenlet_bridge.c.
 
 #ifndef CORONET_GREENLET_BRIDGE_H
 #define CORONET_GREENLET_BRIDGE_H
@@ -10,33 +9,10 @@
 #include <Python.h>
 #include <stdbool.h>
 
-#include "list.h"
-
-struct TaskObject;
-
-// What the hub keeps in a worker greenlet.
-struct worker {
-    struct TaskObject *task;     // owned; the task bound to it, NULL while idle
-    struct list_node idle_link;  // on the hub's idle list, which then owns the greenlet
-    bool must_end;               // leave the worker loop at the next resumption
-};
-
 // Imports greenlet's C API. 0, or -1 with an exception.
 int greenlet_bridge_import(void);
 
-// The type of worker greenlets, a new reference; NULL with an exception.
-PyObject *greenlet_worker_type_new(PyObject *module);
-
-// A new worker that will call [run] without arguments, below [parent].
-PyObject *greenlet_worker_new(PyTypeObject *worker_type, PyObject *run, PyObject *parent);
-
-// The worker's fields, NULL if [greenlet] is not of [worker_type].
-struct worker *greenlet_worker(PyTypeObject *worker_type, PyObject *greenlet);
-
-// The greenlet a worker's fields belong to. Borrowed.
-PyObject *greenlet_of_worker(struct worker *worker);
-
-// A plain new greenlet.
+// A new greenlet that will call [run] without arguments, below [parent].
 PyObject *greenlet_new(PyObject *run, PyObject *parent);
 
 // The running greenlet, a new reference; NULL with an exception while the interpreter

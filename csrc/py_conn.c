@@ -245,9 +245,12 @@ conn_check_free(SkConnObject *conn, struct waiter *waiter, const char *direction
 int
 conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction)
 {
-    // Counting may let others run, so the state is looked at again behind it.
-    if (conn_check_usable(conn) < 0 || hub_count_operation(conn->hub) < 0 ||
-        conn_check_usable(conn) < 0) {
+    if (conn_check_usable(conn) < 0 || hub_count_operation(conn->hub) < 0) {
+        return -1;
+    }
+    if (conn->is_closed) {
+        // Closed by somebody the count has let run.
+        conn_raise_closed(conn);
         return -1;
     }
     return conn_check_free(conn, waiter, direction);

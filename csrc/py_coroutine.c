@@ -67,8 +67,8 @@ make_first(TaskObject *task)
         waiter = task->resume_waiter;
         waiter_wake(hub, waiter, WOKEN_READY);
     }
-    list_remove(&waiter->ready_link);
-    list_prepend(&hub->ready, &waiter->ready_link);
+    list_remove(&waiter->link);
+    list_prepend(&hub->ready, &waiter->link);
     // No look at the engine comes before it, and a dispatch by hand has room for it.
     hub->handoffs = 0;
     hub->dispatch_resumes++;

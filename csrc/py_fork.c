@@ -20,8 +20,7 @@ abandon_waiters(HubObject *hub, TaskObject *task)
     struct list_node *node;
     while ((node = list_take_first(&task->waiters)) != NULL) {
         struct waiter *waiter = CONTAINER_OF(node, struct waiter, task_link);
-        list_remove(&waiter->ready_link);
-        list_remove(&waiter->queue_link);
+        list_remove(&waiter->link);
         timer_wheel_unlink(&hub->reactor.timers, &waiter->timer);
         waiter->greenlet = NULL;
         waiter->task = NULL;
@@ -33,7 +32,7 @@ static void
 abandon_task(HubObject *hub, TaskObject *task)
 {
     abandon_waiters(hub, task);
-    list_remove(&task->waiter.ready_link);
+    list_remove(&task->waiter.link);
     Py_INCREF(task);             // never given back: it must not end by being dropped
     task_stop_scopes(task);
     if (!task->is_main) {

@@ -64,6 +64,9 @@ set_up_greenlets(HubObject *hub)
     hub->worker_run = PyCFunction_New(&worker_method, (PyObject *)hub);
     hub->callbacks = PyList_New(0);
     hub->main_task = task_new_main(hub);
+    if (hub->main_task != NULL) {
+        hub->main_task->greenlet = root;
+    }
     return root == NULL || hub->worker_run == NULL || hub->callbacks == NULL ||
                    hub->main_task == NULL
                ? -1
@@ -216,16 +219,34 @@ hub_loop_greenlet(HubObject *hub)
     return hub->loop;
 }
 
+// The task that this very greenlet runs; not what is nested in it.
+static TaskObject *
+task_run_by(HubObject *hub, PyObject *greenlet)
+{
+    if (greenlet == hub->root) {
+        return hub->main_task;
+    }
+    // Nearly always it is the family of whom the hub resumed last.
+    TaskObject *task = hub->current_task;
+    if (task != NULL && task->greenlet == greenlet) {
+        return task;
+    }
+    for (struct list_node *node = hub->tasks.next; node != &hub->tasks; node = node->next) {
+        task = CONTAINER_OF(node, TaskObject, hub_link);
+        if (task->greenlet == greenlet) {
+            return task;
+        }
+    }
+    return NULL;
+}
+
 TaskObject *
-hub_task_of(HubObject *hub, PyObject *greenlet)
+hub_search_task(HubObject *hub, PyObject *greenlet)
 {
     while (greenlet != NULL && greenlet != hub->loop) {
-        if (greenlet == hub->root) {
-            return hub->main_task;
-        }
-        struct worker *worker = greenlet_worker(hub->state->worker_type, greenlet);
-        if (worker != NULL) {
-            return worker->task;
+        TaskObject *task = task_run_by(hub, greenlet);
+        if (task != NULL) {
+            return task;
         }
         // A greenlet of the user's own: it belongs to the task it was nested in. Its
         // parent is alive as long as itself.
@@ -333,7 +354,7 @@ hub_wait_until_idle(HubObject *hub, int64_t timeout_ns)
     if (waiter == NULL) {
         return -1;
     }
-    list_append(&hub->idle_watchers, &waiter->queue_link);
+    list_append(&hub->idle_watchers, &waiter->link);
     int status = waiter_park(hub, waiter, WAITS_FOR_OTHERS, timeout_ns, "run", NULL);
     waiter_release(hub, waiter);
     return status;
@@ -410,7 +431,7 @@ hub_abandon(HubObject *hub)
     struct list_node *node;
     while ((node = list_take_first(&hub->idle)) != NULL) {
         hub->idle_count--;
-        Py_DECREF(greenlet_of_worker(CONTAINER_OF(node, struct worker, idle_link)));
+        Py_DECREF(CONTAINER_OF(node, struct worker, idle_link)->greenlet);
     }
     // The loop holds the hub through its function; without it the hub can go.
     Py_CLEAR(hub->loop);

@@ -41,15 +41,23 @@ enum waiter_kind {
 struct waiter {
     PyObject *greenlet;          // owned while parked; NULL otherwise
     TaskObject *task;            // owned while parked; whose wait this is
-    struct list_node ready_link; // on hub->ready once woken
+    struct list_node link;       // on the queue of what is waited for, if that has one;
+                                 // once woken, on hub->ready
     struct list_node task_link;  // on task->waiters while parked
-    struct list_node queue_link; // on a queue of what is waited for, if it has one
     struct timer timer;          // the wait's own deadline
     const char *operation;       // for reports: "readln", "join" ...
     PyObject *subject;           // for reports, borrowed: what is waited for, or NULL
     uint8_t status;              // enum waiter_status
     uint8_t kind;                // enum waiter_kind
     bool is_allocated;           // waiter_acquire() took it from the heap
+};
+
+// A pooled greenlet that runs one task after the other.
+struct worker {
+    PyObject *greenlet;          // owned while it is idle; else borrowed from who runs it
+    TaskObject *task;            // owned; the task bound to it, NULL while idle
+    struct list_node idle_link;  // on hub->idle
+    bool must_end;               // leave the worker loop at the next resumption
 };
 
 // Anything that owns a watched descriptor begins with this.
@@ -97,6 +105,9 @@ struct HubObject {
     TaskObject *main_task;       // owned; stands for the main program
     TaskObject *orphan;          // borrowed; in a child forked by a coroutine: that one,
                                  // whose end is the end of the process; else NULL
+    PyObject *current_greenlet;  // borrowed; whom the hub resumed last, and the task it runs
+    TaskObject *current_task;    // (borrowed), if it is a worker, the root or the loop
+    struct worker *starting;     // bound, but its function has not begun yet; or NULL
     PyObject *main_exception;    // owned; to be raised in the main program next
     struct list_node idle_watchers;   // waiters of Hub.run()
 
@@ -151,9 +162,17 @@ void hub_interrupt_main(HubObject *hub, PyObject *exception);
 // Raises what was left for the main program: -1 if there was something, else 0.
 int hub_raise_main_exception(HubObject *hub);
 
+// The long way to hub_task_of: looks through the tasks for the greenlet or an ancestor.
+TaskObject *hub_search_task(HubObject *hub, PyObject *greenlet);
+
 // Whose greenlet this is: the main program's task for the root and what is nested in it,
 // a worker's task likewise; NULL (no exception) in the hub greenlet. Borrowed.
-TaskObject *hub_task_of(HubObject *hub, PyObject *greenlet);
+static inline TaskObject *
+hub_task_of(HubObject *hub, PyObject *greenlet)
+{
+    return greenlet == hub->current_greenlet ? hub->current_task
+                                             : hub_search_task(hub, greenlet);
+}
 
 // Cancels all tasks, runs their finally blocks, sends what closing connections still
 // hold (at most five seconds), and frees what the hub has. Idempotent.
@@ -183,8 +202,9 @@ PyObject *hub_close_at_exit(PyObject *module, PyObject *unused);
 // the hub greenlet, which alone may start workers and run callbacks.
 PyObject *hub_pick_next(HubObject *hub, bool in_loop);
 
-// Switches to [target], counting it. 0, or -1 with the exception thrown into us.
-int hub_switch(HubObject *hub, PyObject *target);
+// Switches from [me], which runs [task] (NULL in the loop), to [target], and notes who runs
+// when control is back. 0, or -1 with the exception thrown into us.
+int hub_switch(HubObject *hub, PyObject *target, PyObject *me, TaskObject *task);
 
 // Polls the engine, at most for [limit_ns] (-1: no limit), and hands events and due
 // timers to their owners (unless the loop is driven by hand). 0, or -1 with an exception.

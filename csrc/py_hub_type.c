@@ -111,7 +111,7 @@ run_dispatch(HubObject *hub)
         if (target == hub->dispatcher) {
             return 0;
         }
-        if (hub_switch(hub, target) < 0) {
+        if (hub_switch(hub, target, hub->root, hub->main_task) < 0) {
             return -1;
         }
     }

@@ -10,7 +10,7 @@
 typedef struct {
     PyObject_HEAD
     HubObject *hub;              // owned
-    struct list_node waiters;    // by queue_link, the one waiting longest first
+    struct list_node waiters;    // by link, the one waiting longest first
     bool is_external;            // another thread wakes them: no deadlock while they wait
 } ParkingLotObject;
 
@@ -37,7 +37,7 @@ ParkingLot_park(ParkingLotObject *lot, PyObject *const *arguments, Py_ssize_t co
     if (waiter == NULL) {
         return NULL;
     }
-    list_append(&lot->waiters, &waiter->queue_link);
+    list_append(&lot->waiters, &waiter->link);
     int status = waiter_park(lot->hub, waiter,
                              lot->is_external ? WAITS_FOR_KERNEL : WAITS_FOR_OTHERS,
                              timeout_ns, operation, NULL);
@@ -59,7 +59,7 @@ ParkingLot_unpark(ParkingLotObject *lot, PyObject *unused)
     struct list_node *node;
     while ((node = list_take_first(&lot->waiters)) != NULL) {
         // One that was cancelled or timed out before it could leave is passed over.
-        if (waiter_wake(lot->hub, CONTAINER_OF(node, struct waiter, queue_link),
+        if (waiter_wake(lot->hub, CONTAINER_OF(node, struct waiter, link),
                         WOKEN_READY)) {
             Py_RETURN_TRUE;
         }

@@ -20,7 +20,6 @@ struct module_state {
     PyTypeObject *conn_type;
     PyTypeObject *scope_type;
     PyTypeObject *parking_lot_type;
-    PyTypeObject *worker_type;
 
     // Exceptions, owned; defined in pycoronet/errors.py.
     PyObject *Cancelled;

@@ -90,7 +90,7 @@ task_queue(TaskObject *task)
     // From here on it will end by itself; nobody has to wait for one never entered.
     list_append(&task->hub->tasks, &task->hub_link);
     task->hub->task_count++;
-    list_append(&task->hub->ready, &waiter->ready_link);
+    list_append(&task->hub->ready, &waiter->link);
 }
 
 // --- Running ------------------------------------------------------------------------
@@ -190,14 +190,14 @@ task_finish(TaskObject *task, PyObject *value)
     }
     struct list_node *node;
     while ((node = list_take_first(&task->joiners)) != NULL) {
-        waiter_wake(hub, CONTAINER_OF(node, struct waiter, queue_link), WOKEN_READY);
+        waiter_wake(hub, CONTAINER_OF(node, struct waiter, link), WOKEN_READY);
     }
     if (task == hub->orphan) {
         hub_end_orphaned_process(task);
     }
     if (hub->task_count == 0) {
         while ((node = list_take_first(&hub->idle_watchers)) != NULL) {
-            waiter_wake(hub, CONTAINER_OF(node, struct waiter, queue_link), WOKEN_READY);
+            waiter_wake(hub, CONTAINER_OF(node, struct waiter, link), WOKEN_READY);
         }
     }
     task_leave_scopes(task);
@@ -236,7 +236,7 @@ wait_until_ended(TaskObject *task, int64_t timeout_ns, const char *operation)
     if (waiter == NULL) {
         return -1;
     }
-    list_append(&task->joiners, &waiter->queue_link);
+    list_append(&task->joiners, &waiter->link);
     int status = waiter_park(hub, waiter, WAITS_FOR_OTHERS, timeout_ns, operation,
                              (PyObject *)task);
     waiter_release(hub, waiter);

@@ -35,13 +35,15 @@ struct TaskObject {
     PyObject *cancel_reason;     // owned or NULL
     unsigned long number;        // for the default name
     uint8_t state;               // enum task_state
+    PyObject *greenlet;          // borrowed; the worker that runs it (the root, for the main
+                                 // program), NULL before and after
     bool is_main;                // stands for the main program
     bool is_cancelled;           // cancel() was called
     bool has_begun;              // its function has been called
 
     struct list_node hub_link;   // on hub->tasks from its start until it ends
     struct list_node waiters;    // the waits its greenlets are in
-    struct list_node joiners;    // waiters of join() and get(), by queue_link
+    struct list_node joiners;    // waiters of join() and get(), by link
     struct waiter waiter;        // for its start, then for any wait while it is free
     ScopeObject *scope;          // owned; innermost, NULL = none
 

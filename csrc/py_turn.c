@@ -12,7 +12,7 @@
 #include "py_hub.h"
 
 #include <errno.h>
-#include <limits.h>
+#include <stdlib.h>
 
 #include "greenlet_bridge.h"
 #include "py_conn.h"
@@ -27,10 +27,14 @@
 #define TRIM_AT_ONCE 16
 
 int
-hub_switch(HubObject *hub, PyObject *target)
+hub_switch(HubObject *hub, PyObject *target, PyObject *me, TaskObject *task)
 {
     hub->switch_count++;
     PyObject *result = greenlet_switch(target);
+    // A greenlet nested in a task is found by its ancestors: it may end without our
+    // knowing, and another one be made in its place.
+    hub->current_greenlet = task == NULL || task->greenlet == me ? me : NULL;
+    hub->current_task = task;
     if (result == NULL) {
         return -1;
     }
@@ -43,10 +47,10 @@ hub_switch(HubObject *hub, PyObject *target)
 static PyObject *
 take_ready(HubObject *hub, bool in_loop)
 {
-    struct waiter *waiter = CONTAINER_OF(hub->ready.next, struct waiter, ready_link);
+    struct waiter *waiter = CONTAINER_OF(hub->ready.next, struct waiter, link);
     hub->handoffs++;
     if (waiter->kind != WAITS_TO_START) {
-        list_remove(&waiter->ready_link);
+        list_remove(&waiter->link);
         return waiter->greenlet;
     }
     TaskObject *task = waiter->task;
@@ -54,7 +58,7 @@ take_ready(HubObject *hub, bool in_loop)
     if (greenlet == NULL && !in_loop) {
         return hub_loop_greenlet(hub);
     }
-    list_remove(&waiter->ready_link);
+    list_remove(&waiter->link);
     waiter->status = WAITER_FREE;
     waiter->task = NULL;
     if (greenlet == NULL) {
@@ -320,16 +324,17 @@ serve_needs(HubObject *hub)
 static void
 handle_failed_switch(HubObject *hub, PyObject *target)
 {
-    struct worker *worker = greenlet_worker(hub->state->worker_type, target);
-    if (worker != NULL && worker->task != NULL && !worker->task->has_begun) {
-        TaskObject *task = worker->task;
-        worker->task = NULL;
-        task_finish(task, NULL);
-        Py_DECREF(task);
-        Py_DECREF(target);
+    struct worker *worker = hub->starting;
+    if (worker == NULL || worker->greenlet != target) {
+        take_loop_exception(hub);
         return;
     }
-    take_loop_exception(hub);
+    TaskObject *task = worker->task;
+    hub->starting = NULL;
+    free(worker);
+    task_finish(task, NULL);
+    Py_DECREF(task);
+    Py_DECREF(target);
 }
 
 PyObject *
@@ -342,6 +347,8 @@ hub_loop_main(PyObject *self, PyObject *unused)
         Py_CLEAR(hub->loop);
         return NULL;
     }
+    hub->current_greenlet = hub->loop;
+    hub->current_task = NULL;
     for (;;) {
         if (hub->needs != 0) {
             serve_needs(hub);
@@ -356,7 +363,7 @@ hub_loop_main(PyObject *self, PyObject *unused)
         if (target == hub->loop) {
             continue;
         }
-        if (hub_switch(hub, target) < 0) {
+        if (hub_switch(hub, target, hub->loop, NULL) < 0) {
             if (PyErr_ExceptionMatches(greenlet_exit_exception())) {
                 return NULL;     // the hub is going away
             }

@@ -85,7 +85,7 @@ waiter_acquire(HubObject *hub, const char *operation)
 void
 waiter_release(HubObject *hub, struct waiter *waiter)
 {
-    list_remove(&waiter->queue_link);
+    list_remove(&waiter->link);
     if (waiter->is_allocated) {
         timer_wheel_unlink(&hub->reactor.timers, &waiter->timer);
         free(waiter);
@@ -101,7 +101,8 @@ waiter_wake(HubObject *hub, struct waiter *waiter, enum waiter_status status)
         return false;
     }
     waiter->status = (uint8_t)status;
-    list_append(&hub->ready, &waiter->ready_link);
+    list_remove(&waiter->link);          // the queue of what it waited for
+    list_append(&hub->ready, &waiter->link);
     return true;
 }
 
@@ -111,7 +112,7 @@ static int
 switch_until_chosen(HubObject *hub, struct waiter *waiter)
 {
     TaskObject *task = waiter->task;
-    while (waiter->status == WAITER_PARKED || list_is_linked(&waiter->ready_link)) {
+    while (waiter->status == WAITER_PARKED || list_is_linked(&waiter->link)) {
         // Who enters a coroutine gives way to that one and still owes its own caller.
         PyObject *target =
             waiter->kind == WAITS_FOR_CALLEE ? NULL : task_take_caller(task);
@@ -121,7 +122,7 @@ switch_until_chosen(HubObject *hub, struct waiter *waiter)
         if (target == NULL) {
             return -1;
         }
-        if (target != waiter->greenlet && hub_switch(hub, target) < 0) {
+        if (target != waiter->greenlet && hub_switch(hub, target, waiter->greenlet, task) < 0) {
             return -1;
         }
     }
@@ -149,7 +150,7 @@ end_wait(HubObject *hub, struct waiter *waiter)
 {
     hub->kernel_wait_count -= waiter->kind == WAITS_FOR_KERNEL;
     list_remove(&waiter->task_link);
-    list_remove(&waiter->ready_link);
+    list_remove(&waiter->link);
     timer_wheel_disarm(&hub->reactor.timers, &waiter->timer);
 }
 

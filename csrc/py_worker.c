@@ -7,6 +7,8 @@
 
 #include "py_hub.h"
 
+#include <stdlib.h>
+
 #include "greenlet_bridge.h"
 #include "py_conn.h"
 #include "py_task.h"
@@ -20,6 +22,24 @@ idle_limit(HubObject *hub)
     return hub->state->reuses_workers && !hub->is_closing ? MAX_IDLE_WORKERS : 0;
 }
 
+static struct worker *
+start_worker(HubObject *hub)
+{
+    struct worker *worker = calloc(1, sizeof(*worker));
+    if (worker == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    // Only the loop comes here, so it exists.
+    worker->greenlet = greenlet_new(hub->worker_run, hub->loop);
+    if (worker->greenlet == NULL) {
+        free(worker);
+        return NULL;
+    }
+    hub->starting = worker;
+    return worker;
+}
+
 PyObject *
 hub_bind_worker(HubObject *hub, TaskObject *task, bool may_start)
 {
@@ -29,19 +49,14 @@ hub_bind_worker(HubObject *hub, TaskObject *task, bool may_start)
         worker = CONTAINER_OF(node, struct worker, idle_link);
         hub->idle_count--;
     } else {
-        if (!may_start) {
-            return NULL;
-        }
-        // Only the loop comes here, so it exists.
-        PyObject *greenlet =
-            greenlet_worker_new(hub->state->worker_type, hub->worker_run, hub->loop);
-        if (greenlet == NULL) {
-            return NULL;
-        }
-        worker = greenlet_worker(hub->state->worker_type, greenlet);
+        worker = may_start ? start_worker(hub) : NULL;
+    }
+    if (worker == NULL) {
+        return NULL;
     }
     worker->task = task;
-    return greenlet_of_worker(worker);
+    task->greenlet = worker->greenlet;
+    return worker->greenlet;
 }
 
 void
@@ -54,7 +69,7 @@ hub_trim_workers(HubObject *hub, unsigned at_most)
         hub->idle_count--;
         struct worker *worker = CONTAINER_OF(node, struct worker, idle_link);
         worker->must_end = true;
-        if (hub_switch(hub, greenlet_of_worker(worker)) < 0) {
+        if (hub_switch(hub, worker->greenlet, hub->loop, NULL) < 0) {
             PyErr_WriteUnraisable((PyObject *)hub);
         }
     }
@@ -68,7 +83,7 @@ hub_trim_workers(HubObject *hub, unsigned at_most)
 static int
 wait_for_task(HubObject *hub, struct worker *worker, PyObject *next)
 {
-    PyObject *me = greenlet_of_worker(worker);
+    PyObject *me = worker->greenlet;
     hub_flush_output(hub);
     Py_INCREF(me);
     list_prepend(&hub->idle, &worker->idle_link);
@@ -79,7 +94,7 @@ wait_for_task(HubObject *hub, struct worker *worker, PyObject *next)
         if (next == NULL) {
             next = hub_pick_next(hub, false);
         }
-        if (next == NULL || (next != me && hub_switch(hub, next) < 0)) {
+        if (next == NULL || (next != me && hub_switch(hub, next, me, NULL) < 0)) {
             if (list_is_linked(&worker->idle_link)) {
                 list_remove(&worker->idle_link);
                 hub->idle_count--;
@@ -89,37 +104,47 @@ wait_for_task(HubObject *hub, struct worker *worker, PyObject *next)
         }
         next = NULL;
     }
+    // The reference that came back from the idle list.
+    Py_DECREF(me);
     return 0;
+}
+
+// Runs the task that is bound to the worker. Whom to switch to next, borrowed; NULL =
+// whoever is next.
+static PyObject *
+run_bound_task(HubObject *hub, struct worker *worker)
+{
+    TaskObject *task = worker->task;
+    hub->current_greenlet = worker->greenlet;
+    hub->current_task = task;
+    task_run(task);
+    PyObject *next = task_take_caller(task);
+    task->greenlet = NULL;
+    worker->task = NULL;
+    hub->current_greenlet = worker->greenlet;
+    hub->current_task = NULL;
+    Py_DECREF(task);
+    greenlet_clear_attributes(worker->greenlet);
+    return next;
 }
 
 PyObject *
 worker_main(PyObject *self, PyObject *unused)
 {
     HubObject *hub = (HubObject *)self;
+    struct worker *worker = hub->starting;
     (void)unused;
-    PyObject *me = greenlet_current();
-    if (me == NULL) {
-        return NULL;
-    }
-    Py_DECREF(me);
-    struct worker *worker = greenlet_worker(hub->state->worker_type, me);
-    for (;;) {
-        // The reference that came with the binding, or from the idle list.
-        Py_DECREF(me);
-        if (worker->must_end) {
-            Py_RETURN_NONE;
-        }
-        TaskObject *task = worker->task;
-        task_run(task);
-        PyObject *next = task_take_caller(task);
-        worker->task = NULL;
-        Py_DECREF(task);
-        greenlet_clear_attributes(me);
-        if (worker->must_end) {
-            Py_RETURN_NONE;
-        }
-        if (wait_for_task(hub, worker, next) < 0) {
-            return NULL;
+    hub->starting = NULL;
+    // The one it was made with; greenlet holds another one while it runs.
+    Py_DECREF(worker->greenlet);
+    int error = 0;
+    while (error == 0 && !worker->must_end) {
+        PyObject *next = run_bound_task(hub, worker);
+        if (!worker->must_end) {
+            error = wait_for_task(hub, worker, next);
         }
     }
+    hub->current_greenlet = NULL;
+    free(worker);
+    return error < 0 ? NULL : Py_NewRef(Py_None);
 }
