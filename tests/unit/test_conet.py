@@ -40,7 +40,6 @@ from pycoronet.conet import (
 )
 
 SEED_FUNCTIONS = [
-    
     "conet_init",
     "conet_cleanup",
     "conet_readsome",
@@ -63,7 +62,6 @@ SEED_FUNCTIONS = [
     "co_resume",
     "co_current",
     "co_delete",
-,
 ]
 
 NO_LINGER = struct.pack("ii", 0, 0)
