@@ -37,7 +37,7 @@ help:  ## List the targets
 
 run: build  ## Build everything and serve examples/cnhttpd.py (PORT=8080)
 	@echo "Serving http://$(HOST):$(PORT)/ - try http://$(HOST):$(PORT)/mem-1000; Ctrl-C ends it."
-	@exec $(BIN)/python examples/cnhttpd.py -p $(PORT)
+	@exec $(BIN)/python examples/cnhttpd.py -b $(HOST) -p $(PORT)
 
 build: $(VENV)/.built  ## Make the virtual environment and build the extension in place
 
