@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -487,3 +488,47 @@ def test_events_wait_refuses_what_is_no_time(timeo: Any) -> None:
 def test_events_dispatch_refuses_what_is_no_int(evdmax: Any) -> None:
     with pytest.raises(TypeError):
         conet_events_dispatch(evdmax)
+
+
+# Everything at once.
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_driving_loses_and_repeats_nothing(seed: int) -> None:
+    random = Random(seed)
+    count = 30
+    readers = Readers(count)
+    sent: dict[int, list[bytes]] = {number: [] for number in range(count)}
+    closed: set[int] = set()  # by us: what was on its way to them may be lost
+    ended: set[int] = set()
+
+    def dispatch() -> None:
+        ready = conet_events_wait(random.choice((0, 0, 5)))
+        evdmax = random.randrange(-1, 6)
+        done = conet_events_dispatch(evdmax)
+        assert 0 <= done <= ready
+        assert evdmax <= 0 or done <= evdmax
+
+    for step in range(400):
+        number = random.randrange(count)
+        action = random.random()
+        if action < 0.3:
+            dispatch()
+        elif action < 0.9 and number not in ended:
+            line = b"%d %d\n" % (number, step)
+            readers.peers[number].send(line)
+            sent[number].append(line)
+        elif action < 0.93:
+            pycoronet.spawn(readers.conns[number].close)
+            closed.add(number)
+            ended.add(number)
+        elif action < 0.96:
+            readers.peers[number].close()
+            ended.add(number)
+    run_until(lambda: conet_events_wait(0) == 0)
+    for number in range(count):
+        received = [line for reader, line in readers.log if reader == number]
+        expected = sent[number][: len(received)] if number in closed else sent[number]
+        assert received == expected, (seed, number)
+    assert all(readers.conns[number].closed for number in ended)
+    readers.close()

@@ -22,8 +22,16 @@ from pycoronet.conet import (
 )
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have SIGINT handled as in a program in the foreground."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 @pytest.fixture(autouse=True)
-def hub(virtual_hub: pycoronet.Hub, ends: Ends) -> Iterator[pycoronet.Hub]:
+def hub(interruptible: None, virtual_hub: pycoronet.Hub, ends: Ends) -> Iterator[pycoronet.Hub]:
     """Set conet up over a hub in virtual time."""
     conet_init()
     yield virtual_hub
