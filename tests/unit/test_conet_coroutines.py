@@ -534,18 +534,23 @@ def test_readiness_of_a_listener_resumes_without_a_call_of_mod_each_time(ends: E
 def test_co_resume_that_never_waits_lets_others_run(ends: Ends) -> None:
     left, _ = ends.sockets()
     log: Log = []
+    rounds = 0
 
     def run() -> None:
+        nonlocal rounds
         conn = ends.keep(conet_new_conn(left, co_current()))
-        while not log:
-            conet_mod_conn(conn, select.POLLOUT)
+        conet_mod_conn(conn, select.POLLOUT)
+        co_resume()
+        pycoronet.spawn(log.append, "run")
+        while not log and rounds < 5000:
+            conet_mod_conn(conn, select.POLLOUT)  # it is ready: co_resume() need not wait
             co_resume()
+            rounds += 1
 
-    coroutine = co_create(run)
-    pycoronet.spawn(log.append, "run")
-    co_call(coroutine)
+    coroutine = start(run)
     run_until(lambda: coroutine.done)
     assert log == ["run"]
+    assert 1 < rounds < 5000
 
 
 def test_bound_coroutine_is_not_resumed_for_what_a_verb_took(ends: Ends) -> None:
