@@ -1,9 +1,13 @@
 // py_wait.c: waiting for descriptors that are not connections.
 //
-// wait_fd() on a foreign descriptor adds level-triggered interest for that wait and takes
-// it away after: nothing may be assumed about what others do with the file meanwhile. One
-// reader and one writer may wait for the same descriptor; they share the registration. On
-// a descriptor that an sk_conn owns, the connection's own waiters are used.
+// wait_fd() on a foreign descriptor adds interest for that wait and takes it away after:
+// nothing may be assumed about what others do with the file meanwhile. Adding or changing
+// interest reports what is ready already, so edges are enough, and the registration of a
+// file that was closed behind our back while a duplicate lives does not end every later
+// poll, as a level would. One reader and one writer may wait for the same descriptor; they
+// share the registration: when one of them leaves it changes, and so the other hears of
+// what came in between. On a descriptor that an sk_conn owns, the connection's own waiters
+// are used.
 
 #include "py_wait.h"
 
@@ -52,13 +56,8 @@ take_foreign_event(struct ready_target *target, unsigned ready)
     struct foreign_watch *watch = CONTAINER_OF(target, struct foreign_watch, target);
     bool woke = wake_foreign_waiter(watch->hub, &watch->reader, ready, END_EVENTS);
     // That the peer sends no more is nothing to a writer.
-    woke |= wake_foreign_waiter(watch->hub, &watch->writer, ready,
-                                EVENT_ERROR | EVENT_HANGUP);
-    if (!woke) {
-        // Woken before and not run yet: a level would be reported again and again.
-        reactor_register(&watch->hub->reactor, watch->fd, 0, ENGINE_LEVEL);
-    }
-    return woke;
+    return woke | wake_foreign_waiter(watch->hub, &watch->writer, ready,
+                                      EVENT_ERROR | EVENT_HANGUP);
 }
 
 static void
@@ -131,7 +130,7 @@ update_watch(struct foreign_watch *watch)
     if (watch->writer.waiter != NULL) {
         interest |= EVENT_WRITE;
     }
-    return reactor_register(reactor, watch->fd, interest, ENGINE_LEVEL);
+    return reactor_register(reactor, watch->fd, interest, ENGINE_EDGE);
 }
 
 static int
@@ -229,11 +228,19 @@ wait_connection(SkConnObject *conn, unsigned events, int64_t timeout_ns)
         return EVENT_READ;
     }
     struct waiter *waiter = only_writes ? &conn->writer : &conn->reader;
+    struct reactor *reactor = &conn->hub->reactor;
+    uint64_t began_ns = timeout_ns > 0 ? reactor_now_ns(reactor) : 0;
+    int64_t left_ns = timeout_ns;
     int ready, error = 0;
     // Edges that have been will not come again, so the kernel is asked first.
     while ((ready = io_ready_now(conn->fd, events)) == 0 && error == 0) {
         conn->reader_wants_room = !only_writes && (events & EVENT_WRITE) != 0;
-        error = conn_wait_within(conn, waiter, timeout_ns, "wait_fd");
+        error = conn_wait_within(conn, waiter, left_ns, "wait_fd");
+        if (timeout_ns > 0) {
+            // An event that is none of what was asked for does not start it anew.
+            int64_t passed_ns = (int64_t)(reactor_now_ns(reactor) - began_ns);
+            left_ns = passed_ns < timeout_ns ? timeout_ns - passed_ns : 0;
+        }
         if (!only_writes) {
             conn->reader_wants_room = false;
         }
