@@ -268,8 +268,7 @@ reactor_poll(struct reactor *reactor, int64_t timeout_ns)
     if (count < 0) {
         return count;
     }
-    reactor->event_count =
-        join_repeated(reactor->events, kept_count, kept_count + count);
+    reactor->event_count = join_repeated(reactor->events, kept_count, kept_count + count);
     return reactor->event_count;
 }
 

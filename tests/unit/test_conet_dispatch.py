@@ -478,6 +478,18 @@ def test_events_wait_without_limit_lasts_until_something_comes(
     assert conet_events_wait(-1) == 5
 
 
+def test_events_wait_without_limit_is_no_deadlock_though_no_coroutine_waits(
+    ends: Ends,
+) -> None:
+    conn, peer = ends.pair()
+    conn.timeo = 0
+    with pytest.raises(TimeoutError):
+        conn.readsome(1)  # registers it
+    settle()
+    peer.send(b"x")
+    assert conet_events_wait(-1) == 1
+
+
 @pytest.mark.parametrize("timeo", [float("nan"), "1", None])
 def test_events_wait_refuses_what_is_no_time(timeo: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
