@@ -287,6 +287,8 @@ def send_memory(conn: sk_conn, target: bytes, stays: bool, with_body: bool) -> N
 
 def send_document(conn: sk_conn, target: bytes, stays: bool, with_body: bool) -> None:
     """Answer with a file below the root, or with the reason why not."""
+    if not target.startswith(b"/"):
+        raise RequestError(400)  # here it is the request that is bad, so it goes further up
     try:
         path = find_document(target)
         # For the file that has just been found these flags mean nothing; they are there for
@@ -311,10 +313,8 @@ def find_document(target: bytes) -> Path:
     """Return the regular file that a target names; a folder stands for its index.html.
 
     Raises RequestError: 403 for what is outside the root or is no regular file, 404 for
-    what is not there, 400 for what is not a path.
+    what is not there.
     """
-    if not target.startswith(b"/"):
-        raise RequestError(400)
     name = unquote_to_bytes(target.partition(b"?")[0])
     if b"\0" in name:
         raise RequestError(403)
@@ -462,10 +462,11 @@ def start() -> None:
         raise StartError(str(error), 1) from None
     listener = open_listener()
     host, port = listener.getsockname()[:2]
+    conn = sk_conn(listener)
     try:
-        acceptor = spawn(serve, sk_conn(listener), serve_client)
+        acceptor = spawn(serve, conn, serve_client)
     except (OSError, MemoryError) as error:
-        listener.close()
+        conn.close()
         raise StartError(f"cannot create a coroutine: {error}", 4) from None
     shown_host = f"[{host}]" if ":" in host else host
     print(f"cnhttpd: {options.root} is at http://{shown_host}:{port}/", file=sys.stderr, flush=True)

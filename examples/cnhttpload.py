@@ -220,7 +220,7 @@ class Load:
             self._ticker.cancel()
 
     def _open(self) -> None:
-        """The first part of a session: connect, and take a place in the queue."""
+        """Begin a session: connect, and take a place in the queue."""
         try:
             conn = self._connect()
         except SessionError as error:
@@ -263,7 +263,7 @@ class Load:
                 self.active += 1
 
     def _use(self, conn: sk_conn) -> None:
-        """The second part of a session: send the requests, and leave the place to others."""
+        """Go on with a session: send the requests, and leave the place to others."""
         try:
             with conn:
                 self._send_requests(conn)

@@ -1,0 +1,147 @@
+"""Programs of examples/ as processes, ended by their pid whatever a test does."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+
+# Far more than anything here takes; it only keeps a failing test from hanging.
+PATIENCE_SECONDS = 30
+
+
+class Program:
+    """A running example."""
+
+    def __init__(self, name: str, *arguments: object, **options: Any) -> None:
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        command = [sys.executable, "-X", "dev", "-W", "error", str(EXAMPLES / name)]
+        self.process = subprocess.Popen([*command, *map(str, arguments)], **options)
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def finish(self) -> tuple[int, str, str]:
+        """Wait until it ends; return its exit code, stdout and stderr."""
+        out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
+        return self.process.returncode, (out or b"").decode(), (err or b"").decode()
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(PATIENCE_SECONDS)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+class WebServer(Program):
+    """A running cnhttpd, on a free port of 127.0.0.1."""
+
+    def __init__(self, root: Path, *arguments: object, **options: Any) -> None:
+        arguments = ("-b", "127.0.0.1", "-p", 0, "-r", root, *arguments)
+        super().__init__("cnhttpd.py", *arguments, **options)
+        self.port = int(re.search(r":(\d+)/$", self._read_line())[1])
+
+    def _read_line(self) -> str:
+        readable, _, _ = select.select([self.process.stderr], [], [], PATIENCE_SECONDS)
+        assert readable, "cnhttpd did not say where it listens"
+        return self.process.stderr.readline().decode().strip()
+
+    def url(self, target: str) -> str:
+        return f"http://127.0.0.1:{self.port}{target}"
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE_SECONDS)
+
+    def exchange(self, request: bytes) -> bytes:
+        """Send bytes, say that no more will come, and return all that comes back."""
+        with self.connect() as conn:
+            conn.sendall(request)
+            conn.shutdown(socket.SHUT_WR)
+            return read_all(conn)
+
+    def get(self, target: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+        """Return the status, the headers and the body of a reply to one request."""
+        request = f"{method} {target} HTTP/1.1\r\nConnection: close\r\n\r\n"
+        return parse_reply(self.exchange(request.encode("latin-1")))
+
+
+def read_all(conn: socket.socket) -> bytes:
+    data = b""
+    while block := conn.recv(65536):
+        data += block
+    return data
+
+
+def parse_reply(reply: bytes) -> tuple[int, dict[str, str], bytes]:
+    head, _, body = reply.partition(b"\r\n\r\n")
+    status, *lines = head.decode("latin-1").split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    return int(status.split()[1]), headers, body
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Program]]:
+    """Return a function that starts an example and has it ended after the test."""
+    programs: list[Program] = []
+
+    def start_program(name: str, *arguments: object, **options: Any) -> Program:
+        programs.append(Program(name, *arguments, **options))
+        return programs[-1]
+
+    yield start_program
+    for program in programs:
+        program.kill()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., WebServer]]:
+    """Return a function that starts cnhttpd over the test's folder."""
+    servers: list[WebServer] = []
+
+    def start_web_server(*arguments: object, **options: Any) -> WebServer:
+        servers.append(WebServer(tmp_path, *arguments, **options))
+        return servers[-1]
+
+    yield start_web_server
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def server(start_server: Callable[..., WebServer]) -> WebServer:
+    """Return a cnhttpd over the test's folder, which must have written nothing odd so far."""
+    return start_server()
+
+
+@pytest.fixture
+def load_example() -> Iterator[Callable[[str], ModuleType]]:
+    """Return a function that loads an example afresh as a module."""
+    handler = signal.getsignal(signal.SIGINT)
+    names = []
+
+    def load(name: str) -> ModuleType:
+        names.append(f"example_{name}")
+        spec = importlib.util.spec_from_file_location(names[-1], EXAMPLES / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[names[-1]] = module  # where dataclasses look for annotations
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    signal.signal(signal.SIGINT, handler)
+    for name in names:
+        sys.modules.pop(name, None)
