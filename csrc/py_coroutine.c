@@ -55,6 +55,16 @@ task_take_caller(TaskObject *task)
     return caller->greenlet;
 }
 
+void
+task_wake_caller(TaskObject *task)
+{
+    struct waiter *caller = task->caller;
+    task->caller = NULL;
+    if (caller != NULL) {
+        waiter_wake(task->hub, caller, WOKEN_READY);
+    }
+}
+
 // Puts the coroutine in front of all that is ready.
 static void
 make_first(TaskObject *task)

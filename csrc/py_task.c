@@ -208,6 +208,13 @@ task_finish(TaskObject *task, PyObject *value)
     Py_CLEAR(task->context);
 }
 
+bool
+task_was_killed(TaskObject *task)
+{
+    return task->state == TASK_CANCELLED &&
+           PyErr_GivenExceptionMatches(task->value, greenlet_exit_exception());
+}
+
 // --- Joining ------------------------------------------------------------------------
 
 // Waits until [task] has ended. 0, or -1 with an exception.

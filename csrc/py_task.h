@@ -77,6 +77,9 @@ void task_run(TaskObject *task);
 // Ends a task with the exception that is set (it is cleared), or with [value] (stolen).
 void task_finish(TaskObject *task, PyObject *value);
 
+// True if the task was ended by GreenletExit: somebody let go of its greenlet.
+bool task_was_killed(TaskObject *task);
+
 // "Task 'name'" for messages. A new reference, NULL with an exception.
 PyObject *task_describe(TaskObject *task);
 
@@ -120,6 +123,9 @@ PyObject *scope_shield(PyObject *module, PyObject *const *arguments, Py_ssize_t 
 // Whom the task has to give control back to now that it waits or ends: the greenlet,
 // borrowed, or NULL.
 PyObject *task_take_caller(TaskObject *task);
+
+// The same, but whom it is has to stand in line.
+void task_wake_caller(TaskObject *task);
 
 PyObject *coroutine_create(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *coroutine_call(PyObject *module, PyObject *task);

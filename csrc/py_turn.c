@@ -357,6 +357,7 @@ hub_loop_main(PyObject *self, PyObject *unused)
         if (target == NULL) {
             // The engine failed. This greenlet ends and the exception surfaces in its
             // parent, the main program; the next wait makes a new loop.
+            hub->current_greenlet = NULL;
             Py_CLEAR(hub->loop);
             return NULL;
         }

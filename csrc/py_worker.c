@@ -118,7 +118,14 @@ run_bound_task(HubObject *hub, struct worker *worker)
     hub->current_greenlet = worker->greenlet;
     hub->current_task = task;
     task_run(task);
-    PyObject *next = task_take_caller(task);
+    PyObject *next = NULL;
+    if (task_was_killed(task)) {
+        // Somebody let go of the greenlet, and waits on the spot for its end: no hand-off.
+        worker->must_end = true;
+        task_wake_caller(task);
+    } else {
+        next = task_take_caller(task);
+    }
     task->greenlet = NULL;
     worker->task = NULL;
     hub->current_greenlet = worker->greenlet;
