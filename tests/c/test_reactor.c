@@ -233,6 +233,65 @@ test_reactor_events_not_taken_are_carried_over(void)
 }
 
 static void
+test_reactor_repeated_events_join_the_one_not_taken(void)
+{
+    int pair[2];
+    unsigned ready;
+    make_pair(pair);
+    set_up();
+    for (int i = 0; i < 2; i++) {
+        CHECK_INT(reactor_claim(&reactor, pair[i], &owners[i]), 0);
+    }
+    CHECK_INT(reactor_register(&reactor, pair[0], EVENT_WRITE, ENGINE_LEVEL), 0);
+    for (int i = 0; i < REACTOR_MAX_EVENTS + 1; i++) {
+        CHECK_INT(reactor_poll(&reactor, 0), 1);
+    }
+    // What else becomes ready meanwhile is added to it; others stand behind it.
+    CHECK_INT(reactor_register(&reactor, pair[0], EVENT_READ | EVENT_WRITE, ENGINE_LEVEL),
+              0);
+    CHECK_INT(reactor_register(&reactor, pair[1], EVENT_WRITE, ENGINE_EDGE), 0);
+    REQUIRE(write(pair[1], "x", 1) == 1);
+    CHECK_INT(reactor_poll(&reactor, 0), 2);
+    CHECK_POINTER(reactor_take_event(&reactor, &ready), &owners[0]);
+    CHECK_UINT(ready, EVENT_READ | EVENT_WRITE);
+    CHECK_UINT(take_only_event(&owners[1]), EVENT_WRITE);
+    // Once taken it is a new one.
+    CHECK_INT(reactor_poll(&reactor, 0), 1);
+    tear_down();
+    close_pair(pair);
+}
+
+static void
+test_reactor_withdrawn_events_leave_the_others_in_order(void)
+{
+    int pairs[2][2];
+    unsigned ready;
+    set_up();
+    for (int i = 0; i < 4; i++) {
+        if (i % 2 == 0) {
+            make_pair(pairs[i / 2]);
+        }
+        int fd = pairs[i / 2][i % 2];
+        CHECK_INT(reactor_claim(&reactor, fd, &owners[i]), 0);
+        CHECK_INT(reactor_register(&reactor, fd, EVENT_WRITE, ENGINE_EDGE), 0);
+        // One by one, so that the order is known.
+        CHECK_INT(reactor_poll(&reactor, 0), i + 1);
+    }
+    CHECK(!reactor_withdraw_events(&reactor, &pairs));
+    CHECK(reactor_withdraw_events(&reactor, &owners[1]));
+    CHECK(!reactor_withdraw_events(&reactor, &owners[1]));
+    CHECK_POINTER(reactor_take_event(&reactor, &ready), &owners[0]);
+    // A stale one goes, too.
+    reactor_release(&reactor, pairs[1][0]);
+    CHECK(!reactor_withdraw_events(&reactor, &owners[0]));
+    CHECK_INT(reactor.event_count - reactor.next_event, 1);
+    CHECK_UINT(take_only_event(&owners[3]), EVENT_WRITE);
+    tear_down();
+    close_pair(pairs[0]);
+    close_pair(pairs[1]);
+}
+
+static void
 test_reactor_after_fork_keeps_claims_and_timers_only(void)
 {
     struct timer timer;
@@ -302,6 +361,8 @@ main(void)
     RUN(test_reactor_event_of_reused_number_is_dropped);
     RUN(test_reactor_event_nobody_asks_for_any_more_is_dropped);
     RUN(test_reactor_events_not_taken_are_carried_over);
+    RUN(test_reactor_repeated_events_join_the_one_not_taken);
+    RUN(test_reactor_withdrawn_events_leave_the_others_in_order);
     RUN(test_reactor_after_fork_keeps_claims_and_timers_only);
     RUN(test_reactor_without_memory_leaves_nothing);
     return harness_finish("reactor");

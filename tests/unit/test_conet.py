@@ -447,6 +447,7 @@ def test_conet_accept_without_a_listener_raises(ends: Ends) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
+@pytest.mark.linux_only
 def test_conet_accept_on_a_unix_socket(ends: Ends) -> None:
     path = "\0pycoronet-conet-test" + str(os.getpid())
     sock = socket.socket(socket.AF_UNIX)

@@ -170,6 +170,30 @@ def test_co_call_of_a_coroutine_woken_elsewhere_hands_off_like_any_other(ends: E
     assert log == [b"1\n"]  # and control is here, in the dispatcher
 
 
+@pytest.mark.parametrize("evdmax", [0, 1])
+def test_co_call_takes_turns_within_a_dispatch(evdmax: int, ends: Ends) -> None:
+    conn, peer = ends.pair()
+    log: Log = []
+
+    def count() -> None:
+        for number in range(3):
+            log.append(number)
+            co_resume()
+
+    def read() -> None:
+        for _ in conn:
+            counter = co_create(count)
+            for name in "abcd":
+                co_call(counter)
+                log.append(name)
+
+    start(read)
+    settle()
+    peer.send(b"\n")
+    assert turn(evdmax) == 1
+    assert log == [0, "a", 1, "b", 2, "c", "d"]
+
+
 def test_co_call_passes_failures_to_the_hook_and_returns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
