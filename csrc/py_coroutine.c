@@ -99,10 +99,6 @@ coroutine_call(PyObject *module, PyObject *object)
         return NULL;
     }
     HubObject *hub = task->hub;
-    if (hub->is_closed) {
-        PyErr_Format(PyExc_RuntimeError, "the hub of %R is closed", object);
-        return NULL;
-    }
     struct waiter *waiter = waiter_acquire(hub, "co_call");
     if (waiter == NULL) {
         return NULL;

@@ -353,6 +353,7 @@ def test_co_delete_of_one_never_entered_ends_it_at_once() -> None:
     coroutine = co_create(log.append, "run")
     co_delete(coroutine)
     assert coroutine.done
+    assert pycoronet.get_hub().task_count == 0
     with pytest.raises(RuntimeError, match="has ended"):
         co_call(coroutine)
     pycoronet.sleep(0)
