@@ -45,10 +45,22 @@ def connect(address: Address, *, timeout: float | None = None) -> sk_conn:
         if _is_path(address):
             return _attempt(socket.AF_UNIX, os.fspath(address))
         host, port = address[:2]
+        family = _numeric_family(host)
+        if family is not None and isinstance(port, int):
+            return _attempt(family, address)  # nothing has to be looked up
         found = getaddrinfo(host, port, type=socket.SOCK_STREAM)
         if len(found) == 1:
             return _attempt(found[0][0], found[0][4])
         return _race(_interleave_families(found))
+
+
+def _numeric_family(host: Any) -> int | None:
+    """The family that a numeric address belongs to, None for a name."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError, TypeError, ValueError):
+            socket.inet_pton(family, host)
+            return family
+    return None
 
 
 def _attempt(family: int, address: Address) -> sk_conn:
@@ -164,10 +176,9 @@ def _address_to_bind(host: str, port: int) -> tuple[int, Address]:
             socket.AF_INET,
             ("0.0.0.0", port),
         )
-    for family in (socket.AF_INET, socket.AF_INET6):
-        with suppress(OSError, TypeError):
-            socket.inet_pton(family, host)
-            return family, (host, port)
+    family = _numeric_family(host)
+    if family is not None:
+        return family, (host, port)
     found = getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return found[0][0], found[0][4]
 
@@ -185,6 +196,8 @@ def serve(
     sys.unraisablehook, with the task's name, and concerns nobody else. While the process
     is out of descriptors or memory, connections stay queued and are taken up later.
     """
+    if not callable(handler):
+        raise TypeError(f"serve() needs a callable handler, not {type(handler).__name__}")
     if isinstance(address, sk_conn):
         listener = address
     else:
