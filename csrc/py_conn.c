@@ -211,7 +211,7 @@ conn_raise_closed(SkConnObject *conn)
 }
 
 int
-conn_check_usable(SkConnObject *conn)
+conn_refuse(SkConnObject *conn)
 {
     if (hub_check_thread(conn->hub, "the connection") < 0) {
         return -1;
@@ -220,11 +220,8 @@ conn_check_usable(SkConnObject *conn)
         conn_raise_closed(conn);
         return -1;
     }
-    if (conn->hub->is_closed) {
-        PyErr_SetString(PyExc_RuntimeError, "the connection's hub is closed");
-        return -1;
-    }
-    return 0;
+    PyErr_SetString(PyExc_RuntimeError, "the connection's hub is closed");
+    return -1;
 }
 
 int

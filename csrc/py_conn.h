@@ -69,8 +69,19 @@ struct SkConnObject {
 // A new reference, NULL with an exception. The fd is non-blocking already.
 SkConnObject *conn_new(HubObject *hub, int fd, const struct io_description *description);
 
+// Raises what is wrong with using the connection now. Returns -1.
+int conn_refuse(SkConnObject *conn);
+
 // 0 if the connection is open and the caller in its thread; else -1 with an exception.
-int conn_check_usable(SkConnObject *conn);
+static inline int
+conn_check_usable(SkConnObject *conn)
+{
+    if (conn->hub->thread_id == PyThread_get_thread_ident() && !conn->is_closed &&
+        !conn->hub->is_closed) {
+        return 0;
+    }
+    return conn_refuse(conn);
+}
 
 // 0 if [waiter] (its reader or writer) is free; else -1 with BusyError.
 int conn_check_free(SkConnObject *conn, struct waiter *waiter, const char *direction);

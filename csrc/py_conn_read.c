@@ -44,7 +44,7 @@ receive_now(SkConnObject *conn, char *data, size_t length)
 
 // Receives into [data], parking until something is there. The count, 0 at the end of
 // file, or -1 with an exception. [data] must outlive a switch.
-static ssize_t
+static inline ssize_t
 receive(SkConnObject *conn, char *data, size_t length, const char *operation)
 {
     for (;;) {

@@ -258,6 +258,19 @@ hub_search_task(HubObject *hub, PyObject *greenlet)
 
 // --- The main program's exceptions ------------------------------------------------------
 
+struct waiter *
+task_own_wait(TaskObject *task)
+{
+    struct list_node *head = &task->waiters;
+    for (struct list_node *node = head->next; node != head; node = node->next) {
+        struct waiter *waiter = CONTAINER_OF(node, struct waiter, task_link);
+        if (waiter->greenlet == task->greenlet) {
+            return waiter;
+        }
+    }
+    return NULL;
+}
+
 void
 hub_interrupt_main(HubObject *hub, PyObject *exception)
 {
@@ -267,14 +280,21 @@ hub_interrupt_main(HubObject *hub, PyObject *exception)
         return;
     }
     hub->main_exception = exception;
-    struct list_node *waiters =
-        hub->orphan == NULL ? &hub->main_task->waiters : &hub->orphan->waiters;
-    for (struct list_node *node = waiters->next; node != waiters; node = node->next) {
-        struct waiter *waiter = CONTAINER_OF(node, struct waiter, task_link);
-        if (waiter->greenlet == hub->root || hub->orphan != NULL) {
-            waiter_wake(hub, waiter, WOKEN_INTERRUPTED);
-        }
+    TaskObject *task = hub_main_task(hub);
+    struct waiter *waiter = task_own_wait(task);
+    if (waiter == NULL && !list_is_empty(&task->waiters)) {
+        // It waits in a greenlet of its own making.
+        waiter = CONTAINER_OF(task->waiters.previous, struct waiter, task_link);
     }
+    if (waiter != NULL) {
+        waiter_wake(hub, waiter, WOKEN_INTERRUPTED);
+    }
+}
+
+TaskObject *
+hub_main_task(HubObject *hub)
+{
+    return hub->orphan == NULL ? hub->main_task : hub->orphan;
 }
 
 int

@@ -50,6 +50,7 @@ struct waiter {
     uint8_t status;              // enum waiter_status
     uint8_t kind;                // enum waiter_kind
     bool is_allocated;           // waiter_acquire() took it from the heap
+    bool is_cancelled;           // a cancel was due when the wait began
 };
 
 // A pooled greenlet that runs one task after the other.
@@ -85,6 +86,7 @@ struct HubObject {
     bool is_closed;
     bool is_closing;             // shutting down: no cancel reaches the main program
     bool has_signals;            // SIGINT and the wake-up descriptor are taken over
+    bool had_many_events;        // the last poll brought more than one
     bool is_polling;             // inside a wait that gave the GIL up: others must wake it
 
     struct reactor reactor;
@@ -159,6 +161,9 @@ PyObject *hub_loop_greenlet(HubObject *hub);
 // one wins; a later one is reported.
 void hub_interrupt_main(HubObject *hub, PyObject *exception);
 
+// Who is the main program: in a child that a coroutine forked, that one. Borrowed.
+TaskObject *hub_main_task(HubObject *hub);
+
 // Raises what was left for the main program: -1 if there was something, else 0.
 int hub_raise_main_exception(HubObject *hub);
 
@@ -201,10 +206,6 @@ PyObject *hub_close_at_exit(PyObject *module, PyObject *unused);
 // exception. It polls in place when nothing is ready. [in_loop] says that the caller is
 // the hub greenlet, which alone may start workers and run callbacks.
 PyObject *hub_pick_next(HubObject *hub, bool in_loop);
-
-// Switches from [me], which runs [task] (NULL in the loop), to [target], and notes who runs
-// when control is back. 0, or -1 with the exception thrown into us.
-int hub_switch(HubObject *hub, PyObject *target, PyObject *me, TaskObject *task);
 
 // Polls the engine, at most for [limit_ns] (-1: no limit), and hands events and due
 // timers to their owners (unless the loop is driven by hand). 0, or -1 with an exception.

@@ -45,8 +45,7 @@ signals_interrupt(PyObject *module, PyObject *arguments)
         return NULL;
     }
     bool is_main_program =
-        hub == NULL || hub_task_of(hub, me) == (hub->orphan == NULL ? hub->main_task
-                                                                    : hub->orphan);
+        hub == NULL || hub_task_of(hub, me) == hub_main_task(hub);
     Py_DECREF(me);
     if (is_main_program || hub->main_exception != NULL) {
         return raise_interrupt();

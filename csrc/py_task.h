@@ -7,6 +7,7 @@
 #ifndef CORONET_PY_TASK_H
 #define CORONET_PY_TASK_H
 
+#include "greenlet_bridge.h"
 #include "py_hub.h"
 
 typedef struct ScopeObject ScopeObject;
@@ -53,6 +54,25 @@ struct TaskObject {
     bool resumes_at_once;        // what mod() asked for was ready before co_resume
 };
 
+// Switches from [me], which runs [task] (NULL in the loop), to [target], and notes who runs
+// when control is back. 0, or -1 with the exception thrown into us. Inline, for its frame
+// would be part of every suspended greenlet's stack.
+static inline int
+hub_switch(HubObject *hub, PyObject *target, PyObject *me, TaskObject *task)
+{
+    hub->switch_count++;
+    PyObject *result = greenlet_switch(target);
+    // A greenlet nested in a task is found by its ancestors: it may end without our
+    // knowing, and another one be made in its place.
+    hub->current_greenlet = task == NULL || task->greenlet == me ? me : NULL;
+    hub->current_task = task;
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
 static inline bool
 task_has_ended(const TaskObject *task)
 {
@@ -76,6 +96,9 @@ void task_run(TaskObject *task);
 
 // Ends a task with the exception that is set (it is cleared), or with [value] (stolen).
 void task_finish(TaskObject *task, PyObject *value);
+
+// The wait that the task's own greenlet is in, not one nested in it; NULL = none.
+struct waiter *task_own_wait(TaskObject *task);
 
 // True if the task was ended by GreenletExit: somebody let go of its greenlet.
 bool task_was_killed(TaskObject *task);

@@ -26,22 +26,6 @@
 // Workers ended in one turn: ending one unmaps memory, and many at once stall the loop.
 #define TRIM_AT_ONCE 16
 
-int
-hub_switch(HubObject *hub, PyObject *target, PyObject *me, TaskObject *task)
-{
-    hub->switch_count++;
-    PyObject *result = greenlet_switch(target);
-    // A greenlet nested in a task is found by its ancestors: it may end without our
-    // knowing, and another one be made in its place.
-    hub->current_greenlet = task == NULL || task->greenlet == me ? me : NULL;
-    hub->current_task = task;
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    return 0;
-}
-
 // Takes the first ready waiter off its list and gives the greenlet to resume for it.
 // NULL without an exception: look again.
 static PyObject *
@@ -194,16 +178,17 @@ raise_deadlock(HubObject *hub)
 static int
 fetch_events(HubObject *hub, int64_t timeout_ns)
 {
-    int count;
-    if (timeout_ns == 0) {
-        count = reactor_poll(&hub->reactor, 0);
-    } else {
+    // Under load there are events already, and looking first spares handing the GIL over.
+    bool looks_first = timeout_ns == 0 || hub->had_many_events;
+    int count = looks_first ? reactor_poll(&hub->reactor, 0) : 0;
+    if (count == 0 && timeout_ns != 0) {
         hub->is_polling = true;
         Py_BEGIN_ALLOW_THREADS
         count = reactor_poll(&hub->reactor, timeout_ns);
         Py_END_ALLOW_THREADS
         hub->is_polling = false;
     }
+    hub->had_many_events = count > 1;
     if (count == -EINTR) {
         hub->needs |= HUB_NEEDS_SIGNALS;
     } else if (count < 0) {

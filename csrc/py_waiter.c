@@ -25,6 +25,12 @@ waiter_time_out(struct timer *timer)
     waiter_wake(waiter->task->hub, waiter, WOKEN_TIMEOUT);
 }
 
+#if defined(__GNUC__)
+#define NOT_INLINE __attribute__((noinline))
+#else
+#define NOT_INLINE
+#endif
+
 void
 waiter_init(struct waiter *waiter)
 {
@@ -129,58 +135,22 @@ switch_until_chosen(HubObject *hub, struct waiter *waiter)
     return 0;
 }
 
-static void
-begin_wait(HubObject *hub, struct waiter *waiter, PyObject *me, TaskObject *task,
-           enum waiter_kind kind)
-{
-    waiter->greenlet = me;
-    waiter->task = (TaskObject *)Py_NewRef((PyObject *)task);
-    waiter->kind = (uint8_t)kind;
-    waiter->status = WAITER_PARKED;
-    list_append(&task->waiters, &waiter->task_link);
-    hub->kernel_wait_count += kind == WAITS_FOR_KERNEL;
-    hub->unblocked_operations = 0;
-    if (kind == WAITS_FOR_TURN) {
-        waiter_wake(hub, waiter, WOKEN_READY);
-    }
-}
-
-static void
-end_wait(HubObject *hub, struct waiter *waiter)
-{
-    hub->kernel_wait_count -= waiter->kind == WAITS_FOR_KERNEL;
-    list_remove(&waiter->task_link);
-    list_remove(&waiter->link);
-    timer_wheel_disarm(&hub->reactor.timers, &waiter->timer);
-}
-
-// True if what is left for the main program concerns this wait: the main program's own,
-// or in a child that a coroutine forked any of that coroutine's.
+// True if what is left for the main program concerns this wait.
 static bool
 takes_main_exception(HubObject *hub, PyObject *greenlet, TaskObject *task)
 {
-    return hub->orphan == NULL ? greenlet == hub->root : task == hub->orphan;
+    if (hub->main_exception == NULL || task != hub_main_task(hub)) {
+        return false;
+    }
+    struct waiter *other = task_own_wait(task);
+    return other == NULL || other->greenlet == greenlet;
 }
 
-// What the waker's reason means to the caller of waiter_park().
-static int
-conclude_wait(HubObject *hub, struct waiter *waiter, enum waiter_status status)
-{
-    if (takes_main_exception(hub, waiter->greenlet, waiter->task) &&
-        hub_raise_main_exception(hub) < 0) {
-        return -1;
-    }
-    if (status == WOKEN_CANCELLED) {
-        ScopeObject *scope = NULL;
-        task_is_cancel_due(waiter->task, &scope);
-        return task_raise_cancelled(waiter->task, scope);
-    }
-    return status;
-}
-
-int
-waiter_park(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
-            int64_t timeout_ns, const char *operation, PyObject *subject)
+// Checks that the running greenlet may wait, and puts it on record as parked. 0, or -1
+// with an exception.
+static NOT_INLINE int
+begin_wait(HubObject *hub, struct waiter *waiter, enum waiter_kind kind, int64_t timeout_ns,
+           const char *operation)
 {
     TaskObject *task;
     PyObject *me = find_running_task(hub, operation, &task);
@@ -192,8 +162,8 @@ waiter_park(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
         return -1;
     }
     ScopeObject *scope;
-    bool is_cancelled = task_is_cancel_due(task, &scope);
-    if (is_cancelled) {
+    waiter->is_cancelled = task_is_cancel_due(task, &scope);
+    if (waiter->is_cancelled) {
         if (++hub->unblocked_operations < HUB_OPERATION_BUDGET) {
             Py_DECREF(me);
             return task_raise_cancelled(task, scope);
@@ -204,16 +174,53 @@ waiter_park(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
     }
     hub_flush_output(hub);
     waiter->operation = operation;
-    waiter->subject = subject;
-    begin_wait(hub, waiter, me, task, kind);
+    waiter->greenlet = me;
+    waiter->task = (TaskObject *)Py_NewRef((PyObject *)task);
+    waiter->kind = (uint8_t)kind;
+    waiter->status = WAITER_PARKED;
+    list_append(&task->waiters, &waiter->task_link);
+    hub->kernel_wait_count += kind == WAITS_FOR_KERNEL;
+    hub->unblocked_operations = 0;
+    if (kind == WAITS_FOR_TURN) {
+        waiter_wake(hub, waiter, WOKEN_READY);
+    }
     if (timeout_ns >= 0) {
         reactor_arm(&hub->reactor, &waiter->timer, (uint64_t)timeout_ns);
     }
-    int result = switch_until_chosen(hub, waiter);
+    return 0;
+}
+
+// What the waker's reason means to the caller of waiter_park().
+static int
+conclude_wait(HubObject *hub, struct waiter *waiter, enum waiter_status status)
+{
+    if (takes_main_exception(hub, waiter->greenlet, waiter->task) &&
+        hub_raise_main_exception(hub) < 0) {
+        return -1;
+    }
+    if (status == WOKEN_INTERRUPTED) {
+        // Another greenlet of the main program came first and has the exception.
+        PyErr_SetNone(PyExc_KeyboardInterrupt);
+        return -1;
+    }
+    if (status == WOKEN_CANCELLED || waiter->is_cancelled) {
+        ScopeObject *scope = NULL;
+        task_is_cancel_due(waiter->task, &scope);
+        return task_raise_cancelled(waiter->task, scope);
+    }
+    return status;
+}
+
+static NOT_INLINE int
+end_wait(HubObject *hub, struct waiter *waiter, int result)
+{
     enum waiter_status status = waiter->status;
-    end_wait(hub, waiter);
+    hub->kernel_wait_count -= waiter->kind == WAITS_FOR_KERNEL;
+    list_remove(&waiter->task_link);
+    list_remove(&waiter->link);
+    timer_wheel_disarm(&hub->reactor.timers, &waiter->timer);
     if (result == 0) {
-        result = conclude_wait(hub, waiter, is_cancelled ? WOKEN_CANCELLED : status);
+        result = conclude_wait(hub, waiter, status);
     }
     // Not before: concluding may run code that waits, and needs a record of its own.
     waiter->status = WAITER_FREE;
@@ -221,6 +228,19 @@ waiter_park(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
     Py_CLEAR(waiter->greenlet);
     Py_CLEAR(waiter->task);
     return result;
+}
+
+int
+waiter_park(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
+            int64_t timeout_ns, const char *operation, PyObject *subject)
+{
+    waiter->subject = subject;
+    if (begin_wait(hub, waiter, kind, timeout_ns, operation) < 0) {
+        return -1;
+    }
+    // This frame and those that called it are kept for each suspended greenlet, and copied
+    // at each switch; hence what comes before and after has frames of its own.
+    return end_wait(hub, waiter, switch_until_chosen(hub, waiter));
 }
 
 int

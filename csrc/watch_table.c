@@ -86,31 +86,12 @@ watch_table_remove(struct watch_table *table, int fd)
     table->owned_count--;
 }
 
-struct watch *
-watch_table_get(const struct watch_table *table, int fd)
-{
-    if (fd < 0 || (size_t)fd >= table->capacity || table->watches[fd].owner == NULL) {
-        return NULL;
-    }
-    return &table->watches[fd];
-}
-
 uint64_t
 watch_table_token(const struct watch_table *table, int fd)
 {
     const struct watch *watch = watch_table_get(table, fd);
     assert(watch != NULL);
     return (uint64_t)watch->generation << 32 | (uint32_t)fd;
-}
-
-struct watch *
-watch_table_find(const struct watch_table *table, uint64_t token)
-{
-    struct watch *watch = watch_table_get(table, token_fd(token));
-    if (watch == NULL || watch->generation != token >> 32) {
-        return NULL;
-    }
-    return watch;
 }
 
 bool

@@ -39,18 +39,30 @@ int watch_table_add(struct watch_table *table, int fd, void *owner);
 void watch_table_remove(struct watch_table *table, int fd);
 
 // The entry of [fd], NULL if it has no owner. Borrowed, until the next add.
-struct watch *watch_table_get(const struct watch_table *table, int fd);
+static inline struct watch *
+watch_table_get(const struct watch_table *table, int fd)
+{
+    if (fd < 0 || (size_t)fd >= table->capacity || table->watches[fd].owner == NULL) {
+        return NULL;
+    }
+    return &table->watches[fd];
+}
 
 // The token that events of the present owner of [fd] carry.
 uint64_t watch_table_token(const struct watch_table *table, int fd);
-
-// The entry a token speaks of, NULL if that owner is gone. Borrowed, until the next add.
-struct watch *watch_table_find(const struct watch_table *table, uint64_t token);
 
 static inline int
 token_fd(uint64_t token)
 {
     return (int)(uint32_t)token;
+}
+
+// The entry a token speaks of, NULL if that owner is gone. Borrowed, until the next add.
+static inline struct watch *
+watch_table_find(const struct watch_table *table, uint64_t token)
+{
+    struct watch *watch = watch_table_get(table, token_fd(token));
+    return watch == NULL || watch->generation != token >> 32 ? NULL : watch;
 }
 
 // Checks every invariant; false if one is broken. O(n): for tests and debug builds.
