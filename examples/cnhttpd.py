@@ -65,10 +65,8 @@ MEMORY = (b"Sixty-three bytes of text, over and over, and then a line feed\n" * 
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 NAME_CHARACTERS = LETTERS + LETTERS.upper() + b"0123456789!#$%&'*+-.^_`|~"
 # No header that we heed begins with one of these, so most need no closer look.
-UNHEEDED_INITIALS = frozenset(
-    bytes([code]) for code in LETTERS + LETTERS.upper() if code not in b"CcTt"
-)
-# As a number: `in` takes a bytes object for a number first, and raises inside when it is none.
+UNHEEDED_INITIALS = frozenset(LETTERS + LETTERS.upper()) - frozenset(b"CcTt")
+# As a number: given a bytes object, `in` tries it as a number first and raises inside.
 COLON = ord(":")
 
 REASONS = {
@@ -129,51 +127,79 @@ class RequestError(Exception):
         self.status = status
 
 
+@dataclass(slots=True)
+class Request:
+    """A request line, and the reply to it if that is short and always the same."""
+
+    method: bytes
+    target: bytes
+    stays: bool  # the client, as far as this line says
+    replies: tuple[bytes, bytes] | None = None  # to who leaves, and to who stays
+    body_size: int = 0
+
+
 statistics = Statistics()
 options = Options()
 
-# Replies to short /mem-N, (head and body, size of the body) by target: one table for
-# clients that stay, one for those that do not. A full table starts again.
-Replies = dict[bytes, tuple[bytes, int]]
-MAX_KEPT_REPLIES = 64
-replies_to_staying: Replies = {}
-replies_to_leaving: Replies = {}
+# Requests for short /mem-N, by request line. A full table starts again.
+short_requests: dict[bytes, Request] = {}
+MAX_SHORT_REQUESTS = 64
 
 
 # --- Requests ---------------------------------------------------------------------------
 
 
-def read_request(conn: sk_conn) -> tuple[bytes, bytes, bool] | None:
-    """Read a request: (method, target, whether the client stays); None at the end of file.
+def serve_client(conn: sk_conn, address: Any) -> None:
+    """Answer one client's requests, until one of us wants no more."""
+    statistics.connections += 1
+    # What ends a connection without a word concerns this client alone.
+    with suppress(OSError):
+        try:
+            answer_requests(conn)
+        except RequestError as error:
+            refuse(conn, error.status)
+        except LineTooLongError:
+            refuse(conn, 431)
+
+
+def answer_requests(conn: sk_conn) -> None:
+    """Read and answer, read and answer.
 
     Raises RequestError for anything but a well-formed request without a body.
     """
     readline = conn.readline
-    line = readline(MAX_LINE_SIZE)
-    if not line:
-        return None
+    stays = True
+    while stays and (line := readline(MAX_LINE_SIZE)):
+        request = short_requests.get(line) or parse_request_line(line)
+        statistics.requests += 1
+        stays = request.stays
+        for _ in HEADER_LINES:
+            line = readline(MAX_LINE_SIZE)
+            if line == b"\r\n":
+                break
+            if COLON not in line or line[0] not in UNHEEDED_INITIALS:
+                stays = heed_header(line, stays)
+        else:
+            raise RequestError(431)
+        if request.replies is not None:
+            conn.write(request.replies[stays])
+            statistics.total_bytes += request.body_size
+        elif request.target.startswith(b"/mem-"):
+            send_memory(conn, request, stays)
+        else:
+            send_document(conn, request, stays)
+
+
+def parse_request_line(line: bytes) -> Request:
+    """Take a request line apart."""
     try:
         method, target, version = line.split()
     except ValueError:
         raise RequestError(400) from None
-    if version == b"HTTP/1.1":
-        stays = True
-    elif version == b"HTTP/1.0":
-        stays = False
-    else:
+    method = method.upper()
+    if method not in (b"GET", b"HEAD") or version not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise RequestError(400)
-    if method != b"GET":
-        method = method.upper()
-        if method != b"GET" and method != b"HEAD":
-            raise RequestError(400)
-    statistics.requests += 1
-    for _ in HEADER_LINES:
-        line = readline(MAX_LINE_SIZE)
-        if line == b"\r\n":
-            return method, target, stays
-        if line[:1] not in UNHEEDED_INITIALS or COLON not in line:
-            stays = heed_header(line, stays)
-    raise RequestError(431)
+    return Request(method, target, version == b"HTTP/1.1")
 
 
 def heed_header(line: bytes, stays: bool) -> bool:
@@ -192,37 +218,6 @@ def heed_header(line: bytes, stays: bool) -> bool:
     if name == b"content-length" and (not value or value.strip(b"0")):
         raise RequestError(400)
     return stays
-
-
-def serve_client(conn: sk_conn, address: Any) -> None:
-    """Answer one client's requests, until one of us wants no more."""
-    statistics.connections += 1
-    # What ends a connection without a word concerns this client alone.
-    with suppress(OSError):
-        try:
-            answer_requests(conn)
-        except RequestError as error:
-            refuse(conn, error.status)
-        except LineTooLongError:
-            refuse(conn, 431)
-
-
-def answer_requests(conn: sk_conn) -> None:
-    """Read and answer, read and answer."""
-    stays = True
-    while stays:
-        request = read_request(conn)
-        if request is None:
-            return
-        method, target, stays = request
-        reply = (replies_to_staying if stays else replies_to_leaving).get(target)
-        if reply is not None and method == b"GET":
-            statistics.total_bytes += reply[1]
-            conn.write(reply[0])
-        elif target.startswith(b"/mem-"):
-            send_memory(conn, target, stays, with_body=method == b"GET")
-        else:
-            send_document(conn, target, stays, with_body=method == b"GET")
 
 
 # --- Replies ----------------------------------------------------------------------------
@@ -255,24 +250,20 @@ def set_cork(conn: sk_conn, is_on: bool) -> None:
         conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, is_on)
 
 
-def send_memory(conn: sk_conn, target: bytes, stays: bool, with_body: bool) -> None:
+def send_memory(conn: sk_conn, request: Request, stays: bool) -> None:
     """Answer /mem-N with N bytes, or with 404 if that is no number."""
-    digits = target[len(b"/mem-") :].partition(b"?")[0]
+    digits = request.target[len(b"/mem-") :].partition(b"?")[0]
     if not digits.isdigit() or len(digits) > MAX_DIGITS:
         conn.write(make_head(404, stays, 0))
         return
     size = int(digits)
     head = make_head(200, stays, size, "text/plain")
-    if not with_body:
+    if request.method == b"HEAD":
         conn.write(head)
     elif len(head) + size <= CHUNK_SIZE:
-        replies = replies_to_staying if stays else replies_to_leaving
-        if len(replies) >= MAX_KEPT_REPLIES:
-            replies.clear()
-        reply = head + MEMORY[:size]
-        replies[target] = reply, size
-        conn.write(reply)
+        conn.write(head + MEMORY[:size])
         statistics.total_bytes += size
+        remember(request, size)
     else:
         set_cork(conn, True)
         conn.write(head)
@@ -282,15 +273,26 @@ def send_memory(conn: sk_conn, target: bytes, stays: bool, with_body: bool) -> N
         set_cork(conn, False)
 
 
+def remember(request: Request, size: int) -> None:
+    """Keep the replies to a request for `size` bytes, for the next time it comes."""
+    leaving, staying = (make_head(200, stays, size, "text/plain") for stays in (False, True))
+    request.replies = leaving + MEMORY[:size], staying + MEMORY[:size]
+    request.body_size = size
+    if len(short_requests) >= MAX_SHORT_REQUESTS:
+        short_requests.clear()
+    version = b"HTTP/1.1" if request.stays else b"HTTP/1.0"
+    short_requests[b"GET %b %b\r\n" % (request.target, version)] = request
+
+
 # --- Documents --------------------------------------------------------------------------
 
 
-def send_document(conn: sk_conn, target: bytes, stays: bool, with_body: bool) -> None:
+def send_document(conn: sk_conn, request: Request, stays: bool) -> None:
     """Answer with a file below the root, or with the reason why not."""
-    if not target.startswith(b"/"):
+    if not request.target.startswith(b"/"):
         raise RequestError(400)  # here it is the request that is bad, so it goes further up
     try:
-        path = find_document(target)
+        path = find_document(request.target)
         # For the file that has just been found these flags mean nothing; they are there for
         # what may have taken its place since. Opening a FIFO must not stop the server.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -304,7 +306,7 @@ def send_document(conn: sk_conn, target: bytes, stays: bool, with_body: bool) ->
         conn.write(make_head(500, stays, 0))
         return
     try:
-        send_file(conn, file, get_content_type(path), stays, with_body)
+        send_file(conn, file, get_content_type(path), stays, request.method == b"GET")
     finally:
         os.close(file)
 

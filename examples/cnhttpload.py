@@ -183,19 +183,23 @@ class Load:
     def run(self) -> None:
         """Run all sessions, until they are over or two interrupts have come."""
         self._ticker = spawn(self._tick)
-        try:
-            self._start_sessions()
-            self._ticker.join()
-        except KeyboardInterrupt:
-            # The sessions that have begun end by themselves; those that wait do not begin.
-            self._is_stopping = True
-            while self._waiting:
-                self._waiting.popleft().close()
-                self.live -= 1
-            with suppress(KeyboardInterrupt):
-                self._end_if_idle()
+        with suppress(KeyboardInterrupt):
+            try:
+                self._start_sessions()
                 self._ticker.join()
+            except KeyboardInterrupt:
+                self._drain()
         get_hub().close()
+
+    def _drain(self) -> None:
+        """Begin nothing more, and wait for the sessions that send requests."""
+        self._is_stopping = True
+        while self._waiting:
+            self._waiting.popleft().close()
+            self.live -= 1
+        self._end_if_idle()
+        if self._ticker is not None:
+            self._ticker.join()
 
     def _start_sessions(self) -> None:
         """Make up for the sessions that have ended."""
