@@ -584,8 +584,7 @@ def test_second_exit_while_the_first_is_undelivered_is_reported(unraisable: Any)
 def test_exit_reaches_main_that_waited_in_a_nested_greenlet(unraisable: Any) -> None:
     error = SystemExit(4)
     spawn(raise_it, error)
-    greenlet.greenlet(lambda: sleep(1)).switch()
     with pytest.raises(SystemExit) as caught:
-        sleep(1000)
+        greenlet.greenlet(lambda: sleep(1)).switch()
     assert caught.value is error
     assert unraisable == []
