@@ -1,0 +1,375 @@
+"""Connections over many rounds: no descriptor, object, reference or memory stays behind."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import struct
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pycoronet
+import pytest
+from connections import MOMENT, attempt, fill, open_descriptors
+from pycoronet import Cancelled, Task, sk_conn, sleep, spawn
+
+pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
+
+WARM_UP = 50
+ROUNDS = 100
+
+# What may be found without being a leak (a free list, a cache of the interpreter) does not
+# grow with the rounds; one lost block a round would.
+SPARE_BLOCKS = ROUNDS // 2
+SPARE_BYTES = 50 * ROUNDS
+
+
+def count_objects() -> dict[str, int]:
+    """Return how many of our objects the collector knows."""
+    gc.collect()
+    counts = {"sk_conn": 0, "Task": 0}
+    for item in gc.get_objects():
+        if type(item) in (sk_conn, Task):
+            counts[type(item).__name__] += 1
+    return counts
+
+
+@contextmanager
+def pair(kind: str = "unix") -> Iterator[tuple[Any, socket.socket]]:
+    if kind == "tcp":
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            left = socket.create_connection(server.getsockname())
+            right, _ = server.accept()
+    else:
+        left, right = socket.socketpair()
+    right.settimeout(10)
+    conn = sk_conn(left)
+    try:
+        yield conn, right
+    finally:
+        conn.abort()
+        right.close()
+
+
+# Each is one round, complete with its clean-up.
+
+
+def read_and_write() -> None:
+    with pair() as (conn, peer):
+        peer.sendall(b"one\ntwo;three")
+        assert conn.readln() == b"one\n"
+        assert conn.read_until(b";") == b"two;"
+        conn.write(bytearray(b"answer"))
+        conn.printf(b"%d", 5)
+        conn.sendall(memoryview(b"view"))
+        room = bytearray(100)
+        peer.sendall(b"more")
+        conn.recv_into(room)
+
+
+def lines_in_pieces() -> None:
+    with pair("tcp") as (conn, peer):
+        task = spawn(attempt, list, conn)
+        sleep(MOMENT)
+        for piece in (b"on", b"e\ntw", b"o\n", b"x" * 70_000):
+            peer.sendall(piece)
+            sleep(MOMENT)
+        peer.shutdown(socket.SHUT_WR)
+        assert isinstance(task.get(), pycoronet.LineTooLongError)
+
+
+def failing_reads() -> None:
+    with pair() as (conn, peer):
+        conn.timeo = 0
+        for call in (
+            lambda: conn.recv(1),
+            lambda: conn.recv_into(bytearray(10)),
+            lambda: conn.read(5),
+            lambda: conn.readln(),
+            lambda: next(conn),
+            lambda: conn.read_until(b"x"),
+            lambda: conn.recv(-1),
+            lambda: conn.recv("x"),
+            lambda: conn.readln(nonsense=1),
+            lambda: conn.read_until(b""),
+            lambda: conn.recv_into(b""),
+        ):
+            assert isinstance(attempt(call), Exception)
+        peer.sendall(b"x" * 100)
+        assert isinstance(attempt(conn.readln, 10), pycoronet.LineTooLongError)
+        assert isinstance(attempt(conn.read_until, b"y", 10), pycoronet.LineTooLongError)
+        peer.shutdown(socket.SHUT_WR)
+        assert isinstance(attempt(conn.read_exactly, 1000), pycoronet.IncompleteReadError)
+
+
+def failing_writes() -> None:
+    with pair() as (conn, peer):
+        fill(conn)
+        conn.timeo = 0
+        for call in (
+            lambda: conn.write(b"x"),
+            lambda: conn.write(bytearray(b"x")),
+            lambda: conn.write("x"),
+            lambda: conn.printf(b"%d"),
+            lambda: conn.printf(b"%d", 1),
+        ):
+            assert isinstance(attempt(call), Exception)
+        peer.close()
+        assert isinstance(attempt(conn.write, b"x"), OSError)
+        assert isinstance(attempt(conn.recv, 1), OSError | bytes)
+
+
+def busy() -> None:
+    with pair() as (conn, _):
+        fill(conn)
+        tasks = [spawn(attempt, conn.recv, 1), spawn(attempt, conn.write, b"x")]
+        sleep(MOMENT)
+        assert isinstance(attempt(conn.recv, 1), pycoronet.BusyError)
+        assert isinstance(attempt(conn.write, b"x"), pycoronet.BusyError)
+        conn.close()
+        for task in tasks:
+            assert isinstance(task.get(), pycoronet.ClosedError)
+        assert isinstance(attempt(conn.recv, 1), pycoronet.ClosedError)
+
+
+def cancelled() -> None:
+    with pair() as (conn, _):
+        fill(conn)
+        tasks = [spawn(conn.read, 5), spawn(conn.write, bytes(1000))]
+        sleep(MOMENT)
+        for task in tasks:
+            task.cancel("reason")
+            with pytest.raises(Cancelled):
+                task.get()
+
+
+def reset_by_peer() -> None:
+    with pair("tcp") as (conn, peer):
+        fill(conn)
+        tasks = [spawn(attempt, conn.read, 5), spawn(attempt, conn.write, b"x")]
+        sleep(MOMENT)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        for task in tasks:
+            assert isinstance(task.get(), OSError)
+
+
+def buffered() -> None:
+    with pair() as (conn, peer):
+        conn.buffered = True
+        for _ in range(10):
+            conn.write(b"piece")
+        sleep(0)
+        conn.write(b"rest")
+        conn.flush()
+        conn.write(b"last")
+        conn.close()
+        assert peer.recv(1000) == b"piece" * 10 + b"restlast"
+
+
+def draining() -> None:
+    with pair() as (conn, peer):
+        fill(conn)
+        conn.buffered = True
+        conn.write(b"later")
+        conn.close()
+        while peer.recv(1 << 20):
+            sleep(MOMENT)
+        assert conn.fileno() == -1
+
+
+def lingering() -> None:
+    with pair() as (conn, _):
+        fill(conn)
+        conn.buffered = True
+        conn.write(b"never")
+        conn.close()
+        sleep(31)
+        assert conn.fileno() == -1
+
+
+def kept_failure() -> None:
+    with pair() as (conn, peer):
+        conn.buffered = True
+        peer.close()
+        conn.write(b"x")
+        sleep(0)
+        assert isinstance(attempt(conn.close), BrokenPipeError)
+
+
+def dropped() -> None:
+    left, right = socket.socketpair()
+    conn = sk_conn(left)
+    conn.buffered = True
+    conn.write(b"x")
+    with pytest.warns(ResourceWarning):
+        del conn
+    right.close()
+
+
+def refused_constructors(path: str = __file__) -> None:
+    with open(path) as file:  # noqa: PTH123
+        assert isinstance(attempt(sk_conn, file.fileno()), ValueError)
+        assert isinstance(attempt(sk_conn, file), TypeError)
+    with pair() as (conn, _):
+        assert isinstance(attempt(sk_conn, conn.fileno()), ValueError)
+    assert isinstance(attempt(sk_conn, 1_000_000), OSError)
+
+
+def accepted() -> None:
+    with pycoronet.listen(("127.0.0.1", 0)) as listener:
+        connecting = spawn(pycoronet.connect, listener.getsockname())
+        conn, _ = listener.accept()
+        conn.close()
+        connecting.get().close()
+        waiting = spawn(attempt, listener.accept)
+        sleep(MOMENT)
+        listener.close()
+        assert isinstance(waiting.get(), pycoronet.ClosedError)
+        assert isinstance(attempt(pycoronet.connect, ("127.0.0.1", 1)), OSError)
+
+
+def served() -> None:
+    def handler(conn: Any, _: object) -> None:
+        for line in conn:
+            conn.write(line)
+
+    listener = pycoronet.listen(("127.0.0.1", 0))
+    server = spawn(pycoronet.serve, listener, handler)
+    for _ in range(3):
+        with pycoronet.connect(listener.getsockname()) as client:
+            client.write(b"x\n")
+            assert client.readln() == b"x\n"
+    listener.close()
+    server.get()
+    pycoronet.get_hub().run()
+
+
+def waited_for() -> None:
+    left, right = socket.socketpair()
+    assert isinstance(attempt(pycoronet.wait_readable, left, 0), TimeoutError)
+    task = spawn(pycoronet.wait_readable, left)
+    sleep(0)
+    assert isinstance(attempt(pycoronet.wait_readable, left), pycoronet.BusyError)
+    right.send(b"x")
+    task.get()
+    other = spawn(attempt, pycoronet.wait_fd, left, pycoronet.PRIORITY)
+    sleep(0)
+    pycoronet.notify_closing(left)
+    assert isinstance(other.get(), pycoronet.ClosedError)
+    left.close()
+    right.close()
+
+
+def closed_behind_our_back() -> None:
+    left, right = socket.socketpair()
+    number = left.fileno()
+    conn = sk_conn(left)
+    task = spawn(attempt, conn.recv, 1)
+    sleep(MOMENT)
+    pycoronet.notify_closing(number)
+    assert isinstance(task.get(), pycoronet.ClosedError)
+    socket.socket(fileno=number).close()
+    right.close()
+
+
+CASES = [
+    read_and_write,
+    lines_in_pieces,
+    failing_reads,
+    failing_writes,
+    busy,
+    cancelled,
+    reset_by_peer,
+    buffered,
+    draining,
+    lingering,
+    kept_failure,
+    dropped,
+    refused_constructors,
+    accepted,
+    served,
+    waited_for,
+    closed_behind_our_back,
+]
+
+
+def run_rounds(case: Callable[[], None], count: int) -> None:
+    for _ in range(count):
+        case()
+    pycoronet.get_hub().run()
+
+
+def least_growth(case: Callable[[], None], measure: Callable[[], int]) -> int:
+    """Return by how much [measure] grows in rounds, where it grows least: a leak grows always."""
+    growths = []
+    for _ in range(3):
+        gc.collect()
+        before = measure()
+        run_rounds(case, ROUNDS)
+        gc.collect()
+        growths.append(measure() - before)
+    return min(growths)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_nothing_stays_behind(case: Callable[[], None]) -> None:
+    sleep(MOMENT)  # what the hub itself opens is open
+    run_rounds(case, WARM_UP)
+    descriptors, objects = open_descriptors(), count_objects()
+    references = {value: sys.getrefcount(value) for value in (sk_conn, Task)}
+    more_blocks = least_growth(case, sys.getallocatedblocks)
+    tracemalloc.start()
+    try:
+        more_memory = least_growth(case, lambda: tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert open_descriptors() == descriptors
+    assert count_objects() == objects
+    assert more_blocks < SPARE_BLOCKS
+    assert more_memory < SPARE_BYTES
+    for value, count in references.items():
+        assert abs(sys.getrefcount(value) - count) < 10
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda conn, data: conn.write(data),
+        lambda conn, data: conn.sendall(data),
+        lambda conn, data: conn.printf(data),
+        lambda conn, data: attempt(conn.read_until, data, 1),
+        lambda conn, data: attempt(conn.recv_into, data),
+        lambda conn, data: attempt(sk_conn, data),
+        lambda conn, data: attempt(conn.readln, data),
+        lambda conn, data: attempt(setattr, conn, "timeo", data),
+    ],
+)
+def test_arguments_keep_their_reference_counts(call: Callable[[Any, Any], object]) -> None:
+    with pair() as (conn, peer):
+        conn.timeo = 0
+        peer.sendall(b"xyz")
+        data = bytes(bytearray(b"some bytes"))
+        own = sys.getrefcount(conn)
+        before = sys.getrefcount(data)
+        for _ in range(100):
+            call(conn, data)
+        assert sys.getrefcount(data) == before
+        assert sys.getrefcount(conn) == own
+
+
+def test_a_parked_wait_gives_its_references_back() -> None:
+    with pair() as (conn, peer):
+        before = sys.getrefcount(conn)
+        for _ in range(50):
+            task = spawn(conn.recv, 1)
+            sleep(MOMENT)
+            peer.send(b"x")
+            task.get()
+            task.join()
+        del task
+        sleep(MOMENT)
+        assert sys.getrefcount(conn) == before
