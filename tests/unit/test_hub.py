@@ -1,0 +1,364 @@
+"""The hub: callbacks, driving by hand, closing, one hub a thread."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import weakref
+from typing import Any
+
+import pycoronet
+import pytest
+from pycoronet import Cancelled, current, get_hub, shield, sleep, spawn
+
+pytestmark = pytest.mark.usefixtures("virtual_hub")
+
+
+@pytest.fixture
+def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collect what is reported through sys.unraisablehook."""
+    reports: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: reports.append(report.exc_value))
+    return reports
+
+
+# --- Callbacks --------------------------------------------------------------------------
+
+
+def test_callbacks_run_in_order_in_the_hub_and_not_at_once() -> None:
+    order: list[Any] = []
+    hub = get_hub()
+    for number in range(5):
+        hub.call_soon_threadsafe(order.append, number)
+    hub.call_soon_threadsafe(lambda: order.append(current()))
+    assert order == []
+    sleep(0)
+    assert order == [0, 1, 2, 3, 4, None]
+
+
+def test_callback_that_leaves_itself_starves_nobody() -> None:
+    hub = get_hub()
+    count = 0
+
+    def again() -> None:
+        nonlocal count
+        count += 1
+        if not stopped:
+            hub.call_soon_threadsafe(again)
+
+    stopped = False
+    hub.call_soon_threadsafe(again)
+    sleep(0)
+    assert spawn(lambda: 5).get() == 5
+    task = spawn(sleep, 1)
+    sleep(0)
+    pycoronet._coronet._advance_time(2)
+    task.join()
+    # By hand too.
+    assert hub.wait(0) == 0
+    hub.dispatch()
+    stopped = True
+    sleep(1)
+    assert 3 < count < 1000
+
+
+def test_callbacks_from_threads_wake_the_hub() -> None:
+    hub = get_hub()
+    lot = pycoronet._coronet.ParkingLot(external=True)
+    called: list[int] = []
+
+    def finish(number: int) -> None:
+        called.append(number)
+        if len(called) == 400:
+            lot.unpark()
+
+    def call(first: int) -> None:
+        for number in range(100):
+            hub.call_soon_threadsafe(finish, first + number)
+
+    threads = [threading.Thread(target=call, args=(100 * number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    lot.park("threads")
+    for thread in threads:
+        thread.join()
+    assert sorted(called) == list(range(400))
+
+
+def test_waiting_in_a_callback_is_refused() -> None:
+    left, right = __import__("socket").socketpair()
+    conn = pycoronet.sk_conn(left)
+    pending = spawn(sleep, 1)
+    errors: list[str] = []
+
+    def callback() -> None:
+        for call in (sleep, lambda: sleep(1), pending.join, pending.get, hub.run, hub.wait):
+            try:
+                call()
+            except RuntimeError as error:
+                errors.append(str(error))
+        for call in (lambda: conn.readsome(1), lambda: pycoronet.to_thread(int), hub.close):
+            try:
+                call()
+            except RuntimeError as error:
+                errors.append(str(error))
+
+    hub = get_hub()
+    hub.call_soon_threadsafe(callback)
+    sleep(0)
+    assert len(errors) == 9
+    assert sum("spawn()" in error for error in errors) == 6
+    assert not pending.done
+    conn.close()
+    right.close()
+    sleep(1)
+
+
+def test_callback_may_spawn_and_do_what_does_not_wait() -> None:
+    tasks: list[Any] = []
+    ended = spawn(lambda: 5)
+    ended.join()
+
+    def callback() -> None:
+        # More often than a coroutine may before it gives way.
+        for _ in range(1_000):
+            ended.join()
+        tasks.append(spawn(sleep, 1))
+
+    get_hub().call_soon_threadsafe(callback)
+    sleep(0)
+    tasks[0].join()
+
+
+def test_exceptions_of_callbacks_are_reported(unraisable: list[Any]) -> None:
+    error = LookupError()
+
+    def callback() -> None:
+        raise error
+
+    get_hub().call_soon_threadsafe(callback)
+    sleep(0)
+    assert unraisable == [error]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_exits_of_callbacks_go_to_the_main_program(kind: type, unraisable: list[Any]) -> None:
+    def callback() -> None:
+        raise kind
+
+    get_hub().call_soon_threadsafe(callback)
+    with pytest.raises(kind):
+        sleep(1)
+    assert unraisable == []
+
+
+def test_wrong_arguments_are_refused() -> None:
+    hub = get_hub()
+    for call, arguments in (
+        (hub.call_soon_threadsafe, ()),
+        (hub.call_soon_threadsafe, (1,)),
+        (hub.dispatch, (1.5,)),
+        (hub.dispatch, ("1",)),
+        (hub.dispatch, (1, 2)),
+        (hub.run, (1,)),
+        (hub.close, (1,)),
+        (hub.waiters, (1,)),
+        (pycoronet.Hub, ()),
+        (pycoronet._coronet._use_engine, (1,)),
+    ):
+        with pytest.raises(TypeError):
+            call(*arguments)
+    assert hub.dispatch(10**30) == 0
+    assert hub.dispatch(-(10**30)) == 0
+
+
+# --- Run, wait, dispatch ----------------------------------------------------------------
+
+
+def test_run_returns_when_no_task_is_left() -> None:
+    order: list[int] = []
+
+    def work(number: int) -> None:
+        sleep(number)
+        order.append(number)
+        if number < 3:
+            spawn(work, number + 1)
+
+    spawn(work, 1)
+    get_hub().run()
+    assert order == [1, 2, 3]
+    get_hub().run()
+
+
+def test_driving_is_for_the_main_program_alone() -> None:
+    def work() -> None:
+        for call in (hub.run, hub.wait, hub.dispatch, hub.close):
+            with pytest.raises(RuntimeError, match="main program"):
+                call()
+
+    hub = get_hub()
+    spawn(work).get()
+
+
+def test_dispatch_starts_and_resumes_but_never_waits() -> None:
+    steps: list[str] = []
+
+    def work() -> None:
+        steps.append("begun")
+        sleep(5)
+        steps.append("done")
+
+    hub = get_hub()
+    spawn(work)
+    assert hub.dispatch() == 0
+    assert steps == ["begun"]
+    assert hub.dispatch() == 0
+    for _ in range(10):
+        # It may come back early, with nothing.
+        assert hub.wait(100) == 0
+        assert hub.dispatch() == 0
+    assert steps == ["begun", "done"]
+
+
+def test_exit_of_a_task_is_raised_by_dispatch() -> None:
+    def fail() -> None:
+        raise SystemExit(3)
+
+    spawn(fail)
+    with pytest.raises(SystemExit):
+        get_hub().dispatch()
+
+
+# --- Closing ----------------------------------------------------------------------------
+
+
+def test_close_cancels_and_runs_finally_blocks() -> None:
+    order: list[str] = []
+
+    def work(name: str) -> None:
+        try:
+            sleep(100)
+        except Cancelled:
+            order.append("cancelled " + name)
+        finally:
+            with shield(1):
+                sleep(0.5)
+            order.append("finally " + name)
+
+    for name in "ab":
+        spawn(work, name)
+    never = spawn(order.append, "never")
+    never.cancel()
+    sleep(0)
+    get_hub().close()
+    assert order == ["cancelled a", "cancelled b", "finally a", "finally b"]
+
+
+def test_close_is_idempotent_and_a_new_hub_comes() -> None:
+    hub = get_hub()
+    hub.close()
+    hub.close()
+    for call in (hub.run, hub.wait, hub.dispatch, lambda: hub.call_soon_threadsafe(int)):
+        with pytest.raises(RuntimeError, match="closed"):
+            call()
+    assert hub.waiters() == []
+    with pytest.raises(RuntimeError, match="closed"):
+        _ = hub.time
+    other = get_hub()
+    assert other is not hub
+    assert spawn(lambda: 5).get() == 5
+    other.close()
+
+
+def test_close_does_not_wait_for_ever_for_who_refuses() -> None:
+    def refuse() -> None:
+        with shield():
+            while True:
+                sleep(1)
+
+    task = spawn(refuse)
+    sleep(0)
+    get_hub().close()
+    # The time for closing has passed, in virtual time; what is left can do no harm.
+    assert not task.done
+    for call in (task.join, task.get):
+        with pytest.raises(RuntimeError, match="closed"):
+            call()
+    task.cancel()
+    get_hub().close()
+
+
+def test_things_of_a_closed_hub_are_refused_in_the_next_one() -> None:
+    def refuse() -> None:
+        with shield():
+            sleep(None)
+
+    old_task = spawn(refuse)
+    old_lot = pycoronet._coronet.ParkingLot()
+    sleep(0)
+    get_hub().close()
+
+    def use() -> None:
+        for call in (old_task.join, lambda: old_lot.park("park")):
+            with pytest.raises(RuntimeError, match="closed"):
+                call()
+
+    use()
+    spawn(use).get()
+    get_hub().close()
+
+
+def test_foreign_switch_into_a_greenlet_of_a_closed_hub() -> None:
+    greenlet = pytest.importorskip("greenlet")
+    seen: list[Any] = []
+
+    def nested() -> None:
+        try:
+            sleep(10)
+        except RuntimeError as error:
+            seen.append(str(error))
+
+    child = greenlet.greenlet(nested)
+
+    def work() -> None:
+        spawn(greenlet.getcurrent().switch)
+        child.switch()
+
+    spawn(work).join()
+    get_hub().close()
+    child.switch()
+    assert seen == ["this hub is closed"]
+
+
+def test_closed_hubs_are_freed() -> None:
+    get_hub().close()
+    references = []
+    for _ in range(3):
+        hub = pycoronet._coronet._use_engine("fake")
+        spawn(sleep, 1).join()
+        spawn(sleep, 100)
+        sleep(0)
+        hub.close()
+        references.append(weakref.ref(hub))
+        del hub
+    gc.collect()
+    assert [reference() for reference in references] == [None] * 3
+
+
+def test_hub_of_another_engine_needs_the_old_one_closed() -> None:
+    with pytest.raises(RuntimeError, match="close"):
+        pycoronet._coronet._use_engine("fake")
+    get_hub().close()
+    with pytest.raises(ValueError, match="nonsense"):
+        pycoronet._coronet._use_engine("nonsense")
+    assert get_hub().backend in ("epoll", "kqueue")
+    get_hub().close()
+
+
+def test_waiters_tell_who_waits_for_what() -> None:
+    task = spawn(sleep, 3)
+    task.name = "sleeper"
+    sleep(0)
+    assert get_hub().waiters() == ["Task 'sleeper': sleep 3"]
+    task.cancel()
