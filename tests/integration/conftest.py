@@ -123,8 +123,16 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., WebServer]]:
 
 @pytest.fixture
 def server(start_server: Callable[..., WebServer]) -> WebServer:
-    """Return a cnhttpd over the test's folder, which must have written nothing odd so far."""
+    """Return a cnhttpd over the test's folder."""
     return start_server()
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    """Return a cnhttpd over an empty folder, for all tests of a file that need no more."""
+    server = WebServer(tmp_path_factory.mktemp("root"))
+    yield server
+    server.kill()
 
 
 @pytest.fixture

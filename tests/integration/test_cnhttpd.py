@@ -20,34 +20,34 @@ PATIENCE_SECONDS = 30
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 8000, 8192, 8193, 100_000, 3_000_000])
-def test_mem_has_as_many_bytes_as_asked_for(server, size):
-    status, headers, body = server.get(f"/mem-{size}")
+def test_mem_has_as_many_bytes_as_asked_for(shared_server, size):
+    status, headers, body = shared_server.get(f"/mem-{size}")
     assert (status, headers["content-length"], len(body)) == (200, str(size), size)
 
 
 @pytest.mark.parametrize("size", [100, 100_000])
-def test_head_of_mem_has_the_length_but_no_body(server, size):
-    status, headers, body = server.get(f"/mem-{size}", "HEAD")
+def test_head_of_mem_has_the_length_but_no_body(shared_server, size):
+    status, headers, body = shared_server.get(f"/mem-{size}", "HEAD")
     assert (status, headers["content-length"], body) == (200, str(size), b"")
 
 
-def test_a_remembered_reply_is_not_a_reply_to_head(server):
-    assert server.get("/mem-10")[2] != b""
-    assert server.get("/mem-10", "HEAD")[2] == b""
+def test_a_remembered_reply_is_not_a_reply_to_head(shared_server):
+    assert shared_server.get("/mem-10")[2] != b""
+    assert shared_server.get("/mem-10", "HEAD")[2] == b""
 
 
 @pytest.mark.parametrize("number", ["", "-1", "+1", "1x", "x", "1e3", "%31", "9" * 19, "9" * 8000])
-def test_mem_without_a_usable_number_is_not_found(server, number):
-    assert server.get(f"/mem-{number}")[0] == 404
+def test_mem_without_a_usable_number_is_not_found(shared_server, number):
+    assert shared_server.get(f"/mem-{number}")[0] == 404
 
 
-def test_mem_takes_a_query_for_none_of_its_business(server):
-    assert server.get("/mem-12?x=1")[2] == server.get("/mem-12")[2]
+def test_mem_takes_a_query_for_none_of_its_business(shared_server):
+    assert shared_server.get("/mem-12?x=1")[2] == shared_server.get("/mem-12")[2]
 
 
-def test_more_sizes_than_are_remembered_are_all_right(server):
+def test_more_sizes_than_are_remembered_are_all_right(shared_server):
     for size in [*range(200), *range(200)]:
-        assert len(server.get(f"/mem-{size}")[2]) == size
+        assert len(shared_server.get(f"/mem-{size}")[2]) == size
 
 
 def test_who_goes_away_in_a_long_body_ends_nobody_else(server):
@@ -83,10 +83,12 @@ def test_who_goes_away_in_a_long_body_ends_nobody_else(server):
     ],
 )
 @pytest.mark.parametrize("target", ["/mem-5", "/mem-9000", "/nothing"])
-def test_connections_stay_as_version_and_header_ask(server, version, connection, stays, target):
+def test_connections_stay_as_version_and_header_ask(
+    shared_server, version, connection, stays, target
+):
     header = f"Connection: {connection}\r\n" if connection else ""
     request = f"GET {target} HTTP/{version}\r\nHost: x\r\n{header}\r\n".encode()
-    with server.connect() as conn:
+    with shared_server.connect() as conn:
         conn.sendall(request * 2)
         if stays:
             conn.shutdown(socket.SHUT_WR)
@@ -96,9 +98,9 @@ def test_connections_stay_as_version_and_header_ask(server, version, connection,
     assert reply.count(b"Connection: close") == (0 if stays else 1)
 
 
-def test_methods_need_not_be_in_capitals(server):
-    assert server.get("/mem-3", "get")[0] == 200
-    assert server.get("/mem-3", "head")[2] == b""
+def test_methods_need_not_be_in_capitals(shared_server):
+    assert shared_server.get("/mem-3", "get")[0] == 200
+    assert shared_server.get("/mem-3", "head")[2] == b""
 
 
 BAD_REQUESTS = {
@@ -129,13 +131,13 @@ BAD_REQUESTS = {
 
 
 @pytest.mark.parametrize("request_bytes", BAD_REQUESTS.values(), ids=BAD_REQUESTS.keys())
-def test_what_is_no_request_is_refused_and_the_connection_closed(server, request_bytes):
+def test_what_is_no_request_is_refused_and_the_connection_closed(shared_server, request_bytes):
     if not request_bytes.endswith((b"HT", b"A: b\r\n")):
         request_bytes += b"GET /mem-7 HTTP/1.1\r\n\r\n" * 2
-    reply = server.exchange(request_bytes)
+    reply = shared_server.exchange(request_bytes)
     assert reply.count(b"HTTP/1.1") == 1
     assert reply.startswith(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n")
-    assert server.get("/mem-2")[0] == 200
+    assert shared_server.get("/mem-2")[0] == 200
 
 
 TOO_LARGE = {
@@ -147,19 +149,19 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("request_bytes", TOO_LARGE.values(), ids=TOO_LARGE.keys())
-def test_what_is_too_large_is_refused_and_the_connection_closed(server, request_bytes):
-    reply = server.exchange(request_bytes)
+def test_what_is_too_large_is_refused_and_the_connection_closed(shared_server, request_bytes):
+    reply = shared_server.exchange(request_bytes)
     assert reply.startswith(b"HTTP/1.1 431 ")
     assert reply.count(b"HTTP/1.1") == 1
 
 
-def test_as_many_headers_as_are_allowed(server):
+def test_as_many_headers_as_are_allowed(shared_server):
     request = b"GET /mem-1 HTTP/1.1\r\n" + b"A: b\r\n" * 99 + b"\r\n"
-    assert server.exchange(request).startswith(b"HTTP/1.1 200 ")
+    assert shared_server.exchange(request).startswith(b"HTTP/1.1 200 ")
 
 
-def test_the_refusal_of_a_long_body_is_not_lost(server):
-    with server.connect() as conn:
+def test_the_refusal_of_a_long_body_is_not_lost(shared_server):
+    with shared_server.connect() as conn:
         conn.sendall(b"POST / HTTP/1.1\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000)
         assert conn.makefile("rb").read().startswith(b"HTTP/1.1 400 ")
 
@@ -186,6 +188,13 @@ def record(cnhttpd, target: str) -> list[object]:
     conn = RecordingConnection(f"GET {target} HTTP/1.1\r\n\r\n".encode())
     cnhttpd.answer_requests(conn)
     return conn.done
+
+
+def test_no_more_than_so_many_requests_are_remembered(load_example):
+    cnhttpd = load_example("cnhttpd")
+    for size in range(cnhttpd.MAX_SHORT_REQUESTS * 3):
+        record(cnhttpd, f"/mem-{size}")
+        assert 0 < len(cnhttpd.short_requests) <= cnhttpd.MAX_SHORT_REQUESTS
 
 
 def test_a_short_reply_is_one_write_and_a_long_one_is_corked(load_example, tmp_path):
@@ -298,8 +307,8 @@ def test_what_is_outside_the_root_is_forbidden(start_server, tmp_path, target):
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "//etc/passwd", "/%2Fetc/passwd", "/..\\passwd"])
-def test_absolute_paths_and_backslashes_lead_nowhere(server, path):
-    assert server.get(path)[0] == 404
+def test_absolute_paths_and_backslashes_lead_nowhere(shared_server, path):
+    assert shared_server.get(path)[0] == 404
 
 
 def test_a_root_that_is_a_neighbour_by_name_is_outside(start_server, tmp_path):
