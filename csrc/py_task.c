@@ -527,6 +527,11 @@ Task_dealloc(TaskObject *task)
     if (task->weak_references != NULL) {
         PyObject_ClearWeakRefs((PyObject *)task);
     }
+    if (task->hub->current_task == task) {
+        // A greenlet that was nested in it has outlived it.
+        task->hub->current_task = NULL;
+        task->hub->current_greenlet = NULL;
+    }
     // A task that was started is owned until it ends.
     assert(!list_is_linked(&task->hub_link));
     timer_wheel_unlink(&task->hub->reactor.timers, &task->waiter.timer);

@@ -76,6 +76,8 @@ waiter_acquire(HubObject *hub, const char *operation)
     if (waiter->status == WAITER_FREE) {
         // Taken from now on; a nested greenlet of the task must not get it as well.
         waiter->status = WAITER_PARKED;
+        // A greenlet nested in the task may outlive it, but not the record it waits in.
+        Py_INCREF(task);
         return waiter;
     }
     waiter = malloc(sizeof(*waiter));
@@ -97,6 +99,7 @@ waiter_release(HubObject *hub, struct waiter *waiter)
         free(waiter);
     } else {
         waiter->status = WAITER_FREE;
+        Py_DECREF(CONTAINER_OF(waiter, TaskObject, waiter));
     }
 }
 
@@ -224,7 +227,8 @@ end_wait(HubObject *hub, struct waiter *waiter, int result)
     }
     // Not before: concluding may run code that waits, and needs a record of its own.
     waiter->status = WAITER_FREE;
-    // Neither goes away here: the greenlet is running, and the task is its own.
+    // Neither goes away here: the greenlet is running, and the record's owner holds on to
+    // the task if it lies there.
     Py_CLEAR(waiter->greenlet);
     Py_CLEAR(waiter->task);
     return result;
