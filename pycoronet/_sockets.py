@@ -55,7 +55,7 @@ def connect(address: Address, *, timeout: float | None = None) -> sk_conn:
 
 
 def _numeric_family(host: Any) -> int | None:
-    """The family that a numeric address belongs to, None for a name."""
+    """Return the family that a numeric address belongs to, None for a name."""
     for family in (socket.AF_INET, socket.AF_INET6):
         with suppress(OSError, TypeError, ValueError):
             socket.inet_pton(family, host)
@@ -74,7 +74,7 @@ def _attempt(family: int, address: Address) -> sk_conn:
 
 
 def _interleave_families(found: list[Any]) -> list[tuple[int, Address]]:
-    """The addresses in the resolver's order, but the families taking turns."""
+    """Return the addresses in the resolver's order, but the families taking turns."""
     first = [entry for entry in found if entry[0] == found[0][0]]
     others = [entry for entry in found if entry[0] != found[0][0]]
     ordered = []

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import MOMENT, Ends, attempt, open_descriptors
+
+import pycoronet
 from pycoronet import Cancelled, connect, get_hub, listen, sleep, spawn
 
 HOST = "127.0.0.1"
@@ -65,9 +66,7 @@ class Network:
 
 
 @pytest.fixture
-def make_network(
-    virtual_hub: pycoronet.Hub, ends: Ends, monkeypatch: pytest.MonkeyPatch
-) -> Any:
+def make_network(virtual_hub: pycoronet.Hub, ends: Ends, monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(**outcomes: tuple[float, object]) -> Network:
         network = Network(ends, outcomes)
         resolve_to(monkeypatch, *[entry(host, 1) for host in outcomes])
@@ -163,9 +162,7 @@ def test_wrong_timeouts(listener: Any, timeout: Any) -> None:
         connect(listener.getsockname(), timeout=timeout)
 
 
-def test_the_first_of_two_addresses_refuses(
-    listener: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_of_two_addresses_refuses(listener: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server((HOST, 0)) as closed:
         unused = closed.getsockname()[1]
     resolve_to(monkeypatch, entry(HOST, unused), entry(*listener.getsockname()))
@@ -347,6 +344,4 @@ def test_the_families_take_turns(make_network: Any, monkeypatch: pytest.MonkeyPa
     network.outcomes = dict.fromkeys(hosts, (0, REFUSAL))
     with pytest.raises(ConnectionRefusedError):
         connect(("name", 1))
-    assert [host for host, _ in network.started] == [
-        "::1", "1.1.1.1", "::2", "2.2.2.2", "::3"
-    ]
+    assert [host for host, _ in network.started] == ["::1", "1.1.1.1", "::2", "2.2.2.2", "::3"]

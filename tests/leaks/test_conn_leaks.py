@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import MOMENT, attempt, fill, open_descriptors
+
+import pycoronet
 from pycoronet import Cancelled, Task, sk_conn, sleep, spawn
 
 pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]

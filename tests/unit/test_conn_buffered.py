@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import MOMENT, Ends, attempt, drain_now, fill, open_descriptors
+
+import pycoronet
 from pycoronet import sleep, spawn
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")

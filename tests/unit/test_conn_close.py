@@ -15,9 +15,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import MOMENT, Ends, attempt, drain_now, feed, fill, open_descriptors
+
+import pycoronet
 from pycoronet import ClosedError, sleep, spawn
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
@@ -69,7 +70,7 @@ def reset(peer: socket.socket) -> None:
     peer.close()
 
 
-# --- After close ------------------------------------------------------------------------------
+# --- After close -----------------------------------------------------------------------------
 
 
 def test_every_method_is_in_the_table() -> None:
@@ -139,7 +140,7 @@ def test_the_with_block_closes(ends: Ends) -> None:
     assert other.closed
 
 
-# --- Under those who wait -----------------------------------------------------------------------
+# --- Under those who wait --------------------------------------------------------------------
 
 READERS = ["recv", "recv_into", "read", "read_exactly", "readln", "read_until", "next"]
 
@@ -283,10 +284,20 @@ def test_reset_with_reader_and_writer_parked(ends: Ends) -> None:
     conn.close()
 
 
-# --- Numbers that are used again -------------------------------------------------------------------
+# --- Numbers that are used again -------------------------------------------------------------
+
+
+def take_number(number: int, sock: socket.socket) -> socket.socket:
+    """Give a socket this number, which is free."""
+    if sock.fileno() == number:
+        return sock
+    os.dup2(sock.fileno(), number)
+    sock.close()
+    return socket.socket(fileno=number)
 
 
 def test_a_number_we_closed_gets_no_stray_event(ends: Ends) -> None:
+    hub = pycoronet.get_hub()
     first, first_peer = ends.pair()
     old, old_peer = ends.pair()
     number = old.fileno()
@@ -294,38 +305,25 @@ def test_a_number_we_closed_gets_no_stray_event(ends: Ends) -> None:
 
     def replace() -> None:
         first.recv(1)
-        old.close()  # its event is queued behind ours
+        old.close()  # its event is fetched already
         left, right = ends.sockets()
-        ends.keep(right)
-        if left.fileno() != number:
-            os.dup2(left.fileno(), number)
-            left.close()
-            left = socket.socket(fileno=number)
-        conn = ends.conn(left)
-        new.append((conn, right))
-
-    def read_new() -> object:
-        while not new:
-            sleep(MOMENT)
-        conn = new[0][0]
-        conn.timeo = 1
-        return conn.recv(10)
+        new.extend([ends.conn(take_number(number, left)), right])
+        new[0].mod(pycoronet.READ)  # watched from here on
 
     replacer = spawn(replace)
-    old_reader = spawn(old.recv, 10)
+    old_reader = spawn(attempt, old.recv, 10)
     sleep(MOMENT)
-    old_peer.send(b"x")
     first_peer.send(b"x")
-    reader = spawn(read_new)
-    replacer.get()
-    with pytest.raises((ClosedError, TimeoutError)):
-        old_reader.get()
-        raise ClosedError  # it was quicker: its event came first
-    sleep(MOMENT)
-    assert new[0][0].fileno() == number
-    assert new[0][0].revents == 0
-    with pytest.raises(TimeoutError):
-        reader.get()
+    old_peer.send(b"x")
+    assert hub.wait(0) == 2
+    assert hub.dispatch(1) == 1
+    assert replacer.done
+    assert new[0].fileno() == number
+    assert hub.dispatch() == 0  # the second event has no owner any more
+    assert new[0].revents == 0
+    assert isinstance(old_reader.get(), ClosedError)
+    new[1].send(b"proper")
+    assert new[0].recv(10) == b"proper"
 
 
 def test_closed_behind_our_back_and_reused_for_a_connection(ends: Ends) -> None:
@@ -338,10 +336,7 @@ def test_closed_behind_our_back_and_reused_for_a_connection(ends: Ends) -> None:
     os.close(number)
     left, right = socket.socketpair()
     ends.keep(right)
-    if left.fileno() != number:
-        os.dup2(left.fileno(), number)
-        left.close()
-        left = socket.socket(fileno=number)
+    left = take_number(number, left)
     old_peer.send(b"stray")
     new = ends.conn(left)
     assert new.fileno() == number
@@ -400,10 +395,7 @@ def test_events_of_a_file_that_lives_on_elsewhere_are_dropped(ends: Ends) -> Non
         reader.get()
     left, right = socket.socketpair()
     ends.keep(right)
-    if left.fileno() != number:
-        os.dup2(left.fileno(), number)
-        left.close()
-        left = socket.socket(fileno=number)
+    left = take_number(number, left)
     new = ends.conn(left)
     waiting = spawn(new.recv, 10)
     sleep(MOMENT)
@@ -418,7 +410,7 @@ def test_events_of_a_file_that_lives_on_elsewhere_are_dropped(ends: Ends) -> Non
     os.close(spare)
 
 
-# --- Threads -------------------------------------------------------------------------------------
+# --- Threads ---------------------------------------------------------------------------------
 
 
 def in_thread(call: Callable[[], object]) -> BaseException | None:
@@ -475,7 +467,7 @@ def test_use_after_the_hub_was_closed(ends: Ends) -> None:
         peer.send(b"x")
 
 
-# --- The finalizer --------------------------------------------------------------------------------
+# --- The finalizer ---------------------------------------------------------------------------
 
 
 def test_a_dropped_connection_warns_and_closes(ends: Ends) -> None:
@@ -549,7 +541,6 @@ def test_dropped_in_a_cycle_that_another_thread_collects(ends: Ends) -> None:
         reader = spawn(pycoronet.wait_readable, right)
         sleep(MOMENT)
         del holder
-        seen: list[warnings.WarningMessage] = []
 
         def collect() -> None:
             gc.collect()
@@ -601,9 +592,7 @@ def test_connections_left_open_at_exit_are_sent_out() -> None:
         conn.buffered = True
         conn.write(b"not flushed by anybody")
     """
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, timeout=60, pass_fds=[left.fileno()]
-    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, pass_fds=[left.fileno()])
     left.close()
     right.settimeout(10)
     assert right.recv(100) == b"not flushed by anybody"

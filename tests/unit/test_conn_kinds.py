@@ -14,15 +14,16 @@ import tty
 from pathlib import Path
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import MOMENT, Ends, attempt, drain_now, fill
+
+import pycoronet
 from pycoronet import sk_conn, sleep, spawn
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
 
-# --- Pipes and FIFOs --------------------------------------------------------------------------
+# --- Pipes and FIFOs -------------------------------------------------------------------------
 
 
 def test_a_pipe_both_ends(ends: Ends) -> None:
@@ -81,7 +82,7 @@ def test_a_buffered_pipe_fills_and_drains(ends: Ends) -> None:
     assert content == b"f" * taken + b"one two"
 
 
-# --- Blocking mode is given back -----------------------------------------------------------------
+# --- Blocking mode is given back -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", ["close", "abort", "drop", "with"])
@@ -144,7 +145,7 @@ def test_blocking_mode_is_restored_at_exit() -> None:
     os.close(write_end)
 
 
-# --- Terminals ----------------------------------------------------------------------------------
+# --- Terminals -------------------------------------------------------------------------------
 
 
 def terminal(ends: Ends) -> tuple[int, int]:
@@ -195,7 +196,7 @@ def test_a_terminal_that_hangs_up(ends: Ends) -> None:
     assert outcome == b"" or isinstance(outcome, OSError)
 
 
-# --- Event descriptors ---------------------------------------------------------------------------
+# --- Event descriptors -----------------------------------------------------------------------
 
 
 @pytest.mark.linux_only
@@ -234,7 +235,7 @@ def test_devices_that_are_always_ready(ends: Ends, name: str) -> None:
     assert conn.read(5) == (b"" if name == "/dev/null" else bytes(5))
 
 
-# --- Datagrams and packets --------------------------------------------------------------------------
+# --- Datagrams and packets -------------------------------------------------------------------
 
 
 def test_udp(ends: Ends) -> None:
@@ -276,7 +277,7 @@ def test_a_datagram_larger_than_the_socket_takes(ends: Ends) -> None:
         conn.write(bytes(100_000))
 
 
-# --- Unix sockets -------------------------------------------------------------------------------------
+# --- Unix sockets ----------------------------------------------------------------------------
 
 
 def test_a_unix_stream_by_path(ends: Ends, tmp_path: Path) -> None:

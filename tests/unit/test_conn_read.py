@@ -9,9 +9,10 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import MOMENT, Ends, feed
+
+import pycoronet
 from pycoronet import BusyError, IncompleteReadError, LineTooLongError, sleep, spawn
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
@@ -25,9 +26,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def read_all(
-    ends: Ends, kind: str, pieces: list[bytes], *calls: Callable[[Any], Any]
-) -> list[Any]:
+def read_all(ends: Ends, kind: str, pieces: list[bytes], *calls: Callable[[Any], Any]) -> list[Any]:
     """Return what the calls gave, or raised, on a stream that comes in pieces and ends."""
     conn, send, finish = ends.reading(kind)
     feeder = feed(send, pieces, finish)
@@ -553,6 +552,16 @@ def test_bursts_of_exactly_the_size_asked(ends: Ends, size: int) -> None:
     assert received == b"".join(bursts)
 
 
+@pytest.mark.parametrize("pieces", [2, 3])
+def test_several_times_the_size_asked_in_one_burst(ends: Ends, kind: str, pieces: int) -> None:
+    conn, send, _ = ends.reading(kind)
+    task = spawn(lambda: [conn.recv(5) for _ in range(pieces)])
+    sleep(MOMENT)  # it is registered, and waits
+    send(b"12345" * pieces)
+    # Without a limit of time: it hangs if a full read is taken for all there was.
+    assert task.get() == [b"12345"] * pieces
+
+
 @pytest.mark.parametrize("rest", [0, 1, 100])
 def test_an_end_right_behind_the_data_is_seen(ends: Ends, kind: str, rest: int) -> None:
     conn, send, finish = ends.reading(kind)
@@ -604,13 +613,20 @@ def test_urgent_bytes_again_and_again(ends: Ends) -> None:
     assert task.get() == b"".join(bytes([65 + i]) + b".." for i in range(20))
 
 
+def receive(conn: Any, length: int) -> bytes:
+    received = b""
+    while len(received) < length:
+        received += conn.recv(100)
+    return received
+
+
 @pytest.mark.parametrize("verb", ["recv", "readln", "read_exactly"])
 def test_passed_descriptors_in_mid_stream_hide_nothing(ends: Ends, verb: str) -> None:
     conn, peer = ends.pair("unix")
     gift, _ = ends.sockets()
     ends.keep(gift)
     calls = {
-        "recv": lambda: b"".join(iter(lambda: conn.recv(100), b"")),
+        "recv": lambda: receive(conn, 10),
         "readln": conn.readln,
         "read_exactly": lambda: conn.read_exactly(10),
     }
@@ -620,7 +636,7 @@ def test_passed_descriptors_in_mid_stream_hide_nothing(ends: Ends, verb: str) ->
     rights = struct.pack("i", gift.fileno())
     peer.sendmsg([b"def"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
     peer.sendall(b"ghi\n")
-    peer.shutdown(socket.SHUT_WR)
+    # Without a limit of time, and without an end of file that would tell there is more.
     assert task.get() == b"abcdefghi\n"
 
 

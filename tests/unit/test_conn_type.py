@@ -12,9 +12,10 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import MOMENT, Ends, attempt, fill, open_descriptors
+
+import pycoronet
 from pycoronet import PRIORITY, READ, WRITE, sk_conn, sleep, spawn
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")

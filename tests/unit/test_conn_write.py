@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import MOMENT, Ends, attempt, drain_now, feed, fill
+
+import pycoronet
 from pycoronet import BusyError, sleep, spawn
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import random
 import socket
+from contextlib import suppress
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import MOMENT, Ends
+
+import pycoronet
 from pycoronet import (
     Cancelled,
     IncompleteReadError,
@@ -64,10 +66,8 @@ class Direction:
         elif step < 0.3:
             self.writer.timeo = self.chance.choice([None, 0, 0.002, 0.01])
         elif step < 0.35:
-            try:
+            with suppress(TimeoutError):
                 self.writer.flush()
-            except TimeoutError:
-                pass
         else:
             self.write(self.make_bytes())
 

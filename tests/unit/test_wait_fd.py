@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import MOMENT, Ends, attempt, drain_now, fill, open_descriptors
+
+import pycoronet
 from pycoronet import (
     HANGUP,
     PRIORITY,
@@ -205,7 +206,7 @@ def test_a_listener(ends: Ends) -> None:
     conn.close()
 
 
-# --- Timeouts ----------------------------------------------------------------------------------
+# --- Timeouts --------------------------------------------------------------------------------
 
 
 def test_timeouts(files: Files) -> None:
@@ -294,7 +295,7 @@ def test_a_regular_file_is_refused(tmp_path: Path, wait: Callable[[Any], object]
         wait(file)
 
 
-# --- Others who wait -----------------------------------------------------------------------------
+# --- Others who wait -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("events", [READ, WRITE, READ | WRITE])
@@ -323,7 +324,7 @@ def test_a_wait_and_a_verb_on_one_connection(ends: Ends) -> None:
     assert conn.recv(1) == b"x"
 
 
-# --- Closing ---------------------------------------------------------------------------------------
+# --- Closing ---------------------------------------------------------------------------------
 
 
 def test_notify_closing_wakes_who_waits(files: Files) -> None:
