@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -97,12 +98,21 @@ def parse_reply(reply: bytes) -> tuple[int, dict[str, str], bytes]:
 def start() -> Iterator[Callable[..., Program]]:
     """Return a function that starts an example and has it ended after the test."""
     programs: list[Program] = []
+    watchdogs: list[threading.Timer] = []
 
     def start_program(name: str, *arguments: object, **options: Any) -> Program:
-        programs.append(Program(name, *arguments, **options))
-        return programs[-1]
+        program = Program(name, *arguments, **options)
+        programs.append(program)
+        # A test that waits in vain for what the program prints sees it end instead.
+        watchdog = threading.Timer(PATIENCE_SECONDS, program.process.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        watchdogs.append(watchdog)
+        return program
 
     yield start_program
+    for watchdog in watchdogs:
+        watchdog.cancel()
     for program in programs:
         program.kill()
 

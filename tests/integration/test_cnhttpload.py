@@ -160,6 +160,11 @@ OUTCOMES = {
         5,
     ),
     "no body at all": (b"HTTP/1.1 304 Not Modified\r\n\r\n", {"HTTP 3xx": 1}, 0),
+    "no body, yet kept open": (
+        b"HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n",
+        {"HTTP 2xx": 1},
+        0,
+    ),
     "a server error": (b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n", {"HTTP 5xx": 1}, 0),
     "chunks": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
