@@ -18,7 +18,7 @@ descriptor_of(PyObject *file, bool *is_socket_object)
     *is_socket_object = !PyLong_Check(file);
     if (*is_socket_object) {
         PyObject *module = PyImport_ImportModule("_socket");
-        PyObject *type = module == NULL ? NULL : PyObject_GetAttrString(module, "socket");
+        PyObject *type = module == NULL ? NULL : get_attribute(module, "socket");
         Py_XDECREF(module);
         int is_instance = type == NULL ? -1 : PyObject_IsInstance(file, type);
         Py_XDECREF(type);
@@ -95,7 +95,9 @@ SkConn_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     }
     if (is_socket_object) {
         // From here on the descriptor is ours alone.
-        PyObject *detached = PyObject_CallMethod(file, "detach", NULL);
+        PyObject *detach = get_attribute(file, "detach");
+        PyObject *detached = detach == NULL ? NULL : PyObject_CallNoArgs(detach);
+        Py_XDECREF(detach);
         if (detached == NULL) {
             return NULL;
         }

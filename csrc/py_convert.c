@@ -179,6 +179,15 @@ convert_int(PyObject *number, const char *name, int fallback, int *value)
 }
 
 PyObject *
+get_attribute(PyObject *object, const char *name)
+{
+    PyObject *interned = PyUnicode_InternFromString(name);
+    PyObject *value = interned == NULL ? NULL : PyObject_GetAttr(object, interned);
+    Py_XDECREF(interned);
+    return value;
+}
+
+PyObject *
 raise_errno(int negative_errno)
 {
     if (negative_errno == -ENOMEM) {

@@ -34,6 +34,10 @@ int convert_size(PyObject *number, const char *name, Py_ssize_t least, Py_ssize_
 // An int that fits a C int; NULL gives [fallback]. 0, or -1 with an exception.
 int convert_int(PyObject *number, const char *name, int fallback, int *value);
 
+// The attribute of that name; a new reference, NULL with an exception. The name is interned:
+// one made afresh for each call would take a new place in the interpreter's method cache.
+PyObject *get_attribute(PyObject *object, const char *name);
+
 // Raises the OSError subclass for [negative_errno] (-errno). Returns NULL.
 PyObject *raise_errno(int negative_errno);
 

@@ -273,7 +273,7 @@ Scope_exit(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count)
         !PyObject_TypeCheck(exception, (PyTypeObject *)state->Cancelled)) {
         Py_RETURN_FALSE;
     }
-    PyObject *whose = PyObject_GetAttrString(exception, "scope");
+    PyObject *whose = get_attribute(exception, "scope");
     if (whose == NULL) {
         return NULL;
     }

@@ -340,7 +340,7 @@ Task_get_name(TaskObject *task, void *unused)
     if (task->name == NULL) {
         PyObject *function_name = NULL;
         if (task->function != NULL) {
-            function_name = PyObject_GetAttrString(task->function, "__qualname__");
+            function_name = get_attribute(task->function, "__qualname__");
         }
         if (function_name == NULL) {
             PyErr_Clear();

@@ -19,13 +19,13 @@ from pycoronet import Cancelled, Task, sk_conn, sleep, spawn
 
 pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
 
-WARM_UP = 200
+WARM_UP = 50
 ROUNDS = 100
 
 # What may be found without being a leak (a free list, a cache of the interpreter) does not
 # grow with the rounds; one lost block a round would.
-SPARE_BLOCKS = ROUNDS * 9 // 10
-SPARE_BYTES = 40 * ROUNDS
+SPARE_BLOCKS = ROUNDS // 2
+SPARE_BYTES = 30 * ROUNDS
 
 
 def count_objects() -> dict[str, int]:
