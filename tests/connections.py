@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pycoronet
+from pycoronet import IncompleteReadError, LineTooLongError
 
 FD_FOLDER = "/proc/self/fd" if sys.platform.startswith("linux") else "/dev/fd"
 PEER_TIMEOUT = 10.0  # a failing test ends, too
@@ -142,3 +143,24 @@ def fill(conn: Any) -> int:
     finally:
         conn.timeo = timeout
         conn.buffered = is_buffered
+
+
+def read_all(ends: Ends, kind: str, pieces: list[bytes], *calls: Callable[[Any], Any]) -> list[Any]:
+    """Return what the calls gave, or raised, on a stream that comes in pieces and ends."""
+    conn, send, finish = ends.reading(kind)
+    feeder = feed(send, pieces, finish)
+    results: list[Any] = []
+    for call in calls:
+        try:
+            results.append(call(conn))
+        except (IncompleteReadError, LineTooLongError) as error:
+            results.append(error)
+    feeder.join()
+    return results
+
+
+def send_all(send: Callable[[bytes], object], content: bytes) -> None:
+    """Send in pieces that any pipe or socket takes at once, letting the reader go on."""
+    for at in range(0, len(content), 30_000):
+        send(content[at : at + 30_000])
+        pycoronet.sleep(MOMENT)
