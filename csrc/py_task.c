@@ -1,8 +1,8 @@
 // py_task.c: the Task type: a coroutine's function, arguments, context and outcome.
 //
 // References: a queued task is owned by its start record, a running one by its worker;
-// so a task nobody else refers to lives until it ends. Everything it holds for running
-// (function, arguments, context) is dropped when it ends.
+// so a task nobody else refers to lives until it ends. Its arguments and context are
+// dropped then.
 
 #include "py_task.h"
 
@@ -201,8 +201,7 @@ task_finish(TaskObject *task, PyObject *value)
         }
     }
     task_leave_scopes(task);
-    // Last, for what goes here may run code.
-    Py_CLEAR(task->function);
+    // Last, for what goes here may run code. The function stays: the name is made of it.
     Py_CLEAR(task->arguments);
     Py_CLEAR(task->keyword_names);
     Py_CLEAR(task->context);

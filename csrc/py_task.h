@@ -25,7 +25,7 @@ struct TaskObject {
     PyObject_HEAD
     PyObject *weak_references;
     HubObject *hub;              // owned
-    PyObject *function;          // owned until the task ends
+    PyObject *function;          // owned
     PyObject *arguments;         // owned tuple until the task ends: positional, then the
                                  // values of keyword_names
     PyObject *keyword_names;     // owned tuple or NULL
