@@ -2,8 +2,8 @@
 
 Four switches of the environment change the build, for the people who work on it:
 
-    CORONET_DEBUG=1            no optimisation, asserts on, live counters
-    CORONET_HARD_MODE=1        one-byte reads, growth by one: every edge on every run
+    CORONET_DEBUG=1            no optimisation, asserts on
+    CORONET_HARD_MODE=1        buffers grow by exactly what is needed: every append moves
     CORONET_SANITIZE=a,b       the named gcc or clang sanitizers, such as address,undefined
     CORONET_COVERAGE=1         counters for gcovr
 

@@ -11,25 +11,52 @@
 
 // --- The constructor --------------------------------------------------------------------
 
+// 1 if [file] is an instance of module.class, 0 if not, -1 with an exception.
+static int
+is_instance_of(PyObject *file, PyObject *module, const char *class_name)
+{
+    PyObject *type = module == NULL ? NULL : get_attribute(module, class_name);
+    Py_XDECREF(module);
+    int is_instance = type == NULL ? -1 : PyObject_IsInstance(file, type);
+    Py_XDECREF(type);
+    return is_instance;
+}
+
+// 1 if [file] is a socket object that encrypts; only if ssl is in use can it be.
+static int
+is_tls_socket(PyObject *file)
+{
+    PyObject *name = PyUnicode_FromString("ssl");
+    PyObject *module = name == NULL ? NULL : PyImport_GetModule(name);
+    Py_XDECREF(name);
+    if (module == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    return is_instance_of(file, module, "SSLSocket");
+}
+
 // The descriptor of an int or a socket object; -1 with an exception.
 static int
 descriptor_of(PyObject *file, bool *is_socket_object)
 {
     *is_socket_object = !PyLong_Check(file);
     if (*is_socket_object) {
-        PyObject *module = PyImport_ImportModule("_socket");
-        PyObject *type = module == NULL ? NULL : get_attribute(module, "socket");
-        Py_XDECREF(module);
-        int is_instance = type == NULL ? -1 : PyObject_IsInstance(file, type);
-        Py_XDECREF(type);
-        if (is_instance < 0) {
+        int is_socket = is_instance_of(file, PyImport_ImportModule("_socket"), "socket");
+        int is_tls = is_socket > 0 ? is_tls_socket(file) : 0;
+        if (is_socket < 0 || is_tls < 0) {
             return -1;
         }
-        if (is_instance == 0) {
+        if (is_socket == 0) {
             PyErr_Format(PyExc_TypeError,
                          "sk_conn() takes a descriptor or a socket, not %s; of a file "
                          "object pass os.dup(file.fileno())",
                          Py_TYPE(file)->tp_name);
+            return -1;
+        }
+        if (is_tls) {
+            PyErr_SetString(PyExc_TypeError,
+                            "sk_conn() would lose the encryption of an SSLSocket; give it "
+                            "the plain socket");
             return -1;
         }
     }

@@ -7,6 +7,7 @@ import io
 import math
 import os
 import socket
+import ssl
 import sys
 import weakref
 from pathlib import Path
@@ -73,6 +74,16 @@ def test_takes_one_argument(arguments: tuple[int, ...]) -> None:
 def test_other_objects_are_refused(file: object) -> None:
     with pytest.raises(TypeError, match="takes a descriptor or a socket, not"):
         sk_conn(file)
+
+
+def test_an_encrypting_socket_is_refused_and_stays_whole() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with socket.socket() as plain:
+        wrapped = context.wrap_socket(
+            plain, server_hostname="localhost", do_handshake_on_connect=False
+        )
+        with wrapped, pytest.raises(TypeError, match="would lose the encryption"):
+            sk_conn(wrapped)
 
 
 def test_a_file_object_is_refused_with_advice(ends: Ends) -> None:
