@@ -201,13 +201,7 @@ PyObject *
 conn_raise_closed(SkConnObject *conn)
 {
     conn->error = EBADF;
-    PyObject *exception = PyObject_CallFunction(conn->hub->state->ClosedError, "is", EBADF,
-                                                "the connection is closed");
-    if (exception != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
-        Py_DECREF(exception);
-    }
-    return NULL;
+    return raise_os_error(conn->hub->state->ClosedError, EBADF, "the connection is closed");
 }
 
 int
@@ -222,6 +216,19 @@ conn_refuse(SkConnObject *conn)
     }
     PyErr_SetString(PyExc_RuntimeError, "the connection's hub is closed");
     return -1;
+}
+
+int
+conn_check_socket(SkConnObject *conn)
+{
+    if (conn_check_usable(conn) < 0) {
+        return -1;
+    }
+    if (!conn->is_socket) {
+        conn_raise(conn, -ENOTSOCK);
+        return -1;
+    }
+    return 0;
 }
 
 int
@@ -253,23 +260,6 @@ conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction)
     return conn_check_free(conn, waiter, direction);
 }
 
-static int
-raise_conn_timeout(SkConnObject *conn, const char *operation)
-{
-    conn->error = ETIMEDOUT;
-    PyObject *message = PyUnicode_FromFormat("%s timed out", operation);
-    if (message == NULL) {
-        return -1;
-    }
-    PyObject *exception =
-        PyObject_CallFunction(PyExc_TimeoutError, "iN", ETIMEDOUT, message);
-    if (exception != NULL) {
-        PyErr_SetObject(PyExc_TimeoutError, exception);
-        Py_DECREF(exception);
-    }
-    return -1;
-}
-
 int
 conn_wait_within(SkConnObject *conn, struct waiter *waiter, int64_t timeout_ns,
                  const char *operation)
@@ -283,7 +273,9 @@ conn_wait_within(SkConnObject *conn, struct waiter *waiter, int64_t timeout_ns,
     int status = waiter_park(conn->hub, waiter, WAITS_FOR_KERNEL, timeout_ns, operation,
                              (PyObject *)conn);
     if (status == WOKEN_TIMEOUT) {
-        status = raise_conn_timeout(conn, operation);
+        conn->error = ETIMEDOUT;
+        raise_os_error(PyExc_TimeoutError, ETIMEDOUT, "%s timed out", operation);
+        status = -1;
     } else if (status == WOKEN_CLOSED || (status == WOKEN_READY && conn->is_closed)) {
         // Another task may also have closed it after the event and before our turn.
         conn_raise_closed(conn);

@@ -83,6 +83,9 @@ conn_check_usable(SkConnObject *conn)
     return conn_refuse(conn);
 }
 
+// The same, and it is a socket; otherwise -1 with OSError (ENOTSOCK).
+int conn_check_socket(SkConnObject *conn);
+
 // 0 if [waiter] (its reader or writer) is free; else -1 with BusyError.
 int conn_check_free(SkConnObject *conn, struct waiter *waiter, const char *direction);
 

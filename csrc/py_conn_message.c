@@ -30,19 +30,6 @@
 #define FIRST_RETRY_NS INT64_C(1000000)
 #define LAST_RETRY_NS INT64_C(20000000)
 
-static int
-check_socket(SkConnObject *conn)
-{
-    if (conn_check_usable(conn) < 0) {
-        return -1;
-    }
-    if (!conn->is_socket) {
-        conn_raise(conn, -ENOTSOCK);
-        return -1;
-    }
-    return 0;
-}
-
 // True if the caller wants an answer at once: the error queue never makes anybody wait,
 // in a blocking socket neither.
 static bool
@@ -214,7 +201,7 @@ SkConn_recvfrom(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count
     if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
         convert_size(values[0], "n", 0, 0, &reception.size) < 0 ||
         convert_int(values[1], "flags", 0, &reception.flags) < 0 ||
-        check_socket(conn) < 0 || receive(conn, &reception) < 0) {
+        conn_check_socket(conn) < 0 || receive(conn, &reception) < 0) {
         return NULL;
     }
     PyObject *address = sender_of(&reception);
@@ -267,7 +254,7 @@ SkConn_recvmsg(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
         convert_size(values[0], "bufsize", 0, 0, &reception.size) < 0 ||
         convert_size(values[1], "ancbufsize", 0, 0, &control_size) < 0 ||
         convert_int(values[2], "flags", 0, &reception.flags) < 0 ||
-        check_socket(conn) < 0) {
+        conn_check_socket(conn) < 0) {
         return NULL;
     }
     if (control_size > INT_MAX) {
@@ -449,7 +436,7 @@ SkConn_sendto(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
     }
     struct sending sending = {.operation = "sendto"};
     if ((count == 3 && convert_int(arguments[1], "flags", 0, &sending.flags) < 0) ||
-        check_socket(conn) < 0 ||
+        conn_check_socket(conn) < 0 ||
         set_destination(conn, &sending, arguments[count - 1]) < 0) {
         return NULL;
     }
@@ -536,7 +523,7 @@ SkConn_sendmsg(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
     struct sending sending = {.operation = "sendmsg"};
     if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
         convert_int(values[2], "flags", 0, &sending.flags) < 0 ||
-        check_socket(conn) < 0) {
+        conn_check_socket(conn) < 0) {
         return NULL;
     }
     PyObject *result = NULL;

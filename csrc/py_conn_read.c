@@ -238,16 +238,12 @@ SkConn_take(SkConnObject *conn, PyObject *number)
 static PyObject *
 raise_incomplete(SkConnObject *conn, PyObject *partial)
 {
-    if (partial != NULL) {
-        PyObject *exception =
-            PyObject_CallOneArg(conn->hub->state->IncompleteReadError, partial);
-        Py_DECREF(partial);
-        if (exception != NULL) {
-            PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
-            Py_DECREF(exception);
-        }
+    if (partial == NULL) {
+        return NULL;
     }
-    return NULL;
+    PyObject *exception = PyObject_CallOneArg(conn->hub->state->IncompleteReadError, partial);
+    Py_DECREF(partial);
+    return raise_object(exception);
 }
 
 PyDoc_STRVAR(read_exactly_doc,

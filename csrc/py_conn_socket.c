@@ -22,19 +22,6 @@
 // No option is longer than this.
 #define MAX_OPTION_SIZE 65536
 
-static int
-check_socket(SkConnObject *conn)
-{
-    if (conn_check_usable(conn) < 0) {
-        return -1;
-    }
-    if (!conn->is_socket) {
-        conn_raise(conn, -ENOTSOCK);
-        return -1;
-    }
-    return 0;
-}
-
 // --- Making -----------------------------------------------------------------------------
 
 // A connection over the new non-blocking socket [fd], which goes to it: closed on failure.
@@ -141,7 +128,7 @@ PyDoc_STRVAR(connect_doc,
 static PyObject *
 SkConn_connect(SkConnObject *conn, PyObject *address)
 {
-    if (check_socket(conn) < 0) {
+    if (conn_check_socket(conn) < 0) {
         return NULL;
     }
     int family = address_family_of(conn->fd);
@@ -245,7 +232,7 @@ static PyObject *
 SkConn_accept(SkConnObject *conn, PyObject *unused)
 {
     (void)unused;
-    if (check_socket(conn) < 0 || conn_begin(conn, &conn->reader, "reading") < 0) {
+    if (conn_check_socket(conn) < 0 || conn_begin(conn, &conn->reader, "reading") < 0) {
         return NULL;
     }
     struct sockaddr_storage storage;
@@ -277,7 +264,7 @@ typedef int (*name_call)(int, struct sockaddr *, socklen_t *);
 static PyObject *
 ask_for_name(SkConnObject *conn, name_call ask)
 {
-    if (check_socket(conn) < 0) {
+    if (conn_check_socket(conn) < 0) {
         return NULL;
     }
     struct sockaddr_storage storage;
@@ -326,7 +313,7 @@ static PyObject *
 SkConn_shutdown(SkConnObject *conn, PyObject *how)
 {
     int direction;
-    if (convert_int(how, "how", 0, &direction) < 0 || check_socket(conn) < 0) {
+    if (convert_int(how, "how", 0, &direction) < 0 || conn_check_socket(conn) < 0) {
         return NULL;
     }
     // Who only reads is not kept from it by a writer that waits.
@@ -363,7 +350,7 @@ SkConn_getsockopt(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t cou
     if (parse_arguments(&parameters, arguments, count, NULL, values) < 0 ||
         convert_int(values[0], "level", 0, &level) < 0 ||
         convert_int(values[1], "optname", 0, &option) < 0 ||
-        convert_size(values[2], "buflen", 0, 0, &size) < 0 || check_socket(conn) < 0) {
+        convert_size(values[2], "buflen", 0, 0, &size) < 0 || conn_check_socket(conn) < 0) {
         return NULL;
     }
     if (size > MAX_OPTION_SIZE) {
@@ -449,7 +436,7 @@ SkConn_setsockopt(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t cou
     int option;
     if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
         convert_int(values[0], "level", 0, &level) < 0 ||
-        convert_int(values[1], "optname", 0, &option) < 0 || check_socket(conn) < 0) {
+        convert_int(values[1], "optname", 0, &option) < 0 || conn_check_socket(conn) < 0) {
         return NULL;
     }
     if ((values[2] == Py_None) != (values[3] != NULL)) {

@@ -235,12 +235,9 @@ SkConn_printf(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "printf() takes a bytes format first");
         return NULL;
     }
-    PyObject *values = PyTuple_New(count - 1);
+    PyObject *values = pack_tuple(arguments + 1, count - 1);
     if (values == NULL) {
         return NULL;
-    }
-    for (Py_ssize_t i = 1; i < count; i++) {
-        PyTuple_SET_ITEM(values, i - 1, Py_NewRef(arguments[i]));
     }
     PyObject *text = PyNumber_Remainder(arguments[0], values);
     Py_DECREF(values);

@@ -74,6 +74,16 @@ parse_arguments(const struct parameters *parameters, PyObject *const *arguments,
     return 0;
 }
 
+PyObject *
+pack_tuple(PyObject *const *objects, Py_ssize_t count)
+{
+    PyObject *tuple = PyTuple_New(count);
+    for (Py_ssize_t i = 0; tuple != NULL && i < count; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(objects[i]));
+    }
+    return tuple;
+}
+
 int
 convert_timeout(PyObject *seconds, int64_t *timeout_ns)
 {
@@ -195,6 +205,26 @@ raise_errno(int negative_errno)
     }
     errno = -negative_errno;
     return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyObject *
+raise_object(PyObject *exception)
+{
+    if (exception != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+        Py_DECREF(exception);
+    }
+    return NULL;
+}
+
+PyObject *
+raise_os_error(PyObject *type, int number, const char *format, ...)
+{
+    va_list values;
+    va_start(values, format);
+    PyObject *text = PyUnicode_FromFormatV(format, values);
+    va_end(values);
+    return text == NULL ? NULL : raise_object(PyObject_CallFunction(type, "iN", number, text));
 }
 
 PyObject *

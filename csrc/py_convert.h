@@ -19,6 +19,9 @@ int parse_arguments(const struct parameters *parameters, PyObject *const *argume
                     Py_ssize_t positional_count, PyObject *keyword_names,
                     PyObject **values);
 
+// A tuple of [count] objects, a new reference; NULL with an exception.
+PyObject *pack_tuple(PyObject *const *objects, Py_ssize_t count);
+
 // Seconds (a number >= 0, or None, or NULL for "not given") to nanoseconds; -1 for None,
 // infinity and NULL. Rounded up; more than the timer wheel's year is brought back to it.
 // 0, or -1 with a TypeError or, for a negative number or NaN, a ValueError.
@@ -40,6 +43,14 @@ PyObject *get_attribute(PyObject *object, const char *name);
 
 // Raises the OSError subclass for [negative_errno] (-errno). Returns NULL.
 PyObject *raise_errno(int negative_errno);
+
+// Raises [exception], which it steals; with NULL the one that is set already stays.
+// Returns NULL.
+PyObject *raise_object(PyObject *exception);
+
+// Raises [type], OSError or a class below it, of an errno with a text of its own, made as
+// by PyUnicode_FromFormat. Returns NULL.
+PyObject *raise_os_error(PyObject *type, int number, const char *format, ...);
 
 // The exception that is set, normalised and with its traceback, as a new reference; the
 // error indicator is cleared. restore_exception() sets it again and steals it.

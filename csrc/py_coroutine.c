@@ -6,7 +6,6 @@
 
 #include "py_task.h"
 
-#include "greenlet_bridge.h"
 #include "py_convert.h"
 
 PyObject *
@@ -121,12 +120,10 @@ coroutine_resume(PyObject *module, PyObject *unused)
 {
     (void)unused;
     HubObject *hub = hub_get(module_state_of(module));
-    PyObject *me = hub == NULL ? NULL : greenlet_current();
-    if (me == NULL) {
+    TaskObject *task;
+    if (hub == NULL || hub_running_task(hub, &task) < 0) {
         return NULL;
     }
-    TaskObject *task = hub_task_of(hub, me);
-    Py_DECREF(me);
     if (task == NULL || task->is_main) {
         PyErr_SetString(PyExc_RuntimeError,
                         "co_resume() gives control back from a coroutine; the main program "
@@ -165,16 +162,13 @@ coroutine_delete(PyObject *module, PyObject *object)
     if (task == NULL) {
         return NULL;
     }
-    if (task->is_main || task->state == TASK_RUNNING) {
-        PyObject *me = greenlet_current();
-        if (me == NULL) {
-            return NULL;
-        }
-        Py_DECREF(me);
-        if (hub_task_of(task->hub, me) == task) {
-            PyErr_SetString(PyExc_RuntimeError, "a coroutine cannot delete itself");
-            return NULL;
-        }
+    TaskObject *running;
+    if (hub_running_task(task->hub, &running) < 0) {
+        return NULL;
+    }
+    if (task == running) {
+        PyErr_SetString(PyExc_RuntimeError, "a coroutine cannot delete itself");
+        return NULL;
     }
     task_cancel(task, NULL);
     if (task->state == TASK_CREATED) {

@@ -9,7 +9,6 @@
 
 #include <unistd.h>
 
-#include "greenlet_bridge.h"
 #include "py_conn.h"
 #include "py_convert.h"
 #include "py_task.h"
@@ -89,12 +88,10 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
     if (hub == NULL) {
         Py_RETURN_NONE;
     }
-    PyObject *me = greenlet_current();
-    if (me == NULL) {
+    TaskObject *survivor;
+    if (hub_running_task(hub, &survivor) < 0) {
         return NULL;
     }
-    TaskObject *survivor = hub_task_of(hub, me);
-    Py_DECREF(me);
     if (survivor == NULL) {
         survivor = hub->main_task;       // a hub callback forked, for nobody in particular
     }

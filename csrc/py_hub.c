@@ -256,6 +256,30 @@ hub_search_task(HubObject *hub, PyObject *greenlet)
     return NULL;
 }
 
+int
+hub_running_task(HubObject *hub, TaskObject **task)
+{
+    PyObject *me = greenlet_current();
+    if (me == NULL) {
+        return -1;
+    }
+    *task = hub_task_of(hub, me);
+    Py_DECREF(me);
+    return 0;
+}
+
+bool
+hub_is_main_program(HubObject *hub)
+{
+    PyObject *me = greenlet_current();
+    if (me == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    Py_DECREF(me);
+    return me == hub->root && hub->dispatcher == NULL;
+}
+
 // --- The main program's exceptions ------------------------------------------------------
 
 struct waiter *
@@ -415,12 +439,7 @@ hub_close(HubObject *hub)
     if (hub_check_thread(hub, "this hub") < 0) {
         return -1;
     }
-    PyObject *me = greenlet_current();
-    if (me == NULL) {
-        return -1;
-    }
-    Py_DECREF(me);
-    if (me != hub->root || hub->dispatcher != NULL) {
+    if (!hub_is_main_program(hub)) {
         PyErr_SetString(PyExc_RuntimeError, "only the main program can close a hub");
         return -1;
     }

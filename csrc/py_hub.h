@@ -167,6 +167,14 @@ TaskObject *hub_main_task(HubObject *hub);
 // Raises what was left for the main program: -1 if there was something, else 0.
 int hub_raise_main_exception(HubObject *hub);
 
+// Stores the task that runs, borrowed, in [*task]; NULL in a hub callback. 0, or -1 with
+// an exception while the interpreter is being finalised.
+int hub_running_task(HubObject *hub, TaskObject **task);
+
+// True if the caller is the main program and is not dispatching by hand; false also while
+// the interpreter is being finalised.
+bool hub_is_main_program(HubObject *hub);
+
 // The long way to hub_task_of: looks through the tasks for the greenlet or an ancestor.
 TaskObject *hub_search_task(HubObject *hub, PyObject *greenlet);
 

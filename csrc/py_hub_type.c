@@ -4,7 +4,6 @@
 
 #include <structmember.h>
 
-#include "greenlet_bridge.h"
 #include "py_convert.h"
 #include "py_task.h"
 
@@ -21,12 +20,7 @@ check_main_program(HubObject *hub, const char *operation)
         PyErr_SetString(PyExc_RuntimeError, "this hub is closed");
         return -1;
     }
-    PyObject *me = greenlet_current();
-    if (me == NULL) {
-        return -1;
-    }
-    Py_DECREF(me);
-    if (me != hub->root || hub->dispatcher != NULL) {
+    if (!hub_is_main_program(hub)) {
         PyErr_Format(PyExc_RuntimeError,
                      "%s drives the loop and is for the main program, not for a task",
                      operation);
@@ -184,12 +178,9 @@ Hub_call_soon_threadsafe(HubObject *hub, PyObject *const *arguments, Py_ssize_t 
         PyErr_SetString(PyExc_RuntimeError, "this hub is closed");
         return NULL;
     }
-    PyObject *values = PyTuple_New(count - 1);
+    PyObject *values = pack_tuple(arguments + 1, count - 1);
     if (values == NULL) {
         return NULL;
-    }
-    for (Py_ssize_t i = 1; i < count; i++) {
-        PyTuple_SET_ITEM(values, i - 1, Py_NewRef(arguments[i]));
     }
     PyObject *entry = PyTuple_Pack(2, arguments[0], values);
     Py_DECREF(values);

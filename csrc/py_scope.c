@@ -8,7 +8,8 @@
 
 #include "py_task.h"
 
-#include "greenlet_bridge.h"
+#include <errno.h>
+
 #include "py_convert.h"
 
 enum scope_kind {
@@ -83,10 +84,7 @@ task_raise_cancelled(TaskObject *task, ScopeObject *scope)
     PyObject *exception = PyObject_CallFunctionObjArgs(
         task->hub->state->Cancelled, reason, scope == NULL ? Py_None : (PyObject *)scope,
         NULL);
-    if (exception != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
-        Py_DECREF(exception);
-    }
+    raise_object(exception);
     return -1;
 }
 
@@ -147,15 +145,13 @@ scope_shield(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
 
 // The task that runs, borrowed; NULL with an exception.
 static TaskObject *
-running_task(struct module_state *state)
+task_to_bound(struct module_state *state)
 {
     HubObject *hub = hub_get(state);
-    PyObject *me = hub == NULL ? NULL : greenlet_current();
-    if (me == NULL) {
+    TaskObject *task;
+    if (hub == NULL || hub_running_task(hub, &task) < 0) {
         return NULL;
     }
-    TaskObject *task = hub_task_of(hub, me);
-    Py_DECREF(me);
     if (task == NULL) {
         PyErr_SetString(PyExc_RuntimeError,
                         "a hub callback has no task that a scope could bound");
@@ -174,7 +170,7 @@ Scope_enter(ScopeObject *scope, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "this scope is entered already");
         return NULL;
     }
-    TaskObject *task = running_task(state);
+    TaskObject *task = task_to_bound(state);
     if (task == NULL) {
         return NULL;
     }
@@ -218,20 +214,18 @@ static PyObject *
 raise_timeout(ScopeObject *scope)
 {
     PyObject *seconds = timeout_to_seconds(scope->limit_ns);
-    PyObject *message = NULL;
-    PyObject *exception = NULL;
-    if (seconds != NULL) {
-        message = PyUnicode_FromFormat("the block was not done in %S seconds", seconds);
+    if (seconds == NULL) {
+        return NULL;
     }
-    if (message != NULL) {
-        exception = PyObject_CallOneArg(PyExc_TimeoutError, message);
+    raise_os_error(PyExc_TimeoutError, ETIMEDOUT, "the block was not done in %S seconds",
+                   seconds);
+    Py_DECREF(seconds);
+    PyObject *exception = take_exception();
+    if (PyObject_SetAttrString(exception, "scope", (PyObject *)scope) < 0) {
+        Py_DECREF(exception);
+        return NULL;
     }
-    if (exception != NULL && PyObject_SetAttrString(exception, "scope", (PyObject *)scope) == 0) {
-        PyErr_SetObject(PyExc_TimeoutError, exception);
-    }
-    Py_XDECREF(seconds);
-    Py_XDECREF(message);
-    Py_XDECREF(exception);
+    restore_exception(exception);
     return NULL;
 }
 
@@ -249,15 +243,13 @@ Scope_exit(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count)
     if (scope->task != NULL && hub_check_thread(scope->task->hub, "a scope") < 0) {
         return NULL;
     }
-    PyObject *me = greenlet_current();
-    if (me == NULL) {
+    TaskObject *running = NULL;
+    if (scope->task != NULL && hub_running_task(scope->task->hub, &running) < 0) {
         return NULL;
     }
-    Py_DECREF(me);
     struct module_state *state = PyType_GetModuleState(Py_TYPE(scope));
     bool is_innermost = scope->task != NULL && scope->task->scope == scope &&
-                        (scope->task->hub->is_closed ||
-                         hub_task_of(scope->task->hub, me) == scope->task);
+                        (scope->task->hub->is_closed || running == scope->task);
     if (scope->task != NULL) {
         // In the wrong order too: its deadline must not strike when its block is over.
         leave_scope(scope);

@@ -21,7 +21,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include "greenlet_bridge.h"
 #include "nonblocking_io.h"
 #include "py_convert.h"
 
@@ -40,14 +39,11 @@ signals_interrupt(PyObject *module, PyObject *arguments)
     (void)module;
     (void)arguments;
     HubObject *hub = hub_peek();
-    PyObject *me = greenlet_current();
-    if (me == NULL) {
+    TaskObject *running = NULL;
+    if (hub != NULL && hub_running_task(hub, &running) < 0) {
         return NULL;
     }
-    bool is_main_program =
-        hub == NULL || hub_task_of(hub, me) == hub_main_task(hub);
-    Py_DECREF(me);
-    if (is_main_program || hub->main_exception != NULL) {
+    if (hub == NULL || running == hub_main_task(hub) || hub->main_exception != NULL) {
         return raise_interrupt();
     }
     PyObject *exception = PyObject_CallNoArgs(PyExc_KeyboardInterrupt);

@@ -49,13 +49,10 @@ task_new(HubObject *hub, PyObject *function, PyObject *const *arguments,
     task->function = Py_NewRef(function);
     task->keyword_names = Py_XNewRef(keyword_names);
     task->context = PyContext_CopyCurrent();
-    task->arguments = PyTuple_New(count);
+    task->arguments = pack_tuple(arguments, count);
     if (task->context == NULL || task->arguments == NULL) {
         Py_DECREF(task);
         return NULL;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyTuple_SET_ITEM(task->arguments, i, Py_NewRef(arguments[i]));
     }
     task->state = TASK_CREATED;
     return task;
@@ -227,12 +224,11 @@ wait_until_ended(TaskObject *task, int64_t timeout_ns, const char *operation)
     if (task_has_ended(task)) {
         return hub_count_operation(hub);
     }
-    PyObject *me = greenlet_current();
-    if (me == NULL) {
+    TaskObject *running;
+    if (hub_running_task(hub, &running) < 0) {
         return -1;
     }
-    Py_DECREF(me);
-    if (task->is_main || hub_task_of(hub, me) == task) {
+    if (task->is_main || running == task) {
         PyErr_SetString(PyExc_RuntimeError, task->is_main
                                                 ? "the main program cannot be joined"
                                                 : "a task cannot join itself");
@@ -443,12 +439,10 @@ task_current(PyObject *module, PyObject *unused)
 {
     (void)unused;
     HubObject *hub = hub_get(module_state_of(module));
-    PyObject *me = hub == NULL ? NULL : greenlet_current();
-    if (me == NULL) {
+    TaskObject *task;
+    if (hub == NULL || hub_running_task(hub, &task) < 0) {
         return NULL;
     }
-    TaskObject *task = hub_task_of(hub, me);
-    Py_DECREF(me);
     return Py_NewRef(task == NULL ? Py_None : (PyObject *)task);
 }
 

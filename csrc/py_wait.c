@@ -145,18 +145,6 @@ raise_busy_fd(HubObject *hub, int fd, struct waiter *waiter)
 }
 
 static int
-raise_closed_fd(HubObject *hub)
-{
-    PyObject *exception = PyObject_CallFunction(hub->state->ClosedError, "is", EBADF,
-                                                "the descriptor was closed");
-    if (exception != NULL) {
-        PyErr_SetObject(hub->state->ClosedError, exception);
-        Py_DECREF(exception);
-    }
-    return -1;
-}
-
-static int
 raise_engine_error(int fd, int error)
 {
     if (error == -EPERM) {
@@ -190,10 +178,11 @@ wait_in_place(HubObject *hub, struct foreign_watch *watch, struct foreign_wait *
     waiter_release(hub, waiter);
     update_watch(watch);
     if (status == WOKEN_CLOSED) {
-        return raise_closed_fd(hub);
+        raise_os_error(hub->state->ClosedError, EBADF, "the descriptor was closed");
+        return -1;
     }
     if (status == WOKEN_TIMEOUT) {
-        PyErr_SetString(PyExc_TimeoutError, "wait_fd timed out");
+        raise_os_error(PyExc_TimeoutError, ETIMEDOUT, "wait_fd timed out");
         return -1;
     }
     return status < 0 ? -1 : seen;

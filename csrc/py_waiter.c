@@ -250,14 +250,13 @@ waiter_park(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
 int
 hub_give_way(HubObject *hub)
 {
-    PyObject *me = greenlet_current();
-    if (me == NULL) {
+    TaskObject *task;
+    if (hub_running_task(hub, &task) < 0) {
         return -1;
     }
-    Py_DECREF(me);
     hub->unblocked_operations = 0;
     // A hub callback cannot give way, and nothing it does now has to wait.
-    return hub_task_of(hub, me) == NULL ? 0 : hub_yield(hub, "giving way");
+    return task == NULL ? 0 : hub_yield(hub, "giving way");
 }
 
 int

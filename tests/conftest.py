@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pycoronet
 import pytest
-from connections import Ends
+from connections import Ends, Keep
 
 ROOT = Path(__file__).resolve().parent.parent
 IS_LINUX = sys.platform.startswith("linux")
@@ -44,3 +44,9 @@ def ends() -> Iterator[Ends]:
     made = Ends()
     yield made
     made.close()
+
+
+@pytest.fixture
+def keep(ends: Ends) -> Keep:
+    """Return a function that closes its argument at the end of the test."""
+    return ends.keep

@@ -13,6 +13,7 @@ import pycoronet
 from pycoronet import IncompleteReadError, LineTooLongError
 
 FD_FOLDER = "/proc/self/fd" if sys.platform.startswith("linux") else "/dev/fd"
+Keep = Callable[[Any], Any]
 PEER_TIMEOUT = 10.0  # a failing test ends, too
 
 # A moment of virtual time: it passes only when nothing else can go on.
@@ -30,6 +31,18 @@ def _is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def count_descriptors() -> int:
+    """Return how many are open, the one that is needed to look included."""
+    return len(os.listdir(FD_FOLDER))  # noqa: PTH208
+
+
+def unix_pair(keep: Keep, kind: int = socket.SOCK_STREAM) -> tuple[Any, socket.socket]:
+    """Return an sk_conn and the other end of it as a socket."""
+    left, right = socket.socketpair(socket.AF_UNIX, kind)
+    right.settimeout(PEER_TIMEOUT)
+    return keep(pycoronet.sk_conn(left)), keep(right)
 
 
 class Ends:

@@ -5,42 +5,15 @@ from __future__ import annotations
 import array
 import os
 import socket
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pycoronet
 import pytest
+from connections import Keep, count_descriptors, unix_pair
 
-FD_FOLDER = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 ROOM_FOR_ONE_FD = socket.CMSG_SPACE(4)
-
-Keep = Callable[[Any], Any]
-
-
-def count_descriptors() -> int:
-    return len(os.listdir(FD_FOLDER))  # noqa: PTH208
-
-
-@pytest.fixture
-def keep() -> Iterator[Keep]:
-    """Return a function that closes its argument at the end of the test."""
-    with ExitStack() as stack:
-
-        def keep_one(closable: Any) -> Any:
-            stack.callback(closable.close)
-            return closable
-
-        yield keep_one
-
-
-def unix_pair(keep: Keep, kind: int = socket.SOCK_STREAM) -> tuple[Any, socket.socket]:
-    """Return an sk_conn and the other end of it as a socket."""
-    left, right = socket.socketpair(socket.AF_UNIX, kind)
-    right.settimeout(10)  # a failing test ends, too
-    return keep(pycoronet.sk_conn(left)), keep(right)
 
 
 def rights(*descriptors: int) -> list[tuple[int, int, Any]]:

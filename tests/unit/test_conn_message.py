@@ -6,36 +6,15 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pycoronet
 import pytest
+from connections import Keep, unix_pair
 
 ROOM_FOR_ONE_FD = socket.CMSG_SPACE(4)
-
-Keep = Callable[[Any], Any]
-
-
-@pytest.fixture
-def keep() -> Iterator[Keep]:
-    """Return a function that closes its argument at the end of the test."""
-    with ExitStack() as stack:
-
-        def keep_one(closable: Any) -> Any:
-            stack.callback(closable.close)
-            return closable
-
-        yield keep_one
-
-
-def unix_pair(keep: Keep, kind: int = socket.SOCK_STREAM) -> tuple[Any, socket.socket]:
-    """Return an sk_conn and the other end of it as a socket."""
-    left, right = socket.socketpair(socket.AF_UNIX, kind)
-    right.settimeout(10)  # a failing test ends, too
-    return keep(pycoronet.sk_conn(left)), keep(right)
 
 
 def udp_conn(keep: Keep, family: int = socket.AF_INET) -> Any:

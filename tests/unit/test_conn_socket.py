@@ -8,34 +8,14 @@ import os
 import resource
 import socket
 import struct
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pycoronet
 import pytest
+from connections import Keep, count_descriptors
 
-FD_FOLDER = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
-
-Keep = Callable[[Any], Any]
-
-
-def count_descriptors() -> int:
-    return len(os.listdir(FD_FOLDER))  # noqa: PTH208
-
-
-@pytest.fixture
-def keep() -> Iterator[Keep]:
-    """Return a function that closes its argument at the end of the test."""
-    with ExitStack() as stack:
-
-        def keep_one(closable: Any) -> Any:
-            stack.callback(closable.close)
-            return closable
-
-        yield keep_one
 
 
 @pytest.fixture
