@@ -67,78 +67,92 @@ advance_time(PyObject *module, PyObject *seconds)
 
 // --- The method table ---------------------------------------------------------------------
 
-PyDoc_STRVAR(spawn_doc,
-"spawn($module, function, /, *args, **kwargs)\n--\n\n"
-"Start function(*args, **kwargs) as a task of this thread's hub; return the Task.\n\n"
-"It begins when the caller next waits. It inherits a copy of the caller's contextvars.\n"
-"Raises TypeError for something not callable. Never switches.");
+PyDoc_STRVAR(
+    spawn_doc,
+    "spawn($module, function, /, *args, **kwargs)\n--\n\n"
+    "Start function(*args, **kwargs) as a task of this thread's hub; return the Task.\n\n"
+    "It begins when the caller next waits. It inherits a copy of the caller's contextvars.\n"
+    "Raises TypeError for something not callable. Never switches.");
 
 PyDoc_STRVAR(spawn_handler_doc,
-"spawn_handler($module, handler, conn, address, /)\n--\n\n"
-"spawn(handler, conn, address), and conn is closed when the task ends.");
+             "spawn_handler($module, handler, conn, address, /)\n--\n\n"
+             "spawn(handler, conn, address), and conn is closed when the task ends.");
 
-PyDoc_STRVAR(current_doc,
-"current($module, /)\n--\n\n"
-"The running Task; None in a hub callback. The main program has one too. Never switches.");
+PyDoc_STRVAR(
+    current_doc,
+    "current($module, /)\n--\n\n"
+    "The running Task; None in a hub callback. The main program has one too. Never switches.");
 
-PyDoc_STRVAR(sleep_doc,
-"sleep($module, /, seconds=0)\n--\n\n"
-"Let other tasks run for so many seconds; 0 lets each ready one run once.\n\n"
-"Never wakes early. None sleeps until the task is cancelled. Raises ValueError for a\n"
-"negative number or NaN. Switches.");
+PyDoc_STRVAR(
+    sleep_doc,
+    "sleep($module, /, seconds=0)\n--\n\n"
+    "Let other tasks run for so many seconds; 0 lets each ready one run once.\n\n"
+    "Never wakes early. None sleeps until the task is cancelled. Raises ValueError for a\n"
+    "negative number or NaN. Switches.");
 
-PyDoc_STRVAR(timeout_doc,
-"timeout($module, seconds, /)\n--\n\n"
-"with timeout(seconds): bound a whole block; TimeoutError if it is not done in time.\n\n"
-"When the time is over, waits in the block raise Cancelled until the block is left; the\n"
-"scope then raises TimeoutError with itself as .scope. None sets no bound. Entering and\n"
-"leaving never switch.");
+PyDoc_STRVAR(
+    timeout_doc,
+    "timeout($module, seconds, /)\n--\n\n"
+    "with timeout(seconds): bound a whole block; TimeoutError if it is not done in time.\n\n"
+    "When the time is over, waits in the block raise Cancelled until the block is left; the\n"
+    "scope then raises TimeoutError with itself as .scope. None sets no bound. Entering and\n"
+    "leaving never switch.");
 
-PyDoc_STRVAR(shield_doc,
-"shield($module, /, seconds=None)\n--\n\n"
-"with shield(seconds): a block that cancellation from outside does not reach.\n\n"
-"For clean-up in a finally block. After so many seconds the protection ends; None: it\n"
-"lasts as long as the block. Entering and leaving never switch.");
+PyDoc_STRVAR(
+    shield_doc,
+    "shield($module, /, seconds=None)\n--\n\n"
+    "with shield(seconds): a block that cancellation from outside does not reach.\n\n"
+    "For clean-up in a finally block. After so many seconds the protection ends; None: it\n"
+    "lasts as long as the block. Entering and leaving never switch.");
 
-PyDoc_STRVAR(get_hub_doc,
-"get_hub($module, /)\n--\n\nThis thread's Hub, made at the first call. Never switches.");
+PyDoc_STRVAR(
+    get_hub_doc,
+    "get_hub($module, /)\n--\n\nThis thread's Hub, made at the first call. Never switches.");
 
-PyDoc_STRVAR(wait_fd_doc,
-"wait_fd($module, fd, events, timeout=None)\n--\n\n"
-"Wait until a descriptor is ready; return what it is ready for.\n\n"
-"fd: an int or an object with fileno(). events: READ, WRITE or PRIORITY, or-ed together.\n"
-"timeout: seconds, None waits for ever, 0 only looks.\n\n"
-"The result may also have HANGUP and other bits of poll(2). Raises TimeoutError,\n"
-"ClosedError after notify_closing(), BusyError if another task waits for the same,\n"
-"ValueError for a regular file. Switches.");
+PyDoc_STRVAR(
+    wait_fd_doc,
+    "wait_fd($module, fd, events, timeout=None)\n--\n\n"
+    "Wait until a descriptor is ready; return what it is ready for.\n\n"
+    "fd: an int or an object with fileno(). events: READ, WRITE or PRIORITY, or-ed together.\n"
+    "timeout: seconds, None waits for ever, 0 only looks.\n\n"
+    "The result may also have HANGUP and other bits of poll(2). Raises TimeoutError,\n"
+    "ClosedError after notify_closing(), BusyError if another task waits for the same,\n"
+    "ValueError for a regular file. Switches.");
 
-PyDoc_STRVAR(wait_readable_doc,
-"wait_readable($module, fd, timeout=None)\n--\n\nwait_fd(fd, READ, timeout).");
+PyDoc_STRVAR(
+    wait_readable_doc,
+    "wait_readable($module, fd, timeout=None)\n--\n\nwait_fd(fd, READ, timeout).");
 
-PyDoc_STRVAR(wait_writable_doc,
-"wait_writable($module, fd, timeout=None)\n--\n\nwait_fd(fd, WRITE, timeout).");
+PyDoc_STRVAR(
+    wait_writable_doc,
+    "wait_writable($module, fd, timeout=None)\n--\n\nwait_fd(fd, WRITE, timeout).");
 
-PyDoc_STRVAR(notify_closing_doc,
-"notify_closing($module, fd, /)\n--\n\n"
-"Tell the hub that fd is about to be closed by other means than sk_conn.close().\n\n"
-"Whoever waits for it gets ClosedError at once. Never switches.");
+PyDoc_STRVAR(
+    notify_closing_doc,
+    "notify_closing($module, fd, /)\n--\n\n"
+    "Tell the hub that fd is about to be closed by other means than sk_conn.close().\n\n"
+    "Whoever waits for it gets ClosedError at once. Never switches.");
 
-PyDoc_STRVAR(co_create_doc,
-"co_create($module, function, /, *args)\n--\n\nA coroutine that has not been entered.");
+PyDoc_STRVAR(
+    co_create_doc,
+    "co_create($module, function, /, *args)\n--\n\nA coroutine that has not been entered.");
 
-PyDoc_STRVAR(co_call_doc,
-"co_call($module, coroutine, /)\n--\n\n"
-"Enter a coroutine, or go on in one that is in co_resume().\n\n"
-"Control is back here when it first waits, calls co_resume() or ends. Switches.");
+PyDoc_STRVAR(
+    co_call_doc,
+    "co_call($module, coroutine, /)\n--\n\n"
+    "Enter a coroutine, or go on in one that is in co_resume().\n\n"
+    "Control is back here when it first waits, calls co_resume() or ends. Switches.");
 
-PyDoc_STRVAR(co_resume_doc,
-"co_resume($module, /)\n--\n\n"
-"Give control back; return when somebody calls the coroutine again, or when what mod()\n"
-"asked for is ready on a connection bound to it. Switches.");
+PyDoc_STRVAR(
+    co_resume_doc,
+    "co_resume($module, /)\n--\n\n"
+    "Give control back; return when somebody calls the coroutine again, or when what mod()\n"
+    "asked for is ready on a connection bound to it. Switches.");
 
-PyDoc_STRVAR(co_delete_doc,
-"co_delete($module, coroutine, /)\n--\n\n"
-"End a coroutine: one that was never entered at once, another one by cancelling it.");
+PyDoc_STRVAR(
+    co_delete_doc,
+    "co_delete($module, coroutine, /)\n--\n\n"
+    "End a coroutine: one that was never entered at once, another one by cancelling it.");
 
 #define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
 
@@ -161,7 +175,8 @@ static PyMethodDef module_methods[] = {
     {"co_resume", coroutine_resume, METH_NOARGS, co_resume_doc},
     {"co_delete", coroutine_delete, METH_O, co_delete_doc},
     {"_socket", FASTCALL(socket_open), METH_FASTCALL,
-     PyDoc_STR("_socket($module, family, type, protocol=0, /)\n--\n\nA new socket's sk_conn.")},
+     PyDoc_STR(
+         "_socket($module, family, type, protocol=0, /)\n--\n\nA new socket's sk_conn.")},
     {"_set_resolver", set_resolver, METH_O,
      PyDoc_STR("_set_resolver($module, function, /)\n--\n\n"
                "Have host names looked up by function(host, port, family, type).")},
@@ -175,7 +190,8 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("_advance_time($module, seconds, /)\n--\n\n"
                "Move the virtual time of the fake engine.")},
     {"_close_at_exit", hub_close_at_exit, METH_NOARGS,
-     PyDoc_STR("_close_at_exit($module, /)\n--\n\nClose this thread's hub, if it has one.")},
+     PyDoc_STR(
+         "_close_at_exit($module, /)\n--\n\nClose this thread's hub, if it has one.")},
     {"_after_fork_in_child", hub_after_fork_in_child, METH_NOARGS,
      PyDoc_STR("_after_fork_in_child($module, /)\n--\n\nAbandon what is the parent's.")},
     {"_interrupt_main", signals_interrupt, METH_VARARGS,

@@ -17,30 +17,30 @@
 // What an event says, and what may be asked for. The values are those of poll(2) and
 // epoll(7) on Linux, and they are the same with every engine: users see them.
 enum event_bits {
-    EVENT_READ = 0x0001,         // bytes, a connection or the end of file can be taken
-    EVENT_PRIORITY = 0x0002,     // urgent data
-    EVENT_WRITE = 0x0004,        // there is room to write, or a connect is over
-    EVENT_ERROR = 0x0008,        // an error is pending; never asked for, always reported
-    EVENT_HANGUP = 0x0010,       // both directions are over; never asked for
-    EVENT_READ_HANGUP = 0x2000,  // the peer will send no more; never asked for
+    EVENT_READ = 0x0001,        // bytes, a connection or the end of file can be taken
+    EVENT_PRIORITY = 0x0002,    // urgent data
+    EVENT_WRITE = 0x0004,       // there is room to write, or a connect is over
+    EVENT_ERROR = 0x0008,       // an error is pending; never asked for, always reported
+    EVENT_HANGUP = 0x0010,      // both directions are over; never asked for
+    EVENT_READ_HANGUP = 0x2000, // the peer will send no more; never asked for
 };
 
 enum engine_trigger {
-    ENGINE_EDGE,                 // an event when readiness is new, or news of it arrive
-    ENGINE_LEVEL,                // an event in each wait as long as it is ready
-    ENGINE_LEVEL_SHARED,         // the same for a listener several processes wait on:
-                                 // not all of them are woken, where the kernel can
+    ENGINE_EDGE,         // an event when readiness is new, or news of it arrive
+    ENGINE_LEVEL,        // an event in each wait as long as it is ready
+    ENGINE_LEVEL_SHARED, // the same for a listener several processes wait on:
+                         // not all of them are woken, where the kernel can
 };
 
 struct engine_event {
-    uint64_t token;              // what the fd was registered with
-    uint32_t ready;              // EVENT_* bits
+    uint64_t token; // what the fd was registered with
+    uint32_t ready; // EVENT_* bits
 };
 
-struct engine;                   // each backend's own
+struct engine; // each backend's own
 
 struct engine_operations {
-    const char *name;            // as in PYCORONET_ENGINE and Hub.backend
+    const char *name; // as in PYCORONET_ENGINE and Hub.backend
 
     // Makes an engine. 0, or -errno with nothing left behind.
     int (*open)(struct engine **engine);
@@ -86,9 +86,9 @@ struct engine_operations {
 
 // The backends. engine_find() looks one up by name; NULL or "" means the best one this
 // system has. NULL comes back for a name that this build does not have.
-extern const struct engine_operations epoll_engine;      // Linux
-extern const struct engine_operations kqueue_engine;     // macOS, the BSDs
-extern const struct engine_operations fake_engine;       // real readiness, virtual time
+extern const struct engine_operations epoll_engine;  // Linux
+extern const struct engine_operations kqueue_engine; // macOS, the BSDs
+extern const struct engine_operations fake_engine;   // real readiness, virtual time
 
 const struct engine_operations *engine_find(const char *name);
 

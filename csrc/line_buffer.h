@@ -16,16 +16,16 @@
 #include "byte_block.h"
 
 struct line_buffer {
-    struct byte_block block;     // the bytes held
-    size_t searched;             // bytes from the first on known to hold no line feed
-    bool is_line_feed_found;     // the byte behind them is known to be a line feed
+    struct byte_block block; // the bytes held
+    size_t searched;         // bytes from the first on known to hold no line feed
+    bool is_line_feed_found; // the byte behind them is known to be a line feed
 };
 
 enum line_status {
-    LINE_FOUND,                  // a whole line, its end included, is held
-    LINE_INCOMPLETE,             // no end of line yet, and the limit is not passed
-    LINE_TOO_LONG,               // the line, its end included, is longer than the limit,
-                                 // or more bytes than the limit are held without an end
+    LINE_FOUND,      // a whole line, its end included, is held
+    LINE_INCOMPLETE, // no end of line yet, and the limit is not passed
+    LINE_TOO_LONG,   // the line, its end included, is longer than the limit,
+                     // or more bytes than the limit are held without an end
 };
 
 void line_buffer_init(struct line_buffer *buffer);

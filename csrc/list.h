@@ -13,13 +13,13 @@
 #include <stddef.h>
 
 struct list_node {
-    struct list_node *next;      // NULL while the node is on no list
+    struct list_node *next; // NULL while the node is on no list
     struct list_node *previous;
 };
 
 // The object of `type` whose member `member` is `*pointer`.
-#define CONTAINER_OF(pointer, type, member) \
-    ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+#define CONTAINER_OF(pointer, type, member)                                              \
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 static inline void
 list_init(struct list_node *head)

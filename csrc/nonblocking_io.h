@@ -19,14 +19,14 @@
 
 // What fstat(2) and the socket layer tell of a descriptor.
 struct io_description {
-    uint64_t device;             // with inode: which file this is, whatever its number
+    uint64_t device; // with inode: which file this is, whatever its number
     uint64_t inode;
-    bool is_pollable;            // false for regular files and directories
+    bool is_pollable; // false for regular files and directories
     bool is_socket;
     bool is_listening;
-    bool is_stream;              // false for datagram sockets
-    bool is_internet_stream;     // SOCK_STREAM over AF_INET or AF_INET6
-    bool was_nonblocking;        // O_NONBLOCK before we came
+    bool is_stream;          // false for datagram sockets
+    bool is_internet_stream; // SOCK_STREAM over AF_INET or AF_INET6
+    bool was_nonblocking;    // O_NONBLOCK before we came
 };
 
 // Fills [*description]; 0 or -errno (-EBADF: not an open descriptor).
@@ -64,7 +64,7 @@ int io_take_socket_error(int fd);
 
 int io_set_nonblocking(int fd, bool is_nonblocking);
 int io_set_close_on_exec(int fd);
-int io_set_no_delay(int fd);             // TCP_NODELAY
+int io_set_no_delay(int fd); // TCP_NODELAY
 
 // SO_LINGER with zero time: close() resets instead of lingering.
 int io_set_hard_close(int fd);

@@ -20,8 +20,8 @@ PyObject *address_to_python(const struct sockaddr *address, socklen_t length);
 // numeric is looked up by state->resolve(host, port, family, type), which returns an
 // address of the numeric form and may switch. "" means any address. 0, or -1 with an
 // exception (TypeError, ValueError, OverflowError for a port beyond 65535, OSError).
-int address_from_python(struct module_state *state, PyObject *address, int family, int type,
-                        struct sockaddr_storage *storage, socklen_t *length);
+int address_from_python(struct module_state *state, PyObject *address, int family,
+                        int type, struct sockaddr_storage *storage, socklen_t *length);
 
 // The family of the socket [fd], or -errno.
 int address_family_of(int fd);

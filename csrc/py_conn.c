@@ -15,9 +15,9 @@
 
 // What is left to do for a closed connection with unsent output.
 struct drain {
-    struct timer timer;          // when it has lingered enough
-    SkConnObject *conn;          // owned
-    struct list_node link;       // on hub->draining
+    struct timer timer;    // when it has lingered enough
+    SkConnObject *conn;    // owned
+    struct list_node link; // on hub->draining
 };
 
 static bool take_event(struct ready_target *target, unsigned ready);
@@ -147,7 +147,7 @@ take_event(struct ready_target *target, unsigned ready)
         conn->may_write = true;
         int error = write_queue_length(&conn->output) > 0 ? conn_flush(conn) : 0;
         if (conn->drain != NULL && error != -EAGAIN) {
-            end_drain(conn);     // may be the last reference to it
+            end_drain(conn); // may be the last reference to it
             return woke;
         }
         if (error != -EAGAIN) {
@@ -201,7 +201,8 @@ PyObject *
 conn_raise_closed(SkConnObject *conn)
 {
     conn->error = EBADF;
-    return raise_os_error(conn->hub->state->ClosedError, EBADF, "the connection is closed");
+    return raise_os_error(conn->hub->state->ClosedError, EBADF,
+                          "the connection is closed");
 }
 
 int
@@ -276,7 +277,8 @@ conn_wait_within(SkConnObject *conn, struct waiter *waiter, int64_t timeout_ns,
         conn->error = ETIMEDOUT;
         raise_os_error(PyExc_TimeoutError, ETIMEDOUT, "%s timed out", operation);
         status = -1;
-    } else if (status == WOKEN_CLOSED || (status == WOKEN_READY && conn->is_closed)) {
+    }
+    else if (status == WOKEN_CLOSED || (status == WOKEN_READY && conn->is_closed)) {
         // Another task may also have closed it after the event and before our turn.
         conn_raise_closed(conn);
         status = -1;
@@ -385,7 +387,7 @@ void
 conn_abort(SkConnObject *conn)
 {
     if (conn->drain != NULL) {
-        end_drain(conn);         // comes back here
+        end_drain(conn); // comes back here
         return;
     }
     if (!conn->is_closed) {

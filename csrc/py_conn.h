@@ -29,22 +29,22 @@ typedef struct SkConnObject SkConnObject;
 
 struct SkConnObject {
     PyObject_HEAD
-    struct ready_target target;  // takes the reactor's events
+    struct ready_target target; // takes the reactor's events
     PyObject *weak_references;
-    HubObject *hub;              // owned
-    int fd;                      // -1 once the descriptor is closed or was lost
+    HubObject *hub; // owned
+    int fd;         // -1 once the descriptor is closed or was lost
 
-    bool is_closed : 1;          // close() was called; the fd may still send what is left
+    bool is_closed : 1; // close() was called; the fd may still send what is left
     bool is_socket : 1;
-    bool is_stream : 1;          // false for datagram sockets
+    bool is_stream : 1; // false for datagram sockets
     bool is_listener : 1;
     bool is_internet_stream : 1; // TCP: a short read means that no more is there ...
     bool reads_to_the_end : 1;   // ... unless a hang-up or urgent data was seen
     bool may_read : 1;
     bool may_write : 1;
-    bool is_buffered : 1;        // writes are coalesced
-    bool was_blocking : 1;       // O_NONBLOCK was off when we took the fd: restored
-    bool reader_wants_room : 1;  // its reader, in wait_fd(), waits for writing as well
+    bool is_buffered : 1;       // writes are coalesced
+    bool was_blocking : 1;      // O_NONBLOCK was off when we took the fd: restored
+    bool reader_wants_room : 1; // its reader, in wait_fd(), waits for writing as well
 
     struct waiter reader;
     struct waiter writer;

@@ -25,11 +25,12 @@ receive_now(SkConnObject *conn, char *data, size_t length)
     ssize_t count;
     if (!conn->is_socket) {
         count = io_read(conn->fd, data, length);
-    } else if (length <= GIL_RELEASE_SIZE) {
+    }
+    else if (length <= GIL_RELEASE_SIZE) {
         count = io_receive(conn->fd, data, length);
-    } else {
-        Py_BEGIN_ALLOW_THREADS
-        count = io_receive(conn->fd, data, length);
+    }
+    else {
+        Py_BEGIN_ALLOW_THREADS count = io_receive(conn->fd, data, length);
         Py_END_ALLOW_THREADS
     }
     // A short read has emptied a TCP socket: the next edge tells, and asking once more
@@ -82,7 +83,7 @@ keep_input(SkConnObject *conn, const char *data, size_t length)
 static int
 fill_input(SkConnObject *conn, size_t wanted, const char *operation)
 {
-    size_t size = wanted < READ_CHUNK_SIZE     ? READ_CHUNK_SIZE
+    size_t size = wanted < READ_CHUNK_SIZE    ? READ_CHUNK_SIZE
                   : wanted > HUB_SCRATCH_SIZE ? HUB_SCRATCH_SIZE
                                               : wanted;
     ssize_t count = receive(conn, conn->hub->scratch, size, operation);
@@ -132,12 +133,13 @@ read_some(SkConnObject *conn, PyObject *number, const char *operation)
     return bytes;
 }
 
-PyDoc_STRVAR(readsome_doc,
-"readsome($self, n, /)\n--\n\n"
-"Return what is there, at least one byte and at most n; b\"\" at the end of file.\n\n"
-"Never more than 256 KiB at once. May switch. Raises TimeoutError, ClosedError,\n"
-"BusyError if another task is reading, or the OSError of the failure. Answers to\n"
-"conet_readsome.");
+PyDoc_STRVAR(
+    readsome_doc,
+    "readsome($self, n, /)\n--\n\n"
+    "Return what is there, at least one byte and at most n; b\"\" at the end of file.\n\n"
+    "Never more than 256 KiB at once. May switch. Raises TimeoutError, ClosedError,\n"
+    "BusyError if another task is reading, or the OSError of the failure. Answers to\n"
+    "conet_readsome.");
 
 static PyObject *
 SkConn_readsome(SkConnObject *conn, PyObject *number)
@@ -145,8 +147,9 @@ SkConn_readsome(SkConnObject *conn, PyObject *number)
     return read_some(conn, number, "readsome");
 }
 
-PyDoc_STRVAR(recv_doc,
-"recv($self, n, /)\n--\n\nThe same as readsome(n), by the socket module's name.");
+PyDoc_STRVAR(
+    recv_doc,
+    "recv($self, n, /)\n--\n\nThe same as readsome(n), by the socket module's name.");
 
 static PyObject *
 SkConn_recv(SkConnObject *conn, PyObject *number)
@@ -154,11 +157,12 @@ SkConn_recv(SkConnObject *conn, PyObject *number)
     return read_some(conn, number, "recv");
 }
 
-PyDoc_STRVAR(recv_into_doc,
-"recv_into($self, buffer, /)\n--\n\n"
-"Read what is there into a writable bytes-like object; return the number of bytes.\n\n"
-"0 at the end of file (or for an empty buffer). May switch. Raises what readsome()\n"
-"raises. The buffer cannot be resized meanwhile.");
+PyDoc_STRVAR(
+    recv_into_doc,
+    "recv_into($self, buffer, /)\n--\n\n"
+    "Read what is there into a writable bytes-like object; return the number of bytes.\n\n"
+    "0 at the end of file (or for an empty buffer). May switch. Raises what readsome()\n"
+    "raises. The buffer cannot be resized meanwhile.");
 
 static PyObject *
 SkConn_recv_into(SkConnObject *conn, PyObject *object)
@@ -174,9 +178,11 @@ SkConn_recv_into(SkConnObject *conn, PyObject *object)
             count = held < (size_t)view.len ? (ssize_t)held : view.len;
             memcpy(view.buf, line_buffer_data(&conn->input), (size_t)count);
             line_buffer_drain(&conn->input, (size_t)count);
-        } else {
-            count = view.len == 0 ? 0
-                                  : receive(conn, view.buf, (size_t)view.len, "recv_into");
+        }
+        else {
+            count = view.len == 0
+                        ? 0
+                        : receive(conn, view.buf, (size_t)view.len, "recv_into");
         }
     }
     PyBuffer_Release(&view);
@@ -189,8 +195,7 @@ static int
 fill_up_to(SkConnObject *conn, size_t size, const char *operation)
 {
     while (line_buffer_length(&conn->input) < size) {
-        int filled =
-            fill_input(conn, size - line_buffer_length(&conn->input), operation);
+        int filled = fill_input(conn, size - line_buffer_length(&conn->input), operation);
         if (filled <= 0) {
             return filled;
         }
@@ -198,11 +203,12 @@ fill_up_to(SkConnObject *conn, size_t size, const char *operation)
     return 1;
 }
 
-PyDoc_STRVAR(read_doc,
-"read($self, n, /)\n--\n\n"
-"Return exactly n bytes, or fewer if the end of file comes first.\n\n"
-"May switch. Raises what readsome() raises; what had been received by then stays\n"
-"readable. Answers to conet_read.");
+PyDoc_STRVAR(
+    read_doc,
+    "read($self, n, /)\n--\n\n"
+    "Return exactly n bytes, or fewer if the end of file comes first.\n\n"
+    "May switch. Raises what readsome() raises; what had been received by then stays\n"
+    "readable. Answers to conet_read.");
 
 static PyObject *
 SkConn_read(SkConnObject *conn, PyObject *number)
@@ -241,16 +247,18 @@ raise_incomplete(SkConnObject *conn, PyObject *partial)
     if (partial == NULL) {
         return NULL;
     }
-    PyObject *exception = PyObject_CallOneArg(conn->hub->state->IncompleteReadError, partial);
+    PyObject *exception =
+        PyObject_CallOneArg(conn->hub->state->IncompleteReadError, partial);
     Py_DECREF(partial);
     return raise_object(exception);
 }
 
-PyDoc_STRVAR(read_exactly_doc,
-"read_exactly($self, n, /)\n--\n\n"
-"Return exactly n bytes.\n\n"
-"May switch. Raises IncompleteReadError if the end of file comes first, with what there\n"
-"was as .partial; otherwise as read().");
+PyDoc_STRVAR(
+    read_exactly_doc,
+    "read_exactly($self, n, /)\n--\n\n"
+    "Return exactly n bytes.\n\n"
+    "May switch. Raises IncompleteReadError if the end of file comes first, with what there\n"
+    "was as .partial; otherwise as read().");
 
 static PyObject *
 SkConn_read_exactly(SkConnObject *conn, PyObject *number)
@@ -348,7 +356,8 @@ read_line(SkConnObject *conn, size_t limit, bool keeps_end, const char *operatio
             if (line != NULL || PyErr_Occurred()) {
                 return line;
             }
-        } else {
+        }
+        else {
             int filled = fill_input(conn, 0, operation);
             if (filled < 0) {
                 return NULL;
@@ -364,13 +373,14 @@ read_line(SkConnObject *conn, size_t limit, bool keeps_end, const char *operatio
     }
 }
 
-PyDoc_STRVAR(readln_doc,
-"readln($self, /, limit=65536, *, keepends=True)\n--\n\n"
-"Return the next line with its line feed; at the end of file what is left, then b\"\".\n\n"
-"limit: the most bytes a line may have, line feed included.\n"
-"keepends: False leaves the line feed out and gives None at the end of file.\n\n"
-"May switch. Raises LineTooLongError (the bytes stay readable) and what readsome()\n"
-"raises; after a time-out the part received stays readable. Answers to conet_readln.");
+PyDoc_STRVAR(
+    readln_doc,
+    "readln($self, /, limit=65536, *, keepends=True)\n--\n\n"
+    "Return the next line with its line feed; at the end of file what is left, then b\"\".\n\n"
+    "limit: the most bytes a line may have, line feed included.\n"
+    "keepends: False leaves the line feed out and gives None at the end of file.\n\n"
+    "May switch. Raises LineTooLongError (the bytes stay readable) and what readsome()\n"
+    "raises; after a time-out the part received stays readable. Answers to conet_readln.");
 
 static PyObject *
 SkConn_readln(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
@@ -397,9 +407,8 @@ SkConn_readln(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
     return read_line(conn, limit, keeps_end, "readln");
 }
 
-PyDoc_STRVAR(readline_doc,
-"readline($self, limit=65536, /)\n--\n\n"
-"The same as readln(limit), by the name of Python's files.");
+PyDoc_STRVAR(readline_doc, "readline($self, limit=65536, /)\n--\n\n"
+                           "The same as readln(limit), by the name of Python's files.");
 
 static PyObject *
 SkConn_readline(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
@@ -421,7 +430,7 @@ conn_next_line(SkConnObject *conn)
 {
     PyObject *line = read_line(conn, DEFAULT_LINE_LIMIT, true, "readln");
     if (line != NULL && PyBytes_GET_SIZE(line) == 0) {
-        Py_CLEAR(line);          // the end of file ends the iteration
+        Py_CLEAR(line); // the end of file ends the iteration
     }
     return line;
 }
@@ -471,12 +480,13 @@ read_until(SkConnObject *conn, const Py_buffer *separator, size_t limit)
     }
 }
 
-PyDoc_STRVAR(read_until_doc,
-"read_until($self, separator, limit=65536, /)\n--\n\n"
-"Return everything up to and with separator (bytes-like, not empty).\n\n"
-"limit: the most bytes that may be, separator included. May switch. Raises\n"
-"LineTooLongError (the bytes stay readable), IncompleteReadError at the end of file with\n"
-"what there was as .partial, and what readsome() raises.");
+PyDoc_STRVAR(
+    read_until_doc,
+    "read_until($self, separator, limit=65536, /)\n--\n\n"
+    "Return everything up to and with separator (bytes-like, not empty).\n\n"
+    "limit: the most bytes that may be, separator included. May switch. Raises\n"
+    "LineTooLongError (the bytes stay readable), IncompleteReadError at the end of file with\n"
+    "what there was as .partial, and what readsome() raises.");
 
 static PyObject *
 SkConn_read_until(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
@@ -497,7 +507,8 @@ SkConn_read_until(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t cou
     PyObject *bytes = NULL;
     if (separator.len == 0) {
         PyErr_SetString(PyExc_ValueError, "the separator must not be empty");
-    } else {
+    }
+    else {
         bytes = read_until(conn, &separator, (size_t)limit);
     }
     PyBuffer_Release(&separator);
@@ -512,7 +523,8 @@ PyMethodDef conn_read_methods[] = {
     {"read_exactly", (PyCFunction)SkConn_read_exactly, METH_O, read_exactly_doc},
     {"readln", (PyCFunction)(void (*)(void))SkConn_readln, METH_FASTCALL | METH_KEYWORDS,
      readln_doc},
-    {"readline", (PyCFunction)(void (*)(void))SkConn_readline, METH_FASTCALL, readline_doc},
+    {"readline", (PyCFunction)(void (*)(void))SkConn_readline, METH_FASTCALL,
+     readline_doc},
     {"read_until", (PyCFunction)(void (*)(void))SkConn_read_until, METH_FASTCALL,
      read_until_doc},
     {"_take", (PyCFunction)SkConn_take, METH_O,

@@ -350,7 +350,8 @@ SkConn_getsockopt(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t cou
     if (parse_arguments(&parameters, arguments, count, NULL, values) < 0 ||
         convert_int(values[0], "level", 0, &level) < 0 ||
         convert_int(values[1], "optname", 0, &option) < 0 ||
-        convert_size(values[2], "buflen", 0, 0, &size) < 0 || conn_check_socket(conn) < 0) {
+        convert_size(values[2], "buflen", 0, 0, &size) < 0 ||
+        conn_check_socket(conn) < 0) {
         return NULL;
     }
     if (size > MAX_OPTION_SIZE) {
@@ -436,7 +437,8 @@ SkConn_setsockopt(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t cou
     int option;
     if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
         convert_int(values[0], "level", 0, &level) < 0 ||
-        convert_int(values[1], "optname", 0, &option) < 0 || conn_check_socket(conn) < 0) {
+        convert_int(values[1], "optname", 0, &option) < 0 ||
+        conn_check_socket(conn) < 0) {
         return NULL;
     }
     if ((values[2] == Py_None) != (values[3] != NULL)) {

@@ -54,9 +54,10 @@ descriptor_of(PyObject *file, bool *is_socket_object)
             return -1;
         }
         if (is_tls) {
-            PyErr_SetString(PyExc_TypeError,
-                            "sk_conn() would lose the encryption of an SSLSocket; give it "
-                            "the plain socket");
+            PyErr_SetString(
+                PyExc_TypeError,
+                "sk_conn() would lose the encryption of an SSLSocket; give it "
+                "the plain socket");
             return -1;
         }
     }
@@ -80,13 +81,11 @@ check_owner(HubObject *hub, int fd, const struct io_description *description)
 {
     struct ready_target *target = reactor_owner(&hub->reactor, fd);
     SkConnObject *owner = conn_of_target(target);
-    if (target == NULL ||
-        (owner != NULL && (owner->device != description->device ||
-                           owner->inode != description->inode))) {
+    if (target == NULL || (owner != NULL && (owner->device != description->device ||
+                                             owner->inode != description->inode))) {
         return 0;
     }
-    PyErr_Format(PyExc_ValueError,
-                 "descriptor %d is in use already%s", fd,
+    PyErr_Format(PyExc_ValueError, "descriptor %d is in use already%s", fd,
                  owner == NULL ? ": a wait for it is going on" : " by another sk_conn");
     return -1;
 }
@@ -142,12 +141,13 @@ check_may_close(SkConnObject *conn)
     return conn->hub->is_closed ? 0 : hub_check_thread(conn->hub, "the connection");
 }
 
-PyDoc_STRVAR(close_doc,
-"close($self, /)\n--\n\n"
-"Close the connection: whoever waits on it gets ClosedError at once.\n\n"
-"Output that was collected is still sent, for up to 30 seconds, behind the scenes; with\n"
-"none left the descriptor closes immediately. Idempotent, never switches. Raises the\n"
-"OSError of output that could not be sent before. Answers to conet_close_conn.");
+PyDoc_STRVAR(
+    close_doc,
+    "close($self, /)\n--\n\n"
+    "Close the connection: whoever waits on it gets ClosedError at once.\n\n"
+    "Output that was collected is still sent, for up to 30 seconds, behind the scenes; with\n"
+    "none left the descriptor closes immediately. Idempotent, never switches. Raises the\n"
+    "OSError of output that could not be sent before. Answers to conet_close_conn.");
 
 static PyObject *
 SkConn_close(SkConnObject *conn, PyObject *unused)
@@ -159,9 +159,10 @@ SkConn_close(SkConnObject *conn, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(abort_doc,
-"abort($self, /)\n--\n\n"
-"Close the connection at once and drop what has not been sent. Never switches.");
+PyDoc_STRVAR(
+    abort_doc,
+    "abort($self, /)\n--\n\n"
+    "Close the connection at once and drop what has not been sent. Never switches.");
 
 static PyObject *
 SkConn_abort(SkConnObject *conn, PyObject *unused)
@@ -174,15 +175,17 @@ SkConn_abort(SkConnObject *conn, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(set_timeo_doc,
-"set_timeo($self, seconds, /)\n--\n\n"
-"Bound each later wait of the connection's operations; None: wait for ever.\n\n"
-"0 means not to wait at all. An operation that has to wait longer raises TimeoutError.\n"
-"Raises ValueError for a negative number or NaN. Never switches. Answers to\n"
-"conet_set_timeo.");
+PyDoc_STRVAR(
+    set_timeo_doc,
+    "set_timeo($self, seconds, /)\n--\n\n"
+    "Bound each later wait of the connection's operations; None: wait for ever.\n\n"
+    "0 means not to wait at all. An operation that has to wait longer raises TimeoutError.\n"
+    "Raises ValueError for a negative number or NaN. Never switches. Answers to\n"
+    "conet_set_timeo.");
 
-PyDoc_STRVAR(settimeout_doc,
-"settimeout($self, seconds, /)\n--\n\nThe same as set_timeo(), by the socket module's name.");
+PyDoc_STRVAR(
+    settimeout_doc,
+    "settimeout($self, seconds, /)\n--\n\nThe same as set_timeo(), by the socket module's name.");
 
 static PyObject *
 SkConn_set_timeo(SkConnObject *conn, PyObject *seconds)
@@ -195,8 +198,9 @@ SkConn_set_timeo(SkConnObject *conn, PyObject *seconds)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(gettimeout_doc,
-"gettimeout($self, /)\n--\n\nThe seconds each wait may take, None for ever.");
+PyDoc_STRVAR(
+    gettimeout_doc,
+    "gettimeout($self, /)\n--\n\nThe seconds each wait may take, None for ever.");
 
 static PyObject *
 SkConn_gettimeout(SkConnObject *conn, PyObject *unused)
@@ -206,7 +210,7 @@ SkConn_gettimeout(SkConnObject *conn, PyObject *unused)
 }
 
 PyDoc_STRVAR(fileno_doc,
-"fileno($self, /)\n--\n\nThe descriptor's number, -1 once it is closed.");
+             "fileno($self, /)\n--\n\nThe descriptor's number, -1 once it is closed.");
 
 static PyObject *
 SkConn_fileno(SkConnObject *conn, PyObject *unused)
@@ -215,13 +219,14 @@ SkConn_fileno(SkConnObject *conn, PyObject *unused)
     return PyLong_FromLong(conn->fd);
 }
 
-PyDoc_STRVAR(mod_doc,
-"mod($self, events, /)\n--\n\n"
-"Set which readiness resumes the coroutine bound to the connection.\n\n"
-"events: READ, WRITE or PRIORITY, or-ed together; 0 for none. What is ready already\n"
-"counts at once. It concerns the coroutine when that waits by co_resume(); verbs such as\n"
-"readln() wake whoever called them. Raises ValueError for other bits. Never switches.\n"
-"Answers to conet_mod_conn.");
+PyDoc_STRVAR(
+    mod_doc,
+    "mod($self, events, /)\n--\n\n"
+    "Set which readiness resumes the coroutine bound to the connection.\n\n"
+    "events: READ, WRITE or PRIORITY, or-ed together; 0 for none. What is ready already\n"
+    "counts at once. It concerns the coroutine when that waits by co_resume(); verbs such as\n"
+    "readln() wake whoever called them. Raises ValueError for other bits. Never switches.\n"
+    "Answers to conet_mod_conn.");
 
 static PyObject *
 SkConn_mod(SkConnObject *conn, PyObject *number)
@@ -231,7 +236,8 @@ SkConn_mod(SkConnObject *conn, PyObject *number)
     const unsigned known = EVENT_READ | EVENT_WRITE | EVENT_PRIORITY | EVENT_ERROR |
                            EVENT_HANGUP | EVENT_READ_HANGUP;
     unsigned long events = PyLong_AsUnsignedLong(number);
-    if ((events == (unsigned long)-1 && PyErr_Occurred()) || conn_check_usable(conn) < 0) {
+    if ((events == (unsigned long)-1 && PyErr_Occurred()) ||
+        conn_check_usable(conn) < 0) {
         return NULL;
     }
     events &= ~edge_flag;
@@ -256,14 +262,15 @@ SkConn_mod(SkConnObject *conn, PyObject *number)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(detach_doc,
-"detach($self, /)\n--\n\n"
-"Give the descriptor up without closing it and return its number.\n\n"
-"The connection counts as closed from then on: whoever waits on it gets ClosedError at\n"
-"once. The descriptor stays non-blocking. Raises RuntimeError while bytes that were\n"
-"received and not read, or written and not sent, are in the connection, for they would\n"
-"be lost; the OSError of output that could not be sent before; ClosedError. Never\n"
-"switches. By the socket module's name.");
+PyDoc_STRVAR(
+    detach_doc,
+    "detach($self, /)\n--\n\n"
+    "Give the descriptor up without closing it and return its number.\n\n"
+    "The connection counts as closed from then on: whoever waits on it gets ClosedError at\n"
+    "once. The descriptor stays non-blocking. Raises RuntimeError while bytes that were\n"
+    "received and not read, or written and not sent, are in the connection, for they would\n"
+    "be lost; the OSError of output that could not be sent before; ClosedError. Never\n"
+    "switches. By the socket module's name.");
 
 static PyObject *
 SkConn_detach(SkConnObject *conn, PyObject *unused)
@@ -390,7 +397,8 @@ static PyGetSetDef SkConn_getset[] = {
      NULL},
     {"pending", (getter)get_pending, NULL,
      PyDoc_STR("Bytes that were written and have not been sent."), NULL},
-    {"closed", (getter)get_closed, NULL, PyDoc_STR("True once close() was called."), NULL},
+    {"closed", (getter)get_closed, NULL, PyDoc_STR("True once close() was called."),
+     NULL},
     {"coroutine", (getter)get_coroutine, (setter)set_coroutine,
      PyDoc_STR("The Task that mod() concerns, or None; bound by conet_new_conn."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -460,7 +468,7 @@ static void
 SkConn_dealloc(SkConnObject *conn)
 {
     if (PyObject_CallFinalizerFromDealloc((PyObject *)conn) < 0) {
-        return;                  // it lives on until its output is sent
+        return; // it lives on until its output is sent
     }
     PyTypeObject *type = Py_TYPE(conn);
     PyObject_GC_UnTrack(conn);
@@ -491,7 +499,8 @@ static PyMethodDef own_methods[] = {
     {"__enter__", (PyCFunction)SkConn_enter, METH_NOARGS,
      PyDoc_STR("__enter__($self, /)\n--\n\nThe connection; the with block closes it.")},
     {"__exit__", (PyCFunction)(void (*)(void))SkConn_exit, METH_FASTCALL,
-     PyDoc_STR("__exit__($self, type, value, traceback, /)\n--\n\nClose the connection.")},
+     PyDoc_STR(
+         "__exit__($self, type, value, traceback, /)\n--\n\nClose the connection.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -512,15 +521,16 @@ collect_methods(void)
     return collected;
 }
 
-PyDoc_STRVAR(SkConn_doc,
-"sk_conn(fd)\n--\n\n"
-"A connection over any descriptor that can be waited for: socket, pipe, terminal ...\n\n"
-"fd: a descriptor, or a socket object, which is detached. It becomes non-blocking and\n"
-"belongs to the connection from then on.\n\n"
-"One task may read and another write at the same time. Each operation that has to wait\n"
-"lets other tasks run meanwhile. Iterating gives lines. Raises ValueError for a regular\n"
-"file or an fd in use, OSError for one that is not open, TypeError for other objects.\n"
-"Answers to conet_new_conn.");
+PyDoc_STRVAR(
+    SkConn_doc,
+    "sk_conn(fd)\n--\n\n"
+    "A connection over any descriptor that can be waited for: socket, pipe, terminal ...\n\n"
+    "fd: a descriptor, or a socket object, which is detached. It becomes non-blocking and\n"
+    "belongs to the connection from then on.\n\n"
+    "One task may read and another write at the same time. Each operation that has to wait\n"
+    "lets other tasks run meanwhile. Iterating gives lines. Raises ValueError for a regular\n"
+    "file or an fd in use, OSError for one that is not open, TypeError for other objects.\n"
+    "Answers to conet_new_conn.");
 
 PyTypeObject *
 conn_type_new(PyObject *module)

@@ -38,10 +38,8 @@ send_without_gil(SkConnObject *conn, const char *data, size_t length)
         return send_with_queue(conn, data, length);
     }
     ssize_t count;
-    Py_BEGIN_ALLOW_THREADS
-    count = send_with_queue(conn, data, length);
-    Py_END_ALLOW_THREADS
-    return count;
+    Py_BEGIN_ALLOW_THREADS count = send_with_queue(conn, data, length);
+    Py_END_ALLOW_THREADS return count;
 }
 
 int
@@ -84,8 +82,9 @@ note_bytes_written(size_t written)
 {
     PyObject *exception = take_exception();
     PyObject *number = PyLong_FromSize_t(written);
-    if (number == NULL || PyObject_SetAttrString(exception, "bytes_written", number) < 0) {
-        PyErr_Clear();           // no memory for it: the exception itself matters more
+    if (number == NULL ||
+        PyObject_SetAttrString(exception, "bytes_written", number) < 0) {
+        PyErr_Clear(); // no memory for it: the exception itself matters more
     }
     Py_XDECREF(number);
     restore_exception(exception);
@@ -170,7 +169,8 @@ write_bytes(SkConnObject *conn, const char *data, size_t length, const char *ope
 
 // Writes any bytes-like object; stores its length. 0, or -1 with an exception.
 static int
-write_object(SkConnObject *conn, PyObject *data, const char *operation, Py_ssize_t *length)
+write_object(SkConnObject *conn, PyObject *data, const char *operation,
+             Py_ssize_t *length)
 {
     if (PyBytes_CheckExact(data)) {
         // The caller holds it, and it cannot change: no buffer view is needed.
@@ -189,14 +189,15 @@ write_object(SkConnObject *conn, PyObject *data, const char *operation, Py_ssize
 
 // --- Methods ----------------------------------------------------------------------------
 
-PyDoc_STRVAR(write_doc,
-"write($self, data, /)\n--\n\n"
-"Write all of data (bytes-like) and return its length.\n\n"
-"With `buffered` on, small writes are collected and sent together when the task next\n"
-"waits or ends. Otherwise it returns when the kernel has taken everything. May switch.\n"
-"Raises TimeoutError, ClosedError, BusyError if another task is writing, or the OSError\n"
-"of the failure; `bytes_written` on the exception says how much of data went out.\n"
-"Answers to conet_write.");
+PyDoc_STRVAR(
+    write_doc,
+    "write($self, data, /)\n--\n\n"
+    "Write all of data (bytes-like) and return its length.\n\n"
+    "With `buffered` on, small writes are collected and sent together when the task next\n"
+    "waits or ends. Otherwise it returns when the kernel has taken everything. May switch.\n"
+    "Raises TimeoutError, ClosedError, BusyError if another task is writing, or the OSError\n"
+    "of the failure; `bytes_written` on the exception says how much of data went out.\n"
+    "Answers to conet_write.");
 
 static PyObject *
 SkConn_write(SkConnObject *conn, PyObject *data)
@@ -208,9 +209,10 @@ SkConn_write(SkConnObject *conn, PyObject *data)
     return PyLong_FromSsize_t(length);
 }
 
-PyDoc_STRVAR(sendall_doc,
-"sendall($self, data, /)\n--\n\n"
-"Write all of data (bytes-like), as write() does; returns None. May switch.");
+PyDoc_STRVAR(
+    sendall_doc,
+    "sendall($self, data, /)\n--\n\n"
+    "Write all of data (bytes-like), as write() does; returns None. May switch.");
 
 static PyObject *
 SkConn_sendall(SkConnObject *conn, PyObject *data)
@@ -222,11 +224,12 @@ SkConn_sendall(SkConnObject *conn, PyObject *data)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(printf_doc,
-"printf($self, format, /, *args)\n--\n\n"
-"Write format % args, where format is bytes; return the number of bytes.\n\n"
-"Example: conn.printf(b\"%d %s\\r\\n\", 200, b\"OK\"). Raises TypeError or ValueError for a\n"
-"format that does not fit, otherwise as write(). May switch. Answers to conet_printf.");
+PyDoc_STRVAR(
+    printf_doc,
+    "printf($self, format, /, *args)\n--\n\n"
+    "Write format % args, where format is bytes; return the number of bytes.\n\n"
+    "Example: conn.printf(b\"%d %s\\r\\n\", 200, b\"OK\"). Raises TypeError or ValueError for a\n"
+    "format that does not fit, otherwise as write(). May switch. Answers to conet_printf.");
 
 static PyObject *
 SkConn_printf(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
@@ -250,10 +253,11 @@ SkConn_printf(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
     return error < 0 ? NULL : PyLong_FromSsize_t(length);
 }
 
-PyDoc_STRVAR(flush_doc,
-"flush($self, /)\n--\n\n"
-"Send what was collected with `buffered` on; return when the kernel has taken it.\n\n"
-"May switch. Raises what write() raises.");
+PyDoc_STRVAR(
+    flush_doc,
+    "flush($self, /)\n--\n\n"
+    "Send what was collected with `buffered` on; return when the kernel has taken it.\n\n"
+    "May switch. Raises what write() raises.");
 
 static PyObject *
 SkConn_flush(SkConnObject *conn, PyObject *unused)

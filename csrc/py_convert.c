@@ -52,7 +52,8 @@ parse_arguments(const struct parameters *parameters, PyObject *const *arguments,
                 Py_ssize_t positional_count, PyObject *keyword_names, PyObject **values)
 {
     if (positional_count > parameters->positional) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at most %d positional argument%s (%zd given)",
+        PyErr_Format(PyExc_TypeError,
+                     "%s() takes at most %d positional argument%s (%zd given)",
                      parameters->function, parameters->positional,
                      parameters->positional == 1 ? "" : "s", positional_count);
         return -1;
@@ -60,8 +61,8 @@ parse_arguments(const struct parameters *parameters, PyObject *const *arguments,
     for (int i = 0; parameters->names[i] != NULL; i++) {
         values[i] = i < positional_count ? arguments[i] : NULL;
     }
-    if (keyword_names != NULL &&
-        parse_keywords(parameters, arguments + positional_count, keyword_names, values) < 0) {
+    if (keyword_names != NULL && parse_keywords(parameters, arguments + positional_count,
+                                                keyword_names, values) < 0) {
         return -1;
     }
     for (int i = 0; i < parameters->required; i++) {
@@ -96,12 +97,16 @@ convert_timeout(PyObject *seconds, int64_t *timeout_ns)
         if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
             // An int too large for a float: as good as a year.
             PyErr_Clear();
-            value = PyObject_RichCompareBool(seconds, Py_False, Py_LT) == 1 ? -1.0 : 1e300;
-        } else if (PyErr_ExceptionMatches(PyExc_TypeError)) {
-            PyErr_Format(PyExc_TypeError, "timeout must be a number of seconds or None, not %s",
+            value =
+                PyObject_RichCompareBool(seconds, Py_False, Py_LT) == 1 ? -1.0 : 1e300;
+        }
+        else if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError,
+                         "timeout must be a number of seconds or None, not %s",
                          Py_TYPE(seconds)->tp_name);
             return -1;
-        } else {
+        }
+        else {
             return -1;
         }
     }
@@ -110,15 +115,18 @@ convert_timeout(PyObject *seconds, int64_t *timeout_ns)
         return -1;
     }
     if (value < 0) {
-        PyErr_SetString(PyExc_ValueError, "timeout must not be negative; None waits for ever");
+        PyErr_SetString(PyExc_ValueError,
+                        "timeout must not be negative; None waits for ever");
         return -1;
     }
     const double longest = (double)TIMER_MAX_DELAY_MS / 1e3;
     if (isinf(value)) {
         *timeout_ns = -1;
-    } else if (value >= longest) {
+    }
+    else if (value >= longest) {
         *timeout_ns = (int64_t)TIMER_MAX_DELAY_MS * 1000000;
-    } else {
+    }
+    else {
         *timeout_ns = (int64_t)ceil(value * (double)NANOSECONDS);
     }
     return 0;
@@ -224,7 +232,8 @@ raise_os_error(PyObject *type, int number, const char *format, ...)
     va_start(values, format);
     PyObject *text = PyUnicode_FromFormatV(format, values);
     va_end(values);
-    return text == NULL ? NULL : raise_object(PyObject_CallFunction(type, "iN", number, text));
+    return text == NULL ? NULL
+                        : raise_object(PyObject_CallFunction(type, "iN", number, text));
 }
 
 PyObject *

@@ -7,10 +7,10 @@
 
 // What a parameter list looks like to parse_arguments().
 struct parameters {
-    const char *function;        // the name for messages
-    const char *const *names;    // NULL-terminated
-    int required;                // how many must be given
-    int positional;              // how many may be given by position
+    const char *function;     // the name for messages
+    const char *const *names; // NULL-terminated
+    int required;             // how many must be given
+    int positional;           // how many may be given by position
 };
 
 // Sorts vectorcall arguments into [values], one per name, borrowed; NULL where an
@@ -31,8 +31,8 @@ int convert_timeout(PyObject *seconds, int64_t *timeout_ns);
 PyObject *timeout_to_seconds(int64_t timeout_ns);
 
 // An int >= [least] as a size; NULL gives [fallback]. 0, or -1 with an exception.
-int convert_size(PyObject *number, const char *name, Py_ssize_t least, Py_ssize_t fallback,
-                 Py_ssize_t *size);
+int convert_size(PyObject *number, const char *name, Py_ssize_t least,
+                 Py_ssize_t fallback, Py_ssize_t *size);
 
 // An int that fits a C int; NULL gives [fallback]. 0, or -1 with an exception.
 int convert_int(PyObject *number, const char *name, int fallback, int *value);

@@ -12,7 +12,8 @@ PyObject *
 coroutine_create(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     if (count < 1) {
-        PyErr_SetString(PyExc_TypeError, "co_create() missing required argument 'function'");
+        PyErr_SetString(PyExc_TypeError,
+                        "co_create() missing required argument 'function'");
         return NULL;
     }
     HubObject *hub = hub_get(module_state_of(module));
@@ -47,7 +48,7 @@ task_take_caller(TaskObject *task)
     }
     task->caller = NULL;
     if (caller->status != WAITER_PARKED) {
-        return NULL;             // something else has woken it; it has its place in line
+        return NULL; // something else has woken it; it has its place in line
     }
     // Chosen here and now, so it never stands on the ready list.
     caller->status = WOKEN_READY;
@@ -72,7 +73,8 @@ make_first(TaskObject *task)
     struct waiter *waiter = &task->waiter;
     if (task->state == TASK_CREATED) {
         task_queue(task);
-    } else {
+    }
+    else {
         waiter = task->resume_waiter;
         waiter_wake(hub, waiter, WOKEN_READY);
     }
@@ -125,9 +127,10 @@ coroutine_resume(PyObject *module, PyObject *unused)
         return NULL;
     }
     if (task == NULL || task->is_main) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "co_resume() gives control back from a coroutine; the main program "
-                        "has nobody to give it to");
+        PyErr_SetString(
+            PyExc_RuntimeError,
+            "co_resume() gives control back from a coroutine; the main program "
+            "has nobody to give it to");
         return NULL;
     }
     if (task->resumes_at_once) {

@@ -32,7 +32,7 @@ abandon_task(HubObject *hub, TaskObject *task)
 {
     abandon_waiters(hub, task);
     list_remove(&task->waiter.link);
-    Py_INCREF(task);             // never given back: it must not end by being dropped
+    Py_INCREF(task); // never given back: it must not end by being dropped
     task_stop_scopes(task);
     if (!task->is_main) {
         list_remove(&task->hub_link);
@@ -46,7 +46,7 @@ abandon_others(HubObject *hub, TaskObject *survivor)
     struct list_node *node = hub->tasks.next;
     while (node != &hub->tasks) {
         TaskObject *task = CONTAINER_OF(node, TaskObject, hub_link);
-        node = node->next;       // abandoning runs nothing, so it stays valid
+        node = node->next; // abandoning runs nothing, so it stays valid
         if (task != survivor) {
             abandon_task(hub, task);
         }
@@ -93,7 +93,7 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
         return NULL;
     }
     if (survivor == NULL) {
-        survivor = hub->main_task;       // a hub callback forked, for nobody in particular
+        survivor = hub->main_task; // a hub callback forked, for nobody in particular
     }
     int error = reactor_after_fork(&hub->reactor);
     // After the engine, so that the pipe's end there is the parent's no more; taken over
@@ -102,7 +102,7 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
     abandon_others(hub, survivor);
     lose_registrations(hub);
     hub->process_id = getpid();
-    hub->is_main_thread = true;  // the forking thread is the child's only one
+    hub->is_main_thread = true; // the forking thread is the child's only one
     hub->kernel_wait_count = count_kernel_waits(survivor);
     hub->needs = 0;
     hub->dispatcher = survivor == hub->main_task ? hub->dispatcher : NULL;
@@ -130,9 +130,11 @@ exit_status(TaskObject *task)
     int status = 1;
     if (code == Py_None) {
         status = 0;
-    } else if (code != NULL && PyLong_Check(code)) {
+    }
+    else if (code != NULL && PyLong_Check(code)) {
         status = (int)PyLong_AsLong(code);
-    } else if (code != NULL) {
+    }
+    else if (code != NULL) {
         PySys_FormatStderr("%S\n", code);
     }
     Py_XDECREF(code);
@@ -147,10 +149,10 @@ hub_end_orphaned_process(TaskObject *task)
     static const char *const streams[] = {"stdout", "stderr"};
     hub_flush_output(task->hub);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(streams); i++) {
-        PyObject *stream = PySys_GetObject(streams[i]);      // borrowed
-        PyObject *result =
-            stream == NULL || stream == Py_None ? NULL
-                                                : PyObject_CallMethod(stream, "flush", NULL);
+        PyObject *stream = PySys_GetObject(streams[i]); // borrowed
+        PyObject *result = stream == NULL || stream == Py_None
+                               ? NULL
+                               : PyObject_CallMethod(stream, "flush", NULL);
         if (result == NULL && PyErr_Occurred()) {
             PyErr_WriteUnraisable(stream);
         }

@@ -21,7 +21,7 @@
 
 #define OWNER_KEY "pycoronet.hub"
 
-static _Thread_local HubObject *thread_hub;      // borrowed from the thread's dictionary
+static _Thread_local HubObject *thread_hub; // borrowed from the thread's dictionary
 
 // --- Finding and making -----------------------------------------------------------------
 
@@ -36,7 +36,8 @@ static bool
 is_main_thread(void)
 {
     PyObject *module = PyImport_ImportModule("threading");
-    PyObject *thread = module == NULL ? NULL : PyObject_CallMethod(module, "main_thread", NULL);
+    PyObject *thread =
+        module == NULL ? NULL : PyObject_CallMethod(module, "main_thread", NULL);
     PyObject *number = thread == NULL ? NULL : PyObject_GetAttrString(thread, "ident");
     bool is_main = number != NULL && PyLong_Check(number) &&
                    PyLong_AsUnsignedLong(number) == PyThread_get_thread_ident();
@@ -97,7 +98,7 @@ hub_new(struct module_state *state, const char *engine_name)
     if (hub == NULL) {
         return NULL;
     }
-    hub->is_closed = true;       // until it can be closed
+    hub->is_closed = true; // until it can be closed
     hub->state = state;
     hub->thread_id = PyThread_get_thread_ident();
     hub->is_main_thread = is_main_thread();
@@ -178,7 +179,7 @@ hub_uninstall(HubObject *hub)
     thread_hub = NULL;
     PyObject *dictionary = PyThreadState_GetDict();
     if (dictionary != NULL && PyDict_DelItemString(dictionary, OWNER_KEY) < 0) {
-        PyErr_Clear();           // somebody else emptied the dictionary
+        PyErr_Clear(); // somebody else emptied the dictionary
     }
 }
 
@@ -197,9 +198,9 @@ hub_check_thread(HubObject *hub, const char *what)
     if (hub->thread_id == PyThread_get_thread_ident()) {
         return 0;
     }
-    PyErr_Format(PyExc_RuntimeError,
-                 "%s belongs to another thread; use Hub.call_soon_threadsafe() of its hub",
-                 what);
+    PyErr_Format(
+        PyExc_RuntimeError,
+        "%s belongs to another thread; use Hub.call_soon_threadsafe() of its hub", what);
     return -1;
 }
 
@@ -231,7 +232,8 @@ task_run_by(HubObject *hub, PyObject *greenlet)
     if (task != NULL && task->greenlet == greenlet) {
         return task;
     }
-    for (struct list_node *node = hub->tasks.next; node != &hub->tasks; node = node->next) {
+    for (struct list_node *node = hub->tasks.next; node != &hub->tasks;
+         node = node->next) {
         task = CONTAINER_OF(node, TaskObject, hub_link);
         if (task->greenlet == greenlet) {
             return task;
@@ -345,10 +347,10 @@ describe_task(TaskObject *task, PyObject *list)
         if (who == NULL) {
             return -1;
         }
-        PyObject *line =
-            waiter->subject == NULL
-                ? PyUnicode_FromFormat("%U: %s", who, waiter->operation)
-                : PyUnicode_FromFormat("%U: %s %R", who, waiter->operation, waiter->subject);
+        PyObject *line = waiter->subject == NULL
+                             ? PyUnicode_FromFormat("%U: %s", who, waiter->operation)
+                             : PyUnicode_FromFormat("%U: %s %R", who, waiter->operation,
+                                                    waiter->subject);
         Py_DECREF(who);
         int error = line == NULL ? -1 : PyList_Append(list, line);
         Py_XDECREF(line);
@@ -366,7 +368,8 @@ hub_describe_waiters(HubObject *hub)
     if (list == NULL || describe_task(hub->main_task, list) < 0) {
         goto fail;
     }
-    for (struct list_node *node = hub->tasks.next; node != &hub->tasks; node = node->next) {
+    for (struct list_node *node = hub->tasks.next; node != &hub->tasks;
+         node = node->next) {
         if (describe_task(CONTAINER_OF(node, TaskObject, hub_link), list) < 0) {
             goto fail;
         }
@@ -382,7 +385,8 @@ fail:
 static void
 cancel_all_tasks(HubObject *hub)
 {
-    for (struct list_node *node = hub->tasks.next; node != &hub->tasks; node = node->next) {
+    for (struct list_node *node = hub->tasks.next; node != &hub->tasks;
+         node = node->next) {
         // Marks and wakes, but runs nothing: the list stays as it is.
         task_cancel(CONTAINER_OF(node, TaskObject, hub_link), NULL);
     }
@@ -420,7 +424,8 @@ wind_down(HubObject *hub)
         int status;
         if (has_tasks) {
             status = hub_wait_until_idle(hub, left_ns);
-        } else {
+        }
+        else {
             // Polling here serves no callbacks and signals; the loop does.
             status = hub->needs != 0 ? hub_yield(hub, "close") : hub_poll(hub, left_ns);
         }

@@ -16,22 +16,22 @@ typedef struct TaskObject TaskObject;
 typedef struct HubObject HubObject;
 
 enum waiter_status {
-    WAITER_FREE,                 // nobody waits
-    WAITER_PARKED,               // waiting; every other status below is a reason to wake
-    WOKEN_READY,                 // what was waited for has come
-    WOKEN_TIMEOUT,               // the waiter's own timer came first
-    WOKEN_CLOSED,                // the connection or descriptor was closed
-    WOKEN_CANCELLED,             // the task was cancelled, or a scope's deadline passed
-    WOKEN_INTERRUPTED,           // the main program has an exception to raise
+    WAITER_FREE,       // nobody waits
+    WAITER_PARKED,     // waiting; every other status below is a reason to wake
+    WOKEN_READY,       // what was waited for has come
+    WOKEN_TIMEOUT,     // the waiter's own timer came first
+    WOKEN_CLOSED,      // the connection or descriptor was closed
+    WOKEN_CANCELLED,   // the task was cancelled, or a scope's deadline passed
+    WOKEN_INTERRUPTED, // the main program has an exception to raise
 };
 
 enum waiter_kind {
-    WAITS_FOR_OTHERS,            // a task, a lock ...: only this hub's tasks can wake it
-    WAITS_FOR_TIME,              // nothing but its timer (or a cancel) wakes it
-    WAITS_FOR_KERNEL,            // a descriptor or another thread can wake it
-    WAITS_FOR_TURN,              // ready at once; lets the others go first
-    WAITS_TO_START,              // the record of a task that has not begun
-    WAITS_FOR_CALLEE,            // in co_call: the coroutine entered goes on at once
+    WAITS_FOR_OTHERS, // a task, a lock ...: only this hub's tasks can wake it
+    WAITS_FOR_TIME,   // nothing but its timer (or a cancel) wakes it
+    WAITS_FOR_KERNEL, // a descriptor or another thread can wake it
+    WAITS_FOR_TURN,   // ready at once; lets the others go first
+    WAITS_TO_START,   // the record of a task that has not begun
+    WAITS_FOR_CALLEE, // in co_call: the coroutine entered goes on at once
 };
 
 // One greenlet's wait. It lies in the object that is waited for (a connection) or in
@@ -39,26 +39,26 @@ enum waiter_kind {
 // addresses. It records the greenlet that parked, which need not be the task's own
 // worker, for libraries nest greenlets of their own in a task.
 struct waiter {
-    PyObject *greenlet;          // owned while parked; NULL otherwise
-    TaskObject *task;            // owned while parked; whose wait this is
-    struct list_node link;       // on the queue of what is waited for, if that has one;
-                                 // once woken, on hub->ready
-    struct list_node task_link;  // on task->waiters while parked
-    struct timer timer;          // the wait's own deadline
-    const char *operation;       // for reports: "readln", "join" ...
-    PyObject *subject;           // for reports, borrowed: what is waited for, or NULL
-    uint8_t status;              // enum waiter_status
-    uint8_t kind;                // enum waiter_kind
-    bool is_allocated;           // waiter_acquire() took it from the heap
-    bool is_cancelled;           // a cancel was due when the wait began
+    PyObject *greenlet;         // owned while parked; NULL otherwise
+    TaskObject *task;           // owned while parked; whose wait this is
+    struct list_node link;      // on the queue of what is waited for, if that has one;
+                                // once woken, on hub->ready
+    struct list_node task_link; // on task->waiters while parked
+    struct timer timer;         // the wait's own deadline
+    const char *operation;      // for reports: "readln", "join" ...
+    PyObject *subject;          // for reports, borrowed: what is waited for, or NULL
+    uint8_t status;             // enum waiter_status
+    uint8_t kind;               // enum waiter_kind
+    bool is_allocated;          // waiter_acquire() took it from the heap
+    bool is_cancelled;          // a cancel was due when the wait began
 };
 
 // A pooled greenlet that runs one task after the other.
 struct worker {
-    PyObject *greenlet;          // owned while it is idle; else borrowed from who runs it
-    TaskObject *task;            // owned; the task bound to it, NULL while idle
-    struct list_node idle_link;  // on hub->idle
-    bool must_end;               // leave the worker loop at the next resumption
+    PyObject *greenlet;         // owned while it is idle; else borrowed from who runs it
+    TaskObject *task;           // owned; the task bound to it, NULL while idle
+    struct list_node idle_link; // on hub->idle
+    bool must_end;              // leave the worker loop at the next resumption
 };
 
 // Anything that owns a watched descriptor begins with this.
@@ -71,64 +71,65 @@ struct ready_target {
 };
 
 enum hub_needs {
-    HUB_NEEDS_SIGNALS = 1,       // Python's signal handlers have to run
-    HUB_NEEDS_CALLBACKS = 2,     // call_soon_threadsafe() left something
-    HUB_NEEDS_TRIM = 4,          // too many workers are idle
+    HUB_NEEDS_SIGNALS = 1,   // Python's signal handlers have to run
+    HUB_NEEDS_CALLBACKS = 2, // call_soon_threadsafe() left something
+    HUB_NEEDS_TRIM = 4,      // too many workers are idle
 };
 
 struct HubObject {
     PyObject_HEAD
-    struct module_state *state;  // borrowed; the type holds the module
+    struct module_state *state; // borrowed; the type holds the module
     PyObject *weak_references;
     unsigned long thread_id;
     pid_t process_id;
     bool is_main_thread;
     bool is_closed;
-    bool is_closing;             // shutting down: no cancel reaches the main program
-    bool has_signals;            // SIGINT and the wake-up descriptor are taken over
-    bool had_many_events;        // the last poll brought more than one
-    bool is_polling;             // inside a wait that gave the GIL up: others must wake it
+    bool is_closing;      // shutting down: no cancel reaches the main program
+    bool has_signals;     // SIGINT and the wake-up descriptor are taken over
+    bool had_many_events; // the last poll brought more than one
+    bool is_polling;      // inside a wait that gave the GIL up: others must wake it
 
     struct reactor reactor;
-    struct list_node ready;      // waiters woken, and tasks to start, in order
-    struct list_node tasks;      // every task that was started and has not ended
-    struct list_node dirty;      // connections with coalesced output to send
-    struct list_node connections;     // every connection that has an fd
-    struct list_node draining;   // closed connections that still send
+    struct list_node ready;       // waiters woken, and tasks to start, in order
+    struct list_node tasks;       // every task that was started and has not ended
+    struct list_node dirty;       // connections with coalesced output to send
+    struct list_node connections; // every connection that has an fd
+    struct list_node draining;    // closed connections that still send
     size_t task_count;
     size_t idle_count;
-    size_t kernel_wait_count;    // waiters of WAITS_FOR_KERNEL that are parked
-    struct list_node idle;       // idle workers; owns their greenlets
-    PyObject *callbacks;         // owned list of (function, arguments)
+    size_t kernel_wait_count; // waiters of WAITS_FOR_KERNEL that are parked
+    struct list_node idle;    // idle workers; owns their greenlets
+    PyObject *callbacks;      // owned list of (function, arguments)
 
-    PyObject *root;              // owned; the thread's main greenlet
-    PyObject *loop;              // owned; the hub greenlet, NULL until it is needed
-    PyObject *worker_run;        // owned; what worker greenlets run
-    TaskObject *main_task;       // owned; stands for the main program
-    TaskObject *orphan;          // borrowed; in a child forked by a coroutine: that one,
-                                 // whose end is the end of the process; else NULL
-    PyObject *current_greenlet;  // borrowed; whom the hub resumed last, and the task it runs
-    TaskObject *current_task;    // (borrowed), if it is a worker, the root or the loop
-    struct worker *starting;     // bound, but its function has not begun yet; or NULL
-    PyObject *main_exception;    // owned; to be raised in the main program next
-    struct list_node idle_watchers;   // waiters of Hub.run()
+    PyObject *root;             // owned; the thread's main greenlet
+    PyObject *loop;             // owned; the hub greenlet, NULL until it is needed
+    PyObject *worker_run;       // owned; what worker greenlets run
+    TaskObject *main_task;      // owned; stands for the main program
+    TaskObject *orphan;         // borrowed; in a child forked by a coroutine: that one,
+                                // whose end is the end of the process; else NULL
+    PyObject *current_greenlet; // borrowed; whom the hub resumed last, if it is a worker,
+                                // the root or the loop; else NULL
+    TaskObject *current_task;   // borrowed; the task it runs
+    struct worker *starting;    // bound, but its function has not begun yet; or NULL
+    PyObject *main_exception;   // owned; to be raised in the main program next
+    struct list_node idle_watchers; // waiters of Hub.run()
 
-    unsigned needs;              // enum hub_needs
-    unsigned handoffs;           // since the last poll
-    unsigned unblocked_operations;    // since a coroutine last gave way
+    unsigned needs;                // enum hub_needs
+    unsigned handoffs;             // since the last poll
+    unsigned unblocked_operations; // since a coroutine last gave way
     unsigned long long switch_count;
 
-    PyObject *dispatcher;        // borrowed; who called dispatch(), NULL otherwise
-    int dispatch_budget;         // events this dispatch may still hand out
-    int dispatched;              // events it has handed out
-    unsigned dispatch_resumes;   // ready entries it may still resume
-    bool dispatch_has_served;    // it has run the hub callbacks that there were
+    PyObject *dispatcher;      // borrowed; who called dispatch(), NULL otherwise
+    int dispatch_budget;       // events this dispatch may still hand out
+    int dispatched;            // events it has handed out
+    unsigned dispatch_resumes; // ready entries it may still resume
+    bool dispatch_has_served;  // it has run the hub callbacks that there were
 
-    int signal_pipe[2];          // its write end is Python's wake-up fd; -1 = not set
-    int chained_wakeup_fd;       // whose place we took, -1 = nobody's
+    int signal_pipe[2];    // its write end is Python's wake-up fd; -1 = not set
+    int chained_wakeup_fd; // whose place we took, -1 = nobody's
     struct ready_target signal_target;
 
-    char *scratch;               // owned; where reads land before their size is known
+    char *scratch; // owned; where reads land before their size is known
 };
 
 #define HUB_SCRATCH_SIZE (256 * 1024)

@@ -29,9 +29,8 @@ check_main_program(HubObject *hub, const char *operation)
     return 0;
 }
 
-PyDoc_STRVAR(Hub_run_doc,
-"run($self, /)\n--\n\n"
-"Wait until no task is left. For the main program; switches.");
+PyDoc_STRVAR(Hub_run_doc, "run($self, /)\n--\n\n"
+                          "Wait until no task is left. For the main program; switches.");
 
 static PyObject *
 Hub_run(HubObject *hub, PyObject *unused)
@@ -48,14 +47,15 @@ Hub_run(HubObject *hub, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(Hub_wait_doc,
-"wait($self, /, timeout=None)\n--\n\n"
-"Wait for events and return how many are ready to be dispatched; run nothing.\n\n"
-"timeout: seconds, None waits for ever, 0 only looks. It may return earlier, also with\n"
-"0 events: for a timer, a signal, or a task that is ready to run. Events that were not\n"
-"dispatched stay and count again, those of one descriptor as one. For the main program,\n"
-"blocks the thread, never switches; what a signal handler raises is raised here.\n"
-"Answers to conet_events_wait.");
+PyDoc_STRVAR(
+    Hub_wait_doc,
+    "wait($self, /, timeout=None)\n--\n\n"
+    "Wait for events and return how many are ready to be dispatched; run nothing.\n\n"
+    "timeout: seconds, None waits for ever, 0 only looks. It may return earlier, also with\n"
+    "0 events: for a timer, a signal, or a task that is ready to run. Events that were not\n"
+    "dispatched stay and count again, those of one descriptor as one. For the main program,\n"
+    "blocks the thread, never switches; what a signal handler raises is raised here.\n"
+    "Answers to conet_events_wait.");
 
 static PyObject *
 Hub_wait(HubObject *hub, PyObject *const *arguments, Py_ssize_t count,
@@ -87,7 +87,8 @@ static unsigned
 count_ready(HubObject *hub)
 {
     unsigned count = 0;
-    for (struct list_node *node = hub->ready.next; node != &hub->ready; node = node->next) {
+    for (struct list_node *node = hub->ready.next; node != &hub->ready;
+         node = node->next) {
         count++;
     }
     return count;
@@ -111,12 +112,13 @@ run_dispatch(HubObject *hub)
     }
 }
 
-PyDoc_STRVAR(Hub_dispatch_doc,
-"dispatch($self, max=0, /)\n--\n\n"
-"Hand ready events to the coroutines that wait for them, then run due timers.\n\n"
-"max: how many events at most; 0 or less means all. An event counts if it wakes\n"
-"somebody. Returns how many were dispatched; the rest stays for the next call. For the\n"
-"main program; switches, but never waits. Answers to conet_events_dispatch.");
+PyDoc_STRVAR(
+    Hub_dispatch_doc,
+    "dispatch($self, max=0, /)\n--\n\n"
+    "Hand ready events to the coroutines that wait for them, then run due timers.\n\n"
+    "max: how many events at most; 0 or less means all. An event counts if it wakes\n"
+    "somebody. Returns how many were dispatched; the rest stays for the next call. For the\n"
+    "main program; switches, but never waits. Answers to conet_events_dispatch.");
 
 static PyObject *
 Hub_dispatch(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
@@ -133,7 +135,8 @@ Hub_dispatch(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
             return NULL;
         }
         number = overflow > 0 ? REACTOR_MAX_EVENTS : number;
-        limit = number > 0 && number < REACTOR_MAX_EVENTS ? (int)number : REACTOR_MAX_EVENTS;
+        limit =
+            number > 0 && number < REACTOR_MAX_EVENTS ? (int)number : REACTOR_MAX_EVENTS;
     }
     if (check_main_program(hub, "Hub.dispatch()") < 0) {
         return NULL;
@@ -159,12 +162,13 @@ Hub_dispatch(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
     return PyLong_FromLong(hub->dispatched);
 }
 
-PyDoc_STRVAR(Hub_call_soon_threadsafe_doc,
-"call_soon_threadsafe($self, function, /, *args)\n--\n\n"
-"Have the hub call function(*args) in its own thread, soon. For any thread.\n\n"
-"The callback must not wait; it may spawn() a task that does. What it raises is\n"
-"reported through sys.unraisablehook. Raises RuntimeError if the hub is closed. Never\n"
-"switches.");
+PyDoc_STRVAR(
+    Hub_call_soon_threadsafe_doc,
+    "call_soon_threadsafe($self, function, /, *args)\n--\n\n"
+    "Have the hub call function(*args) in its own thread, soon. For any thread.\n\n"
+    "The callback must not wait; it may spawn() a task that does. What it raises is\n"
+    "reported through sys.unraisablehook. Raises RuntimeError if the hub is closed. Never\n"
+    "switches.");
 
 static PyObject *
 Hub_call_soon_threadsafe(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
@@ -196,11 +200,12 @@ Hub_call_soon_threadsafe(HubObject *hub, PyObject *const *arguments, Py_ssize_t 
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(Hub_close_doc,
-"close($self, /)\n--\n\n"
-"Cancel all tasks, let their finally blocks run, and free the hub.\n\n"
-"For the main program of the hub's thread; switches. Idempotent. Done by itself when\n"
-"the program ends. The next call that needs a hub makes a new one.");
+PyDoc_STRVAR(
+    Hub_close_doc,
+    "close($self, /)\n--\n\n"
+    "Cancel all tasks, let their finally blocks run, and free the hub.\n\n"
+    "For the main program of the hub's thread; switches. Idempotent. Done by itself when\n"
+    "the program ends. The next call that needs a hub makes a new one.");
 
 static PyObject *
 Hub_close(HubObject *hub, PyObject *unused)
@@ -236,8 +241,9 @@ Hub_get_time(HubObject *hub, void *unused)
     return PyFloat_FromDouble((double)reactor_now_ns(&hub->reactor) / 1e9);
 }
 
-PyDoc_STRVAR(Hub_waiters_doc,
-"waiters($self, /)\n--\n\nWho waits for what: a list of str. Never switches.");
+PyDoc_STRVAR(
+    Hub_waiters_doc,
+    "waiters($self, /)\n--\n\nWho waits for what: a list of str. Never switches.");
 
 static PyObject *
 Hub_waiters(HubObject *hub, PyObject *unused)
@@ -331,7 +337,8 @@ static PyGetSetDef Hub_getset[] = {
     {"backend", (getter)Hub_get_backend, NULL,
      PyDoc_STR("The wait-loop engine's name: 'epoll', 'kqueue' or 'fake'."), NULL},
     {"time", (getter)Hub_get_time, NULL,
-     PyDoc_STR("The hub's monotonic clock, in seconds; virtual with the fake engine."), NULL},
+     PyDoc_STR("The hub's monotonic clock, in seconds; virtual with the fake engine."),
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -340,14 +347,16 @@ static PyMemberDef Hub_members[] = {
      PyDoc_STR("Switches of greenlets the hub has made.")},
     {"task_count", T_PYSSIZET, offsetof(HubObject, task_count), READONLY,
      PyDoc_STR("Tasks that were started and have not ended.")},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(HubObject, weak_references), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(HubObject, weak_references), READONLY,
+     NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(Hub_doc,
-"A thread's scheduler and wait loop; get_hub() gives it.\n\n"
-"It runs by itself whenever the main program waits for something. wait() and\n"
-"dispatch() drive it by hand instead.");
+PyDoc_STRVAR(
+    Hub_doc,
+    "A thread's scheduler and wait loop; get_hub() gives it.\n\n"
+    "It runs by itself whenever the main program waits for something. wait() and\n"
+    "dispatch() drive it by hand instead.");
 
 static PyType_Slot Hub_slots[] = {
     {Py_tp_doc, (void *)Hub_doc},

@@ -9,15 +9,16 @@
 
 typedef struct {
     PyObject_HEAD
-    HubObject *hub;              // owned
-    struct list_node waiters;    // by link, the one waiting longest first
-    bool is_external;            // another thread wakes them: no deadlock while they wait
+    HubObject *hub;           // owned
+    struct list_node waiters; // by link, the one waiting longest first
+    bool is_external;         // another thread wakes them: no deadlock while they wait
 } ParkingLotObject;
 
-PyDoc_STRVAR(park_doc,
-"park($self, operation, /, timeout=None)\n--\n\n"
-"Wait until unpark() wakes the caller. True if it did, False after timeout seconds.\n\n"
-"operation: a str that names the wait in reports. Switches.");
+PyDoc_STRVAR(
+    park_doc,
+    "park($self, operation, /, timeout=None)\n--\n\n"
+    "Wait until unpark() wakes the caller. True if it did, False after timeout seconds.\n\n"
+    "operation: a str that names the wait in reports. Switches.");
 
 static PyObject *
 ParkingLot_park(ParkingLotObject *lot, PyObject *const *arguments, Py_ssize_t count,
@@ -33,7 +34,8 @@ ParkingLot_park(ParkingLotObject *lot, PyObject *const *arguments, Py_ssize_t co
         return NULL;
     }
     const char *operation = PyUnicode_AsUTF8(values[0]);
-    struct waiter *waiter = operation == NULL ? NULL : waiter_acquire(lot->hub, operation);
+    struct waiter *waiter =
+        operation == NULL ? NULL : waiter_acquire(lot->hub, operation);
     if (waiter == NULL) {
         return NULL;
     }
@@ -45,9 +47,10 @@ ParkingLot_park(ParkingLotObject *lot, PyObject *const *arguments, Py_ssize_t co
     return status < 0 ? NULL : PyBool_FromLong(status == WOKEN_READY);
 }
 
-PyDoc_STRVAR(unpark_doc,
-"unpark($self, /)\n--\n\n"
-"Wake the one who waits longest; True if there was one. For the hub's own thread.");
+PyDoc_STRVAR(
+    unpark_doc,
+    "unpark($self, /)\n--\n\n"
+    "Wake the one who waits longest; True if there was one. For the hub's own thread.");
 
 static PyObject *
 ParkingLot_unpark(ParkingLotObject *lot, PyObject *unused)
@@ -59,8 +62,7 @@ ParkingLot_unpark(ParkingLotObject *lot, PyObject *unused)
     struct list_node *node;
     while ((node = list_take_first(&lot->waiters)) != NULL) {
         // One that was cancelled or timed out before it could leave is passed over.
-        if (waiter_wake(lot->hub, CONTAINER_OF(node, struct waiter, link),
-                        WOKEN_READY)) {
+        if (waiter_wake(lot->hub, CONTAINER_OF(node, struct waiter, link), WOKEN_READY)) {
             Py_RETURN_TRUE;
         }
     }
@@ -77,7 +79,8 @@ ParkingLot_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
         return NULL;
     }
     HubObject *hub = hub_get(PyType_GetModuleState(type));
-    ParkingLotObject *lot = hub == NULL ? NULL : (ParkingLotObject *)type->tp_alloc(type, 0);
+    ParkingLotObject *lot =
+        hub == NULL ? NULL : (ParkingLotObject *)type->tp_alloc(type, 0);
     if (lot == NULL) {
         return NULL;
     }
@@ -113,19 +116,17 @@ static PyMethodDef ParkingLot_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(ParkingLot_doc,
-"ParkingLot(external=False)\n--\n\n"
-"A queue of waiting tasks, under what waits for tasks or threads.\n\n"
-"external: they are woken on behalf of another thread, so that their waiting is no\n"
-"deadlock.");
+PyDoc_STRVAR(
+    ParkingLot_doc,
+    "ParkingLot(external=False)\n--\n\n"
+    "A queue of waiting tasks, under what waits for tasks or threads.\n\n"
+    "external: they are woken on behalf of another thread, so that their waiting is no\n"
+    "deadlock.");
 
 static PyType_Slot ParkingLot_slots[] = {
-    {Py_tp_doc, (void *)ParkingLot_doc},
-    {Py_tp_new, ParkingLot_new},
-    {Py_tp_dealloc, ParkingLot_dealloc},
-    {Py_tp_traverse, ParkingLot_traverse},
-    {Py_tp_methods, ParkingLot_methods},
-    {0, NULL},
+    {Py_tp_doc, (void *)ParkingLot_doc}, {Py_tp_new, ParkingLot_new},
+    {Py_tp_dealloc, ParkingLot_dealloc}, {Py_tp_traverse, ParkingLot_traverse},
+    {Py_tp_methods, ParkingLot_methods}, {0, NULL},
 };
 
 static PyType_Spec ParkingLot_spec = {

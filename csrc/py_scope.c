@@ -19,12 +19,12 @@ enum scope_kind {
 
 struct ScopeObject {
     PyObject_HEAD
-    TaskObject *task;            // owned while entered; NULL otherwise
-    ScopeObject *outer;          // owned while entered; the scope around it, NULL = none
-    struct timer timer;          // its deadline
-    int64_t limit_ns;            // from entering; -1 = none
-    uint8_t kind;                // enum scope_kind
-    bool has_expired;            // its deadline has passed
+    TaskObject *task;   // owned while entered; NULL otherwise
+    ScopeObject *outer; // owned while entered; the scope around it, NULL = none
+    struct timer timer; // its deadline
+    int64_t limit_ns;   // from entering; -1 = none
+    uint8_t kind;       // enum scope_kind
+    bool has_expired;   // its deadline has passed
 };
 
 // --- Cancellation ----------------------------------------------------------------------
@@ -34,7 +34,7 @@ task_is_cancel_due(TaskObject *task, ScopeObject **scope)
 {
     *scope = NULL;
     if (task->is_main && task->hub->is_closing) {
-        return false;            // it has to see the tasks off, cancelled or not
+        return false; // it has to see the tasks off, cancelled or not
     }
     for (ScopeObject *s = task->scope; s != NULL; s = s->outer) {
         if (s->kind == SCOPE_SHIELD && !s->has_expired) {
@@ -81,9 +81,9 @@ task_raise_cancelled(TaskObject *task, ScopeObject *scope)
     if (scope == NULL && task->cancel_reason != NULL) {
         reason = task->cancel_reason;
     }
-    PyObject *exception = PyObject_CallFunctionObjArgs(
-        task->hub->state->Cancelled, reason, scope == NULL ? Py_None : (PyObject *)scope,
-        NULL);
+    PyObject *exception =
+        PyObject_CallFunctionObjArgs(task->hub->state->Cancelled, reason,
+                                     scope == NULL ? Py_None : (PyObject *)scope, NULL);
     raise_object(exception);
     return -1;
 }
@@ -159,7 +159,8 @@ task_to_bound(struct module_state *state)
     return task;
 }
 
-PyDoc_STRVAR(Scope_enter_doc, "__enter__($self, /)\n--\n\nBegin to bound the running task.");
+PyDoc_STRVAR(Scope_enter_doc,
+             "__enter__($self, /)\n--\n\nBegin to bound the running task.");
 
 static PyObject *
 Scope_enter(ScopeObject *scope, PyObject *unused)
@@ -176,7 +177,7 @@ Scope_enter(ScopeObject *scope, PyObject *unused)
     }
     scope->has_expired = false;
     scope->task = (TaskObject *)Py_NewRef((PyObject *)task);
-    scope->outer = task->scope;          // the reference moves
+    scope->outer = task->scope; // the reference moves
     task->scope = (ScopeObject *)Py_NewRef((PyObject *)scope);
     if (scope->limit_ns >= 0) {
         reactor_arm(&task->hub->reactor, &scope->timer, (uint64_t)scope->limit_ns);
@@ -194,10 +195,10 @@ leave_scope(ScopeObject *scope)
     while (*place != scope) {
         place = &(*place)->outer;
     }
-    *place = scope->outer;               // the reference moves back
+    *place = scope->outer; // the reference moves back
     scope->outer = NULL;
     scope->task = NULL;
-    Py_DECREF(scope);                    // the chain's
+    Py_DECREF(scope); // the chain's
     Py_DECREF(task);
 }
 
@@ -229,9 +230,10 @@ raise_timeout(ScopeObject *scope)
     return NULL;
 }
 
-PyDoc_STRVAR(Scope_exit_doc,
-"__exit__($self, type, value, traceback, /)\n--\n\n"
-"End bounding the task; raise TimeoutError if its deadline ended the block.");
+PyDoc_STRVAR(
+    Scope_exit_doc,
+    "__exit__($self, type, value, traceback, /)\n--\n\n"
+    "End bounding the task; raise TimeoutError if its deadline ended the block.");
 
 static PyObject *
 Scope_exit(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count)
@@ -255,9 +257,10 @@ Scope_exit(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count)
         leave_scope(scope);
     }
     if (!is_innermost) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "this scope is not the innermost one of this task: scopes are left "
-                        "in the reverse order of entering, in the task that entered");
+        PyErr_SetString(
+            PyExc_RuntimeError,
+            "this scope is not the innermost one of this task: scopes are left "
+            "in the reverse order of entering, in the task that entered");
         return NULL;
     }
     PyObject *exception = arguments[1];
@@ -324,12 +327,9 @@ static PyGetSetDef Scope_getset[] = {
 PyDoc_STRVAR(Scope_doc, "What timeout() and shield() return: bounds a with block.");
 
 static PyType_Slot Scope_slots[] = {
-    {Py_tp_doc, (void *)Scope_doc},
-    {Py_tp_dealloc, Scope_dealloc},
-    {Py_tp_traverse, Scope_traverse},
-    {Py_tp_methods, Scope_methods},
-    {Py_tp_getset, Scope_getset},
-    {0, NULL},
+    {Py_tp_doc, (void *)Scope_doc},   {Py_tp_dealloc, Scope_dealloc},
+    {Py_tp_traverse, Scope_traverse}, {Py_tp_methods, Scope_methods},
+    {Py_tp_getset, Scope_getset},     {0, NULL},
 };
 
 static PyType_Spec Scope_spec = {

@@ -68,7 +68,8 @@ call_signal_module(const char *name, const char *format, ...)
     va_start(values, format);
     PyObject *arguments = Py_VaBuildValue(format, values);
     va_end(values);
-    PyObject *result = arguments == NULL ? NULL : PyObject_CallObject(function, arguments);
+    PyObject *result =
+        arguments == NULL ? NULL : PyObject_CallObject(function, arguments);
     Py_XDECREF(arguments);
     Py_DECREF(function);
     return result;
@@ -174,12 +175,15 @@ static int
 set_wakeup_fd(int fd, int *previous)
 {
     PyObject *module = PyImport_ImportModule("signal");
-    PyObject *function = module == NULL ? NULL : PyObject_GetAttrString(module, "set_wakeup_fd");
+    PyObject *function =
+        module == NULL ? NULL : PyObject_GetAttrString(module, "set_wakeup_fd");
     Py_XDECREF(module);
     PyObject *arguments = function == NULL ? NULL : Py_BuildValue("(i)", fd);
-    PyObject *keywords =
-        arguments == NULL ? NULL : Py_BuildValue("{s:O}", "warn_on_full_buffer", Py_False);
-    PyObject *result = keywords == NULL ? NULL : PyObject_Call(function, arguments, keywords);
+    PyObject *keywords = arguments == NULL
+                             ? NULL
+                             : Py_BuildValue("{s:O}", "warn_on_full_buffer", Py_False);
+    PyObject *result =
+        keywords == NULL ? NULL : PyObject_Call(function, arguments, keywords);
     Py_XDECREF(function);
     Py_XDECREF(arguments);
     Py_XDECREF(keywords);
@@ -234,7 +238,7 @@ hub_give_signals_back(HubObject *hub)
         // If somebody set another one after us, it is theirs to end.
         int next = ours == hub->signal_pipe[1] ? hub->chained_wakeup_fd : ours;
         if (next >= 0 && set_wakeup_fd(next, &unused) < 0) {
-            PyErr_Clear();       // closed meanwhile: its owner has no use for it
+            PyErr_Clear(); // closed meanwhile: its owner has no use for it
         }
     }
     if (PyErr_Occurred()) {
@@ -253,11 +257,11 @@ signals_may_wake(HubObject *hub)
         return false;
     }
     PyObject *python_handler = default_handler();
-    Py_XDECREF(python_handler);  // the signal module has it
+    Py_XDECREF(python_handler); // the signal module has it
     for (int number = 1; number < NSIG; number++) {
         PyObject *handler = call_signal_module("getsignal", "(i)", number);
         if (handler == NULL) {
-            PyErr_Clear();       // not a signal number here
+            PyErr_Clear(); // not a signal number here
             continue;
         }
         // SIG_DFL and SIG_IGN are numbers. To be interrupted is no way to go on.

@@ -13,45 +13,45 @@
 typedef struct ScopeObject ScopeObject;
 
 enum task_state {
-    TASK_CREATED,                // made by co_create, never entered
-    TASK_QUEUED,                 // on the ready list, not begun
-    TASK_RUNNING,                // bound to a worker (or the main program)
-    TASK_SUCCEEDED,              // ended; value is the result
-    TASK_FAILED,                 // ended; value is the exception
-    TASK_CANCELLED,              // ended by Cancelled; value is the exception
+    TASK_CREATED,   // made by co_create, never entered
+    TASK_QUEUED,    // on the ready list, not begun
+    TASK_RUNNING,   // bound to a worker (or the main program)
+    TASK_SUCCEEDED, // ended; value is the result
+    TASK_FAILED,    // ended; value is the exception
+    TASK_CANCELLED, // ended by Cancelled; value is the exception
 };
 
 struct TaskObject {
     PyObject_HEAD
     PyObject *weak_references;
-    HubObject *hub;              // owned
-    PyObject *function;          // owned
-    PyObject *arguments;         // owned tuple until the task ends: positional, then the
-                                 // values of keyword_names
-    PyObject *keyword_names;     // owned tuple or NULL
-    PyObject *context;           // owned contextvars.Context until the task ends
-    PyObject *connection;        // owned; a connection to close when the task ends, or NULL
-    PyObject *value;             // owned; the outcome
-    PyObject *name;              // owned; NULL = made from the function's name on demand
-    PyObject *cancel_reason;     // owned or NULL
-    unsigned long number;        // for the default name
-    uint8_t state;               // enum task_state
-    PyObject *greenlet;          // borrowed; the worker that runs it (the root, for the main
-                                 // program), NULL before and after
-    bool is_main;                // stands for the main program
-    bool is_cancelled;           // cancel() was called
-    bool has_begun;              // its function has been called
+    HubObject *hub;          // owned
+    PyObject *function;      // owned
+    PyObject *arguments;     // owned tuple until the task ends: positional, then the
+                             // values of keyword_names
+    PyObject *keyword_names; // owned tuple or NULL
+    PyObject *context;       // owned contextvars.Context until the task ends
+    PyObject *connection;    // owned; a connection to close when the task ends, or NULL
+    PyObject *value;         // owned; the outcome
+    PyObject *name;          // owned; NULL = made from the function's name on demand
+    PyObject *cancel_reason; // owned or NULL
+    unsigned long number;    // for the default name
+    uint8_t state;           // enum task_state
+    PyObject *greenlet;      // borrowed; the worker that runs it (the root, for the main
+                             // program), NULL before and after
+    bool is_main;            // stands for the main program
+    bool is_cancelled;       // cancel() was called
+    bool has_begun;          // its function has been called
 
-    struct list_node hub_link;   // on hub->tasks from its start until it ends
-    struct list_node waiters;    // the waits its greenlets are in
-    struct list_node joiners;    // waiters of join() and get(), by link
-    struct waiter waiter;        // for its start, then for any wait while it is free
-    ScopeObject *scope;          // owned; innermost, NULL = none
+    struct list_node hub_link; // on hub->tasks from its start until it ends
+    struct list_node waiters;  // the waits its greenlets are in
+    struct list_node joiners;  // waiters of join() and get(), by link
+    struct waiter waiter;      // for its start, then for any wait while it is free
+    ScopeObject *scope;        // owned; innermost, NULL = none
 
-    struct waiter *caller;       // of who entered it by co_call and gets control back when
-                                 // it first waits; NULL = nobody
-    struct waiter *resume_waiter;    // parked in co_resume, NULL = not
-    bool resumes_at_once;        // what mod() asked for was ready before co_resume
+    struct waiter *caller; // of who entered it by co_call and gets control back when
+                           // it first waits; NULL = nobody
+    struct waiter *resume_waiter; // parked in co_resume, NULL = not
+    bool resumes_at_once;         // what mod() asked for was ready before co_resume
 };
 
 // Switches from [me], which runs [task] (NULL in the loop), to [target], and notes who runs
@@ -103,6 +103,8 @@ struct waiter *task_own_wait(TaskObject *task);
 // True if the task was ended by GreenletExit: somebody let go of its greenlet.
 bool task_was_killed(TaskObject *task);
 
+// --- py_task_type.c -----------------------------------------------------------------
+
 // "Task 'name'" for messages. A new reference, NULL with an exception.
 PyObject *task_describe(TaskObject *task);
 
@@ -150,7 +152,8 @@ PyObject *task_take_caller(TaskObject *task);
 // The same, but whom it is has to stand in line.
 void task_wake_caller(TaskObject *task);
 
-PyObject *coroutine_create(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *coroutine_create(PyObject *module, PyObject *const *arguments,
+                           Py_ssize_t count);
 PyObject *coroutine_call(PyObject *module, PyObject *task);
 PyObject *coroutine_resume(PyObject *module, PyObject *unused);
 PyObject *coroutine_delete(PyObject *module, PyObject *task);

@@ -74,18 +74,20 @@ pick_by_hand(HubObject *hub, bool in_loop)
         if (!list_is_empty(&hub->ready) && hub->dispatch_resumes > 0) {
             PyObject *target = take_ready(hub, in_loop);
             if (target != NULL && target == hub->loop) {
-                return target;   // nothing was taken: the loop has to start a worker
+                return target; // nothing was taken: the loop has to start a worker
             }
             hub->dispatch_resumes--;
             if (target != NULL || PyErr_Occurred()) {
                 return target;
             }
-        } else if (hub->dispatch_budget > 0 && hand_out_event(hub, &woke)) {
+        }
+        else if (hub->dispatch_budget > 0 && hand_out_event(hub, &woke)) {
             // Only an event that wakes somebody counts as dispatched.
             hub->dispatch_budget -= woke;
             hub->dispatched += woke;
             hub->dispatch_resumes += woke;
-        } else {
+        }
+        else {
             return hub->dispatcher;
         }
     }
@@ -120,11 +122,13 @@ hub_pick_next(HubObject *hub, bool in_loop)
             if (in_loop && hub->needs != 0) {
                 return hub->loop;
             }
-        } else if (hub->handoffs >= HANDOFF_LIMIT) {
+        }
+        else if (hub->handoffs >= HANDOFF_LIMIT) {
             if (hub_poll(hub, 0) < 0) {
                 return NULL;
             }
-        } else {
+        }
+        else {
             PyObject *target = take_ready(hub, in_loop);
             if (target != NULL || PyErr_Occurred()) {
                 return target;
@@ -183,15 +187,14 @@ fetch_events(HubObject *hub, int64_t timeout_ns)
     int count = looks_first ? reactor_poll(&hub->reactor, 0) : 0;
     if (count == 0 && timeout_ns != 0) {
         hub->is_polling = true;
-        Py_BEGIN_ALLOW_THREADS
-        count = reactor_poll(&hub->reactor, timeout_ns);
-        Py_END_ALLOW_THREADS
-        hub->is_polling = false;
+        Py_BEGIN_ALLOW_THREADS count = reactor_poll(&hub->reactor, timeout_ns);
+        Py_END_ALLOW_THREADS hub->is_polling = false;
     }
     hub->had_many_events = count > 1;
     if (count == -EINTR) {
         hub->needs |= HUB_NEEDS_SIGNALS;
-    } else if (count < 0) {
+    }
+    else if (count < 0) {
         raise_errno(count);
         return -1;
     }
@@ -255,7 +258,8 @@ take_loop_exception(HubObject *hub)
 {
     if (PyErr_ExceptionMatches(PyExc_Exception)) {
         report_exception((PyObject *)hub);
-    } else {
+    }
+    else {
         hub_interrupt_main(hub, take_exception());
     }
 }
@@ -278,7 +282,8 @@ run_callbacks(HubObject *hub)
         if (result == NULL && (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
                                PyErr_ExceptionMatches(PyExc_SystemExit))) {
             hub_interrupt_main(hub, take_exception());
-        } else if (result == NULL) {
+        }
+        else if (result == NULL) {
             report_exception(function);
         }
         Py_XDECREF(result);
@@ -351,7 +356,7 @@ hub_loop_main(PyObject *self, PyObject *unused)
         }
         if (hub_switch(hub, target, hub->loop, NULL) < 0) {
             if (PyErr_ExceptionMatches(greenlet_exit_exception())) {
-                return NULL;     // the hub is going away
+                return NULL; // the hub is going away
             }
             handle_failed_switch(hub, target);
         }

@@ -19,20 +19,20 @@
 #include "py_task.h"
 
 struct foreign_wait {
-    struct waiter *waiter;       // NULL = nobody
-    unsigned events;             // what was asked for
-    unsigned seen;               // what woke it
+    struct waiter *waiter; // NULL = nobody
+    unsigned events;       // what was asked for
+    unsigned seen;         // what woke it
 };
 
 // A descriptor somebody waits for. It exists as long as there is such a wait.
 struct foreign_watch {
     struct ready_target target;
-    HubObject *hub;              // borrowed from those who wait
-    int fd;                      // -1 once the number was closed or given out anew
-    uint64_t device;             // with inode: which file the number meant
+    HubObject *hub;  // borrowed from those who wait
+    int fd;          // -1 once the number was closed or given out anew
+    uint64_t device; // with inode: which file the number meant
     uint64_t inode;
-    struct foreign_wait reader;  // waits for what is not only writing
-    struct foreign_wait writer;  // waits for writing alone
+    struct foreign_wait reader; // waits for what is not only writing
+    struct foreign_wait writer; // waits for writing alone
 };
 
 #define WAITABLE_EVENTS ((unsigned)(EVENT_READ | EVENT_WRITE | EVENT_PRIORITY))
@@ -40,10 +40,12 @@ struct foreign_watch {
 
 // Wakes whoever waits there if [ready] has what it asked for or one of [ends].
 static bool
-wake_foreign_waiter(HubObject *hub, struct foreign_wait *wait, unsigned ready, unsigned ends)
+wake_foreign_waiter(HubObject *hub, struct foreign_wait *wait, unsigned ready,
+                    unsigned ends)
 {
     unsigned seen = ready & (wait->events | ends);
-    if (wait->waiter == NULL || seen == 0 || !waiter_wake(hub, wait->waiter, WOKEN_READY)) {
+    if (wait->waiter == NULL || seen == 0 ||
+        !waiter_wake(hub, wait->waiter, WOKEN_READY)) {
         return false;
     }
     wait->seen = seen;
@@ -138,7 +140,8 @@ raise_busy_fd(HubObject *hub, int fd, struct waiter *waiter)
 {
     PyObject *who = task_describe(waiter->task);
     if (who != NULL) {
-        PyErr_Format(hub->state->BusyError, "%U waits for descriptor %d already", who, fd);
+        PyErr_Format(hub->state->BusyError, "%U waits for descriptor %d already", who,
+                     fd);
         Py_DECREF(who);
     }
     return -1;
@@ -152,7 +155,8 @@ raise_engine_error(int fd, int error)
                      "descriptor %d is a regular file or a directory, which is always "
                      "ready: use it in a thread, with to_thread()",
                      fd);
-    } else {
+    }
+    else {
         raise_errno(error);
     }
     return -1;
@@ -251,8 +255,8 @@ hub_wait_fd(HubObject *hub, int fd, unsigned events, int64_t timeout_ns)
     }
     struct ready_target *target = reactor_owner(&hub->reactor, fd);
     SkConnObject *conn = conn_of_target(target);
-    if (conn != NULL && (conn->device != description.device ||
-                         conn->inode != description.inode)) {
+    if (conn != NULL &&
+        (conn->device != description.device || conn->inode != description.inode)) {
         // Closed behind its back, and the number given out anew.
         conn_detach(conn);
         conn = NULL;

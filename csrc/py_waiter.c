@@ -97,7 +97,8 @@ waiter_release(HubObject *hub, struct waiter *waiter)
     if (waiter->is_allocated) {
         timer_wheel_unlink(&hub->reactor.timers, &waiter->timer);
         free(waiter);
-    } else {
+    }
+    else {
         waiter->status = WAITER_FREE;
         Py_DECREF(CONTAINER_OF(waiter, TaskObject, waiter));
     }
@@ -110,7 +111,7 @@ waiter_wake(HubObject *hub, struct waiter *waiter, enum waiter_status status)
         return false;
     }
     waiter->status = (uint8_t)status;
-    list_remove(&waiter->link);          // the queue of what it waited for
+    list_remove(&waiter->link); // the queue of what it waited for
     list_append(&hub->ready, &waiter->link);
     return true;
 }
@@ -131,7 +132,8 @@ switch_until_chosen(HubObject *hub, struct waiter *waiter)
         if (target == NULL) {
             return -1;
         }
-        if (target != waiter->greenlet && hub_switch(hub, target, waiter->greenlet, task) < 0) {
+        if (target != waiter->greenlet &&
+            hub_switch(hub, target, waiter->greenlet, task) < 0) {
             return -1;
         }
     }
@@ -152,8 +154,8 @@ takes_main_exception(HubObject *hub, PyObject *greenlet, TaskObject *task)
 // Checks that the running greenlet may wait, and puts it on record as parked. 0, or -1
 // with an exception.
 static NOT_INLINE int
-begin_wait(HubObject *hub, struct waiter *waiter, enum waiter_kind kind, int64_t timeout_ns,
-           const char *operation)
+begin_wait(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
+           int64_t timeout_ns, const char *operation)
 {
     TaskObject *task;
     PyObject *me = find_running_task(hub, operation, &task);

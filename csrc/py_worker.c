@@ -48,7 +48,8 @@ hub_bind_worker(HubObject *hub, TaskObject *task, bool may_start)
     if (node != NULL) {
         worker = CONTAINER_OF(node, struct worker, idle_link);
         hub->idle_count--;
-    } else {
+    }
+    else {
         worker = may_start ? start_worker(hub) : NULL;
     }
     if (worker == NULL) {
@@ -126,7 +127,8 @@ run_bound_task(HubObject *hub, struct worker *worker)
         // Somebody let go of the greenlet, and waits on the spot for its end: no hand-off.
         worker->must_end = true;
         task_wake_caller(task);
-    } else {
+    }
+    else {
         next = task_take_caller(task);
     }
     task->greenlet = NULL;

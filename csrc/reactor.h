@@ -24,12 +24,12 @@
 
 struct reactor {
     const struct engine_operations *operations;
-    struct engine *engine;       // owned
+    struct engine *engine; // owned
     struct timer_wheel timers;
     struct watch_table watches;
-    uint64_t now_ns;             // the clock as last read
-    int event_count;             // events fetched ...
-    int next_event;              // ... and how many of them have been taken
+    uint64_t now_ns; // the clock as last read
+    int event_count; // events fetched ...
+    int next_event;  // ... and how many of them have been taken
     struct engine_event events[REACTOR_MAX_EVENTS];
 };
 

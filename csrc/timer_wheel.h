@@ -29,26 +29,26 @@
 #define TIMER_NEVER UINT64_MAX
 
 #ifndef WHEEL_SLOT_BITS
-#define WHEEL_SLOT_BITS 6        // slots a level, as a power of two; at most 6
+#define WHEEL_SLOT_BITS 6 // slots a level, as a power of two; at most 6
 #endif
 #define WHEEL_SLOTS (1u << WHEEL_SLOT_BITS)
 #define WHEEL_LEVELS ((36 + WHEEL_SLOT_BITS - 1) / WHEEL_SLOT_BITS)
 
 struct timer {
-    struct list_node link;       // its place in a slot, or among the due
-    uint64_t deadline_ms;        // TIMER_NEVER while not armed
-    uint64_t linked_ms;          // the deadline it was linked for; never later than deadline_ms
-    uint8_t level;               // where it is linked: the slot's level ...
-    uint8_t slot;                // ... and number, to keep the occupancy bits right
+    struct list_node link; // its place in a slot, or among the due
+    uint64_t deadline_ms;  // TIMER_NEVER while not armed
+    uint64_t linked_ms;    // the deadline it was linked for; never later than deadline_ms
+    uint8_t level;         // where it is linked: the slot's level ...
+    uint8_t slot;          // ... and number, to keep the occupancy bits right
     // What the owner does when the timer is due; the wheel only carries it.
     void (*on_due)(struct timer *timer);
 };
 
 struct timer_wheel {
-    uint64_t now_ms;             // every slot before this has been taken
-    uint64_t armed_count;        // timers with a deadline, those already due included
-    struct list_node due;        // taken from their slots, not yet handed out
-    uint64_t occupied[WHEEL_LEVELS];                     // a bit per non-empty slot
+    uint64_t now_ms;                 // every slot before this has been taken
+    uint64_t armed_count;            // timers with a deadline, those already due included
+    struct list_node due;            // taken from their slots, not yet handed out
+    uint64_t occupied[WHEEL_LEVELS]; // a bit per non-empty slot
     struct list_node slots[WHEEL_LEVELS][WHEEL_SLOTS];
 };
 
@@ -66,7 +66,8 @@ void timer_wheel_init(struct timer_wheel *wheel, uint64_t now_ms);
 
 // Gives [timer] the deadline [deadline_ms], whether it was armed before or not. A
 // deadline in the past, or now, is due at the next timer_wheel_take_due.
-void timer_wheel_arm(struct timer_wheel *wheel, struct timer *timer, uint64_t deadline_ms);
+void timer_wheel_arm(struct timer_wheel *wheel, struct timer *timer,
+                     uint64_t deadline_ms);
 
 // Forgets the timer's deadline; it may stay linked. Also legal if it is not armed.
 void timer_wheel_disarm(struct timer_wheel *wheel, struct timer *timer);

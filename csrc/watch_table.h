@@ -16,16 +16,16 @@
 #include <stdint.h>
 
 struct watch {
-    void *owner;                 // borrowed; NULL while nobody owns the number
-    uint32_t generation;         // of the present or, with no owner, the next owner
-    uint16_t interest;           // EVENT_* bits the engine was asked for, 0 = not registered
-    uint8_t trigger;             // enum engine_trigger, while registered
+    void *owner;         // borrowed; NULL while nobody owns the number
+    uint32_t generation; // of the present or, with no owner, the next owner
+    uint16_t interest;   // EVENT_* bits the engine was asked for, 0 = not registered
+    uint8_t trigger;     // enum engine_trigger, while registered
 };
 
 struct watch_table {
-    struct watch *watches;       // owned; indexed by descriptor
-    size_t capacity;             // entries in watches
-    size_t owned_count;          // entries with an owner
+    struct watch *watches; // owned; indexed by descriptor
+    size_t capacity;       // entries in watches
+    size_t owned_count;    // entries with an owner
 };
 
 void watch_table_init(struct watch_table *table);

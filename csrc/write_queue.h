@@ -15,7 +15,7 @@
 #include "byte_block.h"
 
 struct write_queue {
-    struct byte_block block;     // the bytes that wait
+    struct byte_block block; // the bytes that wait
 };
 
 void write_queue_init(struct write_queue *queue);
