@@ -61,8 +61,6 @@ conn_new(HubObject *hub, int fd, const struct io_description *description)
     conn->inode = description->inode;
     conn->may_read = conn->may_write = true;
     conn->timeout_ns = -1;
-    waiter_init(&conn->reader);
-    waiter_init(&conn->writer);
     line_buffer_init(&conn->input);
     write_queue_init(&conn->output);
     int error = claim_descriptor(conn);
@@ -90,6 +88,12 @@ conn_register(SkConnObject *conn)
     // Urgent data is asked for because it ends a read short, with no further edge.
     return reactor_register(reactor, conn->fd, EVENT_READ | EVENT_WRITE | EVENT_PRIORITY,
                             ENGINE_EDGE);
+}
+
+static bool
+wake(SkConnObject *conn, struct waiter *waiter, enum waiter_status status)
+{
+    return waiter != NULL && waiter_wake(conn->hub, waiter, status);
 }
 
 static void
@@ -135,7 +139,7 @@ take_event(struct ready_target *target, unsigned ready)
     }
     if (ready & (EVENT_READ | EVENT_PRIORITY | ends)) {
         conn->may_read = true;
-        woke |= waiter_wake(conn->hub, &conn->reader, WOKEN_READY);
+        woke |= wake(conn, conn->reader, WOKEN_READY);
         if (!woke && conn->is_listener) {
             // Nobody accepts: a level-triggered listener would be reported for ever. One
             // that mod() asked about is reported by edges from now on.
@@ -151,9 +155,9 @@ take_event(struct ready_target *target, unsigned ready)
             return woke;
         }
         if (error != -EAGAIN) {
-            woke |= waiter_wake(conn->hub, &conn->writer, WOKEN_READY);
+            woke |= wake(conn, conn->writer, WOKEN_READY);
             if (conn->reader_wants_room) {
-                woke |= waiter_wake(conn->hub, &conn->reader, WOKEN_READY);
+                woke |= wake(conn, conn->reader, WOKEN_READY);
             }
         }
     }
@@ -177,6 +181,13 @@ lose_descriptor(struct ready_target *target, bool is_forked)
         return;
     }
     conn->may_read = conn->may_write = true;
+    // Of those who were abandoned nobody reads or writes here any more.
+    if (conn->reader != NULL && conn->reader->status == WAITER_FREE) {
+        conn->reader = NULL;
+    }
+    if (conn->writer != NULL && conn->writer->status == WAITER_FREE) {
+        conn->writer = NULL;
+    }
 }
 
 SkConnObject *
@@ -235,7 +246,7 @@ conn_check_socket(SkConnObject *conn)
 int
 conn_check_free(SkConnObject *conn, struct waiter *waiter, const char *direction)
 {
-    if (waiter->status == WAITER_FREE) {
+    if (waiter == NULL) {
         return 0;
     }
     PyObject *who = task_describe(waiter->task);
@@ -262,7 +273,7 @@ conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction)
 }
 
 int
-conn_wait_within(SkConnObject *conn, struct waiter *waiter, int64_t timeout_ns,
+conn_wait_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
                  const char *operation)
 {
     int error = conn_register(conn);
@@ -271,8 +282,8 @@ conn_wait_within(SkConnObject *conn, struct waiter *waiter, int64_t timeout_ns,
         return -1;
     }
     Py_INCREF(conn);
-    int status = waiter_park(conn->hub, waiter, WAITS_FOR_KERNEL, timeout_ns, operation,
-                             (PyObject *)conn);
+    int status = hub_park(conn->hub, place, NULL, WAITS_FOR_KERNEL, timeout_ns, operation,
+                          (PyObject *)conn);
     if (status == WOKEN_TIMEOUT) {
         conn->error = ETIMEDOUT;
         raise_os_error(PyExc_TimeoutError, ETIMEDOUT, "%s timed out", operation);
@@ -318,8 +329,8 @@ release_descriptor(SkConnObject *conn)
 static void
 wake_waiters(SkConnObject *conn)
 {
-    waiter_wake(conn->hub, &conn->reader, WOKEN_CLOSED);
-    waiter_wake(conn->hub, &conn->writer, WOKEN_CLOSED);
+    wake(conn, conn->reader, WOKEN_CLOSED);
+    wake(conn, conn->writer, WOKEN_CLOSED);
     TaskObject *task = (TaskObject *)conn->coroutine;
     if (task != NULL && conn->events != 0 && task->resume_waiter != NULL) {
         waiter_wake(conn->hub, task->resume_waiter, WOKEN_READY);

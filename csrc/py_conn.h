@@ -46,8 +46,8 @@ struct SkConnObject {
     bool was_blocking : 1;      // O_NONBLOCK was off when we took the fd: restored
     bool reader_wants_room : 1; // its reader, in wait_fd(), waits for writing as well
 
-    struct waiter reader;
-    struct waiter writer;
+    struct waiter *reader;       // who waits to read, NULL = nobody
+    struct waiter *writer;       // who waits to write, NULL = nobody
     struct line_buffer input;    // bytes received and not yet taken
     struct write_queue output;   // bytes written and not yet sent
     int64_t timeout_ns;          // bounds each wait; -1 = none
@@ -97,12 +97,12 @@ SkConnObject *conn_of_target(struct ready_target *target);
 int conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction);
 
 // Parks until a direction may make progress, within the connection's timeout. 0, or -1
-// with an exception: TimeoutError, ClosedError and what waiter_park() raises. Switches.
+// with an exception: TimeoutError, ClosedError and what hub_park() raises. Switches.
 int conn_wait_readable(SkConnObject *conn, const char *operation);
 int conn_wait_writable(SkConnObject *conn, const char *operation);
 
 // The same for [waiter], its reader or writer, within [timeout_ns] (-1: no limit).
-int conn_wait_within(SkConnObject *conn, struct waiter *waiter, int64_t timeout_ns,
+int conn_wait_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
                      const char *operation);
 
 // Tells the engine of the fd, if it does not know it yet. 0 or -errno.

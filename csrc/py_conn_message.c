@@ -145,7 +145,7 @@ take_buffered(SkConnObject *conn, struct reception *reception)
 static int
 receive(SkConnObject *conn, struct reception *reception)
 {
-    if (conn_begin(conn, &conn->reader, "reading") < 0) {
+    if (conn_begin(conn, conn->reader, "reading") < 0) {
         return -1;
     }
     int status = take_buffered(conn, reception);
@@ -355,8 +355,8 @@ wait_for_untold_room(SkConnObject *conn, const char *operation, int64_t *waited_
     uint64_t end_ns = now_ns + (uint64_t)delay_ns;
     do {
         // Events wake us as well, and say nothing.
-        if (waiter_park(conn->hub, &conn->writer, WAITS_FOR_TIME,
-                        (int64_t)(end_ns - now_ns), operation, (PyObject *)conn) < 0 ||
+        if (hub_park(conn->hub, &conn->writer, NULL, WAITS_FOR_TIME,
+                     (int64_t)(end_ns - now_ns), operation, (PyObject *)conn) < 0 ||
             conn_check_usable(conn) < 0) {
             return -1;
         }
@@ -369,7 +369,7 @@ wait_for_untold_room(SkConnObject *conn, const char *operation, int64_t *waited_
 static PyObject *
 send_message(SkConnObject *conn, const struct sending *sending)
 {
-    if (conn_begin(conn, &conn->writer, "writing") < 0 ||
+    if (conn_begin(conn, conn->writer, "writing") < 0 ||
         conn_send_pending(conn, sending->operation) < 0) {
         return NULL;
     }

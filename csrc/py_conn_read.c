@@ -112,7 +112,7 @@ read_some(SkConnObject *conn, PyObject *number, const char *operation)
 {
     Py_ssize_t size;
     if (convert_size(number, "n", 0, 0, &size) < 0 ||
-        conn_begin(conn, &conn->reader, "reading") < 0) {
+        conn_begin(conn, conn->reader, "reading") < 0) {
         return NULL;
     }
     size_t held = line_buffer_length(&conn->input);
@@ -172,7 +172,7 @@ SkConn_recv_into(SkConnObject *conn, PyObject *object)
         return NULL;
     }
     ssize_t count = -1;
-    if (conn_begin(conn, &conn->reader, "reading") == 0) {
+    if (conn_begin(conn, conn->reader, "reading") == 0) {
         size_t held = line_buffer_length(&conn->input);
         if (held > 0) {
             count = held < (size_t)view.len ? (ssize_t)held : view.len;
@@ -215,7 +215,7 @@ SkConn_read(SkConnObject *conn, PyObject *number)
 {
     Py_ssize_t size;
     if (convert_size(number, "n", 0, 0, &size) < 0 ||
-        conn_begin(conn, &conn->reader, "reading") < 0) {
+        conn_begin(conn, conn->reader, "reading") < 0) {
         return NULL;
     }
     int filled = fill_up_to(conn, (size_t)size, "read");
@@ -265,7 +265,7 @@ SkConn_read_exactly(SkConnObject *conn, PyObject *number)
 {
     Py_ssize_t size;
     if (convert_size(number, "n", 0, 0, &size) < 0 ||
-        conn_begin(conn, &conn->reader, "reading") < 0) {
+        conn_begin(conn, conn->reader, "reading") < 0) {
         return NULL;
     }
     int filled = fill_up_to(conn, (size_t)size, "read_exactly");
@@ -342,7 +342,7 @@ receive_line(SkConnObject *conn, size_t limit, bool keeps_end, const char *opera
 static PyObject *
 read_line(SkConnObject *conn, size_t limit, bool keeps_end, const char *operation)
 {
-    if (conn_begin(conn, &conn->reader, "reading") < 0) {
+    if (conn_begin(conn, conn->reader, "reading") < 0) {
         return NULL;
     }
     for (bool is_end = false;;) {
@@ -457,7 +457,7 @@ find_separator(SkConnObject *conn, const Py_buffer *separator, size_t *searched)
 static PyObject *
 read_until(SkConnObject *conn, const Py_buffer *separator, size_t limit)
 {
-    if (conn_begin(conn, &conn->reader, "reading") < 0) {
+    if (conn_begin(conn, conn->reader, "reading") < 0) {
         return NULL;
     }
     for (size_t searched = 0;;) {

@@ -140,7 +140,7 @@ SkConn_connect(SkConnObject *conn, PyObject *address)
     if (address_from_python(conn->hub->state, address, family,
                             conn->is_stream ? SOCK_STREAM : SOCK_DGRAM, &storage,
                             &length) < 0 ||
-        conn_begin(conn, &conn->writer, "writing") < 0) {
+        conn_begin(conn, conn->writer, "writing") < 0) {
         return NULL;
     }
     int error = io_connect(conn->fd, (const struct sockaddr *)&storage, length);
@@ -232,7 +232,7 @@ static PyObject *
 SkConn_accept(SkConnObject *conn, PyObject *unused)
 {
     (void)unused;
-    if (conn_check_socket(conn) < 0 || conn_begin(conn, &conn->reader, "reading") < 0) {
+    if (conn_check_socket(conn) < 0 || conn_begin(conn, conn->reader, "reading") < 0) {
         return NULL;
     }
     struct sockaddr_storage storage;
@@ -317,7 +317,7 @@ SkConn_shutdown(SkConnObject *conn, PyObject *how)
         return NULL;
     }
     // Who only reads is not kept from it by a writer that waits.
-    if (direction != SHUT_RD && (conn_begin(conn, &conn->writer, "writing") < 0 ||
+    if (direction != SHUT_RD && (conn_begin(conn, conn->writer, "writing") < 0 ||
                                  conn_send_pending(conn, "shutdown") < 0)) {
         return NULL;
     }

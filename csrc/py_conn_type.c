@@ -475,10 +475,6 @@ SkConn_dealloc(SkConnObject *conn)
     if (conn->weak_references != NULL) {
         PyObject_ClearWeakRefs((PyObject *)conn);
     }
-    if (conn->hub != NULL) {
-        timer_wheel_unlink(&conn->hub->reactor.timers, &conn->reader.timer);
-        timer_wheel_unlink(&conn->hub->reactor.timers, &conn->writer.timer);
-    }
     line_buffer_clear(&conn->input);
     write_queue_clear(&conn->output);
     SkConn_clear(conn);

@@ -133,7 +133,7 @@ fail:
 static int
 begin_write(SkConnObject *conn)
 {
-    if (conn_begin(conn, &conn->writer, "writing") < 0) {
+    if (conn_begin(conn, conn->writer, "writing") < 0) {
         return -1;
     }
     if (conn->write_error < 0) {

@@ -100,17 +100,13 @@ coroutine_call(PyObject *module, PyObject *object)
         return NULL;
     }
     HubObject *hub = task->hub;
-    struct waiter *waiter = waiter_acquire(hub, "co_call");
-    if (waiter == NULL) {
+    // Before the coroutine is queued, for then there is no way back.
+    if (hub_check_may_wait(hub, "co_call") < 0) {
         return NULL;
     }
-    task->caller = waiter;
     make_first(task);
-    int status = waiter_park(hub, waiter, WAITS_FOR_CALLEE, -1, "co_call", object);
-    if (task->caller == waiter) {
-        task->caller = NULL;
-    }
-    waiter_release(hub, waiter);
+    int status =
+        hub_park(hub, &task->caller, NULL, WAITS_FOR_CALLEE, -1, "co_call", object);
     if (status < 0) {
         return NULL;
     }
@@ -144,14 +140,8 @@ coroutine_resume(PyObject *module, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "this coroutine is in co_resume() already");
         return NULL;
     }
-    struct waiter *waiter = waiter_acquire(hub, "co_resume");
-    if (waiter == NULL) {
-        return NULL;
-    }
-    task->resume_waiter = waiter;
-    int status = waiter_park(hub, waiter, WAITS_FOR_KERNEL, -1, "co_resume", NULL);
-    task->resume_waiter = NULL;
-    waiter_release(hub, waiter);
+    int status = hub_park(hub, &task->resume_waiter, NULL, WAITS_FOR_KERNEL, -1,
+                          "co_resume", NULL);
     if (status < 0) {
         return NULL;
     }

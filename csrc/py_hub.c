@@ -398,14 +398,8 @@ hub_wait_until_idle(HubObject *hub, int64_t timeout_ns)
     if (hub->task_count == 0) {
         return WOKEN_READY;
     }
-    struct waiter *waiter = waiter_acquire(hub, "run");
-    if (waiter == NULL) {
-        return -1;
-    }
-    list_append(&hub->idle_watchers, &waiter->link);
-    int status = waiter_park(hub, waiter, WAITS_FOR_OTHERS, timeout_ns, "run", NULL);
-    waiter_release(hub, waiter);
-    return status;
+    return hub_park(hub, NULL, &hub->idle_watchers, WAITS_FOR_OTHERS, timeout_ns, "run",
+                    NULL);
 }
 
 // Cancels the tasks and lets their finally blocks run, then sends what connections still

@@ -17,6 +17,7 @@ typedef struct HubObject HubObject;
 
 enum waiter_status {
     WAITER_FREE,       // nobody waits
+    WAITER_HELD,       // taken by a greenlet that does not wait yet, or no more
     WAITER_PARKED,     // waiting; every other status below is a reason to wake
     WOKEN_READY,       // what was waited for has come
     WOKEN_TIMEOUT,     // the waiter's own timer came first
@@ -34,13 +35,13 @@ enum waiter_kind {
     WAITS_FOR_CALLEE, // in co_call: the coroutine entered goes on at once
 };
 
-// One greenlet's wait. It lies in the object that is waited for (a connection) or in
-// the task, never on the C stack: greenlet moves stacks to the heap and reuses their
-// addresses. It records the greenlet that parked, which need not be the task's own
+// One greenlet's wait. It lies in the task, or on the heap if another greenlet of the task
+// waits in that one; never on the C stack: greenlet moves stacks to the heap and reuses
+// their addresses. It records the greenlet that parked, which need not be the task's own
 // worker, for libraries nest greenlets of their own in a task.
 struct waiter {
-    PyObject *greenlet;         // owned while parked; NULL otherwise
-    TaskObject *task;           // owned while parked; whose wait this is
+    PyObject *greenlet;         // owned from held on; NULL while free
+    TaskObject *task;           // owned likewise; whose wait this is
     struct list_node link;      // on the queue of what is waited for, if that has one;
                                 // once woken, on hub->ready
     struct list_node task_link; // on task->waiters while parked
@@ -49,7 +50,7 @@ struct waiter {
     PyObject *subject;          // for reports, borrowed: what is waited for, or NULL
     uint8_t status;             // enum waiter_status
     uint8_t kind;               // enum waiter_kind
-    bool is_allocated;          // waiter_acquire() took it from the heap
+    bool is_allocated;          // it lies on the heap
     bool is_cancelled;          // a cancel was due when the wait began
 };
 
@@ -234,18 +235,19 @@ PyObject *hub_loop_main(PyObject *hub, PyObject *unused);
 
 void waiter_init(struct waiter *waiter);
 
-// A waiter for the running greenlet: the task's own record if it is free, else one from
-// the heap. NULL with an exception. waiter_release() gives it back.
-struct waiter *waiter_acquire(HubObject *hub, const char *operation);
-void waiter_release(HubObject *hub, struct waiter *waiter);
+// 0 if the caller could wait here; -1 with a RuntimeError that names [operation] in a hub
+// callback or if the hub is closed.
+int hub_check_may_wait(HubObject *hub, const char *operation);
 
-// Parks the running greenlet on [waiter], at most [timeout_ns] (-1: no limit). Returns
-// WOKEN_READY, WOKEN_TIMEOUT or WOKEN_CLOSED, or -1 with an exception: the task is
-// cancelled, the main program interrupted, something was thrown in, or this is a hub
-// callback, where nobody may wait. [operation] and [subject] name the wait in reports.
-// May switch.
-int waiter_park(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
-                int64_t timeout_ns, const char *operation, PyObject *subject);
+// Parks the running greenlet, at most [timeout_ns] (-1: no limit). While it waits, its
+// record stands in [*place] (unless place is NULL), and at the end of [queue] (unless that
+// is NULL) until it is woken. [operation] and [subject] (borrowed, or NULL) name the wait in
+// reports. Returns WOKEN_READY, WOKEN_TIMEOUT or WOKEN_CLOSED, or -1 with an exception: the
+// task is cancelled, the main program interrupted, something was thrown in, or this is a
+// hub callback, where nobody may wait. Switches.
+int hub_park(HubObject *hub, struct waiter **place, struct list_node *queue,
+             enum waiter_kind kind, int64_t timeout_ns, const char *operation,
+             PyObject *subject);
 
 // Wakes a parked waiter for [status]; false if it is not parked (any more).
 bool waiter_wake(HubObject *hub, struct waiter *waiter, enum waiter_status status);

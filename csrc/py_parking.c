@@ -34,16 +34,12 @@ ParkingLot_park(ParkingLotObject *lot, PyObject *const *arguments, Py_ssize_t co
         return NULL;
     }
     const char *operation = PyUnicode_AsUTF8(values[0]);
-    struct waiter *waiter =
-        operation == NULL ? NULL : waiter_acquire(lot->hub, operation);
-    if (waiter == NULL) {
+    if (operation == NULL) {
         return NULL;
     }
-    list_append(&lot->waiters, &waiter->link);
-    int status = waiter_park(lot->hub, waiter,
-                             lot->is_external ? WAITS_FOR_KERNEL : WAITS_FOR_OTHERS,
-                             timeout_ns, operation, NULL);
-    waiter_release(lot->hub, waiter);
+    int status = hub_park(lot->hub, NULL, &lot->waiters,
+                          lot->is_external ? WAITS_FOR_KERNEL : WAITS_FOR_OTHERS,
+                          timeout_ns, operation, NULL);
     return status < 0 ? NULL : PyBool_FromLong(status == WOKEN_READY);
 }
 

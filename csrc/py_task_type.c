@@ -30,14 +30,8 @@ wait_until_ended(TaskObject *task, int64_t timeout_ns, const char *operation)
                                                 : "a task cannot join itself");
         return -1;
     }
-    struct waiter *waiter = waiter_acquire(hub, operation);
-    if (waiter == NULL) {
-        return -1;
-    }
-    list_append(&task->joiners, &waiter->link);
-    int status = waiter_park(hub, waiter, WAITS_FOR_OTHERS, timeout_ns, operation,
-                             (PyObject *)task);
-    waiter_release(hub, waiter);
+    int status = hub_park(hub, NULL, &task->joiners, WAITS_FOR_OTHERS, timeout_ns,
+                          operation, (PyObject *)task);
     if (status == WOKEN_TIMEOUT) {
         PyErr_Format(PyExc_TimeoutError, "%s: the task has not ended in time", operation);
         return -1;
@@ -270,12 +264,7 @@ task_sleep(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
         }
         Py_RETURN_NONE;
     }
-    struct waiter *waiter = waiter_acquire(hub, "sleep");
-    if (waiter == NULL) {
-        return NULL;
-    }
-    int status = waiter_park(hub, waiter, WAITS_FOR_TIME, delay_ns, "sleep", seconds);
-    waiter_release(hub, waiter);
+    int status = hub_park(hub, NULL, NULL, WAITS_FOR_TIME, delay_ns, "sleep", seconds);
     if (status < 0) {
         return NULL;
     }

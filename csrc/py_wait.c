@@ -20,7 +20,7 @@
 
 struct foreign_wait {
     struct waiter *waiter; // NULL = nobody
-    unsigned events;       // what was asked for
+    unsigned events;       // what is asked for, 0 = nothing
     unsigned seen;         // what woke it
 };
 
@@ -68,7 +68,7 @@ lose_foreign_watch(struct ready_target *target, bool is_forked)
     struct foreign_watch *watch = CONTAINER_OF(target, struct foreign_watch, target);
     if (is_forked) {
         // Its waiters were abandoned, all but perhaps the forking one, which runs.
-        watch->reader.waiter = watch->writer.waiter = NULL;
+        watch->reader = watch->writer = (struct foreign_wait){.waiter = NULL};
         return;
     }
     reactor_release(&watch->hub->reactor, watch->fd);
@@ -118,7 +118,7 @@ static int
 update_watch(struct foreign_watch *watch)
 {
     struct reactor *reactor = &watch->hub->reactor;
-    if (watch->reader.waiter == NULL && watch->writer.waiter == NULL) {
+    if (watch->reader.events == 0 && watch->writer.events == 0) {
         if (watch->fd >= 0) {
             reactor_release(reactor, watch->fd);
         }
@@ -128,11 +128,8 @@ update_watch(struct foreign_watch *watch)
     if (watch->fd < 0) {
         return 0;
     }
-    unsigned interest = watch->reader.waiter != NULL ? watch->reader.events : 0;
-    if (watch->writer.waiter != NULL) {
-        interest |= EVENT_WRITE;
-    }
-    return reactor_register(reactor, watch->fd, interest, ENGINE_EDGE);
+    return reactor_register(reactor, watch->fd,
+                            watch->reader.events | watch->writer.events, ENGINE_EDGE);
 }
 
 static int
@@ -167,19 +164,12 @@ static int
 wait_in_place(HubObject *hub, struct foreign_watch *watch, struct foreign_wait *place,
               int64_t timeout_ns)
 {
-    struct waiter *waiter = waiter_acquire(hub, "wait_fd");
-    if (waiter == NULL) {
-        update_watch(watch);
-        return -1;
-    }
-    place->waiter = waiter;
     int error = update_watch(watch);
     int status = error < 0 ? raise_engine_error(watch->fd, error)
-                           : waiter_park(hub, waiter, WAITS_FOR_KERNEL, timeout_ns,
-                                         "wait_fd", NULL);
+                           : hub_park(hub, &place->waiter, NULL, WAITS_FOR_KERNEL,
+                                      timeout_ns, "wait_fd", NULL);
     int seen = (int)place->seen;
-    place->waiter = NULL;
-    waiter_release(hub, waiter);
+    place->events = 0;
     update_watch(watch);
     if (status == WOKEN_CLOSED) {
         raise_os_error(hub->state->ClosedError, EBADF, "the descriptor was closed");
@@ -213,14 +203,14 @@ static int
 wait_connection(SkConnObject *conn, unsigned events, int64_t timeout_ns)
 {
     bool only_writes = events == EVENT_WRITE;
-    if (conn_begin(conn, only_writes ? &conn->writer : &conn->reader,
+    if (conn_begin(conn, only_writes ? conn->writer : conn->reader,
                    only_writes ? "writing" : "reading") < 0) {
         return -1;
     }
     if ((events & EVENT_READ) && line_buffer_length(&conn->input) > 0) {
         return EVENT_READ;
     }
-    struct waiter *waiter = only_writes ? &conn->writer : &conn->reader;
+    struct waiter **place = only_writes ? &conn->writer : &conn->reader;
     struct reactor *reactor = &conn->hub->reactor;
     uint64_t began_ns = timeout_ns > 0 ? reactor_now_ns(reactor) : 0;
     int64_t left_ns = timeout_ns;
@@ -228,7 +218,7 @@ wait_connection(SkConnObject *conn, unsigned events, int64_t timeout_ns)
     // Edges that have been will not come again, so the kernel is asked first.
     while ((ready = io_ready_now(conn->fd, events)) == 0 && error == 0) {
         conn->reader_wants_room = !only_writes && (events & EVENT_WRITE) != 0;
-        error = conn_wait_within(conn, waiter, left_ns, "wait_fd");
+        error = conn_wait_within(conn, place, left_ns, "wait_fd");
         if (timeout_ns > 0) {
             // An event that is none of what was asked for does not start it anew.
             int64_t passed_ns = (int64_t)(reactor_now_ns(reactor) - began_ns);

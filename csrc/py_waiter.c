@@ -63,51 +63,66 @@ find_running_task(HubObject *hub, const char *operation, TaskObject **task)
     return me;
 }
 
-struct waiter *
-waiter_acquire(HubObject *hub, const char *operation)
+int
+hub_check_may_wait(HubObject *hub, const char *operation)
+{
+    TaskObject *task;
+    PyObject *me = find_running_task(hub, operation, &task);
+    Py_XDECREF(me);
+    return me == NULL ? -1 : 0;
+}
+
+// A record for the running greenlet, which it notes: the task's own if that is free, else
+// one from the heap. NULL with an exception.
+static struct waiter *
+acquire_record(HubObject *hub, const char *operation)
 {
     TaskObject *task;
     PyObject *me = find_running_task(hub, operation, &task);
     if (me == NULL) {
         return NULL;
     }
-    Py_DECREF(me);
     struct waiter *waiter = &task->waiter;
-    if (waiter->status == WAITER_FREE) {
-        // Taken from now on; a nested greenlet of the task must not get it as well.
-        waiter->status = WAITER_PARKED;
-        // A greenlet nested in the task may outlive it, but not the record it waits in.
-        Py_INCREF(task);
-        return waiter;
+    if (waiter->status != WAITER_FREE) {
+        // Another greenlet of the task waits in it.
+        waiter = malloc(sizeof(*waiter));
+        if (waiter == NULL) {
+            Py_DECREF(me);
+            PyErr_NoMemory();
+            return NULL;
+        }
+        waiter_init(waiter);
+        waiter->is_allocated = true;
     }
-    waiter = malloc(sizeof(*waiter));
-    if (waiter == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    waiter_init(waiter);
-    waiter->is_allocated = true;
+    waiter->status = WAITER_HELD;
+    waiter->greenlet = me;
+    waiter->task = (TaskObject *)Py_NewRef((PyObject *)task);
     return waiter;
 }
 
-void
-waiter_release(HubObject *hub, struct waiter *waiter)
+static void
+release_record(HubObject *hub, struct waiter *waiter)
 {
+    PyObject *greenlet = waiter->greenlet;
+    TaskObject *task = waiter->task;
     list_remove(&waiter->link);
+    waiter->greenlet = NULL;
+    waiter->task = NULL;
+    waiter->status = WAITER_FREE;
     if (waiter->is_allocated) {
         timer_wheel_unlink(&hub->reactor.timers, &waiter->timer);
         free(waiter);
     }
-    else {
-        waiter->status = WAITER_FREE;
-        Py_DECREF(CONTAINER_OF(waiter, TaskObject, waiter));
-    }
+    // The greenlet is running, so it does not go here. The task may, and the record with
+    // it, if a nested greenlet has outlived it.
+    Py_DECREF(greenlet);
+    Py_DECREF(task);
 }
 
 bool
 waiter_wake(HubObject *hub, struct waiter *waiter, enum waiter_status status)
 {
-    if (waiter->status != WAITER_PARKED || waiter->greenlet == NULL) {
+    if (waiter->status != WAITER_PARKED) {
         return false;
     }
     waiter->status = (uint8_t)status;
@@ -151,39 +166,54 @@ takes_main_exception(HubObject *hub, PyObject *greenlet, TaskObject *task)
     return other == NULL || other->greenlet == greenlet;
 }
 
-// Checks that the running greenlet may wait, and puts it on record as parked. 0, or -1
-// with an exception.
-static NOT_INLINE int
-begin_wait(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
-           int64_t timeout_ns, const char *operation)
+// Raises what keeps the greenlet from waiting: 0 if nothing does, else -1.
+static int
+refuse_wait(HubObject *hub, struct waiter *waiter)
 {
-    TaskObject *task;
-    PyObject *me = find_running_task(hub, operation, &task);
-    if (me == NULL) {
-        return -1;
-    }
-    if (takes_main_exception(hub, me, task) && hub_raise_main_exception(hub) < 0) {
-        Py_DECREF(me);
+    if (takes_main_exception(hub, waiter->greenlet, waiter->task) &&
+        hub_raise_main_exception(hub) < 0) {
         return -1;
     }
     ScopeObject *scope;
-    waiter->is_cancelled = task_is_cancel_due(task, &scope);
+    waiter->is_cancelled = task_is_cancel_due(waiter->task, &scope);
+    // Who swallows one Cancelled after the other gives way in between: see begin_wait.
+    if (waiter->is_cancelled && ++hub->unblocked_operations < HUB_OPERATION_BUDGET) {
+        return task_raise_cancelled(waiter->task, scope);
+    }
+    return 0;
+}
+
+// Checks that the running greenlet may wait, and puts it on record as parked. The record,
+// or NULL with an exception.
+static NOT_INLINE struct waiter *
+begin_wait(HubObject *hub, struct waiter **place, struct list_node *queue,
+           enum waiter_kind kind, int64_t timeout_ns, const char *operation,
+           PyObject *subject)
+{
+    struct waiter *waiter = acquire_record(hub, operation);
+    if (waiter == NULL) {
+        return NULL;
+    }
+    if (refuse_wait(hub, waiter) < 0) {
+        release_record(hub, waiter);
+        return NULL;
+    }
     if (waiter->is_cancelled) {
-        if (++hub->unblocked_operations < HUB_OPERATION_BUDGET) {
-            Py_DECREF(me);
-            return task_raise_cancelled(task, scope);
-        }
-        // It swallows one Cancelled after the other: the others must run all the same.
         kind = WAITS_FOR_TURN;
         timeout_ns = -1;
     }
     hub_flush_output(hub);
     waiter->operation = operation;
-    waiter->greenlet = me;
-    waiter->task = (TaskObject *)Py_NewRef((PyObject *)task);
+    waiter->subject = subject;
     waiter->kind = (uint8_t)kind;
     waiter->status = WAITER_PARKED;
-    list_append(&task->waiters, &waiter->task_link);
+    list_append(&waiter->task->waiters, &waiter->task_link);
+    if (place != NULL) {
+        *place = waiter;
+    }
+    if (queue != NULL) {
+        list_append(queue, &waiter->link);
+    }
     hub->kernel_wait_count += kind == WAITS_FOR_KERNEL;
     hub->unblocked_operations = 0;
     if (kind == WAITS_FOR_TURN) {
@@ -192,10 +222,10 @@ begin_wait(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
     if (timeout_ns >= 0) {
         reactor_arm(&hub->reactor, &waiter->timer, (uint64_t)timeout_ns);
     }
-    return 0;
+    return waiter;
 }
 
-// What the waker's reason means to the caller of waiter_park().
+// What the waker's reason means to the caller of hub_park().
 static int
 conclude_wait(HubObject *hub, struct waiter *waiter, enum waiter_status status)
 {
@@ -217,36 +247,38 @@ conclude_wait(HubObject *hub, struct waiter *waiter, enum waiter_status status)
 }
 
 static NOT_INLINE int
-end_wait(HubObject *hub, struct waiter *waiter, int result)
+end_wait(HubObject *hub, struct waiter *waiter, struct waiter **place, int result)
 {
     enum waiter_status status = waiter->status;
+    waiter->status = WAITER_HELD;
     hub->kernel_wait_count -= waiter->kind == WAITS_FOR_KERNEL;
     list_remove(&waiter->task_link);
     list_remove(&waiter->link);
     timer_wheel_disarm(&hub->reactor.timers, &waiter->timer);
+    if (place != NULL && *place == waiter) {
+        *place = NULL;
+    }
     if (result == 0) {
         result = conclude_wait(hub, waiter, status);
     }
     // Not before: concluding may run code that waits, and needs a record of its own.
-    waiter->status = WAITER_FREE;
-    // Neither goes away here: the greenlet is running, and the record's owner holds on to
-    // the task if it lies there.
-    Py_CLEAR(waiter->greenlet);
-    Py_CLEAR(waiter->task);
+    release_record(hub, waiter);
     return result;
 }
 
 int
-waiter_park(HubObject *hub, struct waiter *waiter, enum waiter_kind kind,
-            int64_t timeout_ns, const char *operation, PyObject *subject)
+hub_park(HubObject *hub, struct waiter **place, struct list_node *queue,
+         enum waiter_kind kind, int64_t timeout_ns, const char *operation,
+         PyObject *subject)
 {
-    waiter->subject = subject;
-    if (begin_wait(hub, waiter, kind, timeout_ns, operation) < 0) {
+    struct waiter *waiter =
+        begin_wait(hub, place, queue, kind, timeout_ns, operation, subject);
+    if (waiter == NULL) {
         return -1;
     }
     // This frame and those that called it are kept for each suspended greenlet, and copied
     // at each switch; hence what comes before and after has frames of its own.
-    return end_wait(hub, waiter, switch_until_chosen(hub, waiter));
+    return end_wait(hub, waiter, place, switch_until_chosen(hub, waiter));
 }
 
 int
@@ -264,11 +296,5 @@ hub_give_way(HubObject *hub)
 int
 hub_yield(HubObject *hub, const char *operation)
 {
-    struct waiter *waiter = waiter_acquire(hub, operation);
-    if (waiter == NULL) {
-        return -1;
-    }
-    int status = waiter_park(hub, waiter, WAITS_FOR_TURN, -1, operation, NULL);
-    waiter_release(hub, waiter);
-    return status < 0 ? -1 : 0;
+    return hub_park(hub, NULL, NULL, WAITS_FOR_TURN, -1, operation, NULL) < 0 ? -1 : 0;
 }
