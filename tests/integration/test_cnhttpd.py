@@ -443,9 +443,12 @@ def test_the_stack_size_and_the_backlog_are_accepted(start_server):
 
 
 def run(*command: object) -> str:
+    # A sanitizer that is preloaded for our sake is none of the other program's business.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     return subprocess.run(
         list(map(str, command)),
         check=True,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,
