@@ -172,9 +172,13 @@ def listen(address: Address, *, backlog: int = 1024, reuse_port: bool = False) -
 
 def _address_to_bind(host: str, port: int) -> tuple[int, Address]:
     if host == "":
-        return (socket.AF_INET6, ("::", port)) if socket.has_dualstack_ipv6() else (
-            socket.AF_INET,
-            ("0.0.0.0", port),
+        return (
+            (socket.AF_INET6, ("::", port))
+            if socket.has_dualstack_ipv6()
+            else (
+                socket.AF_INET,
+                ("0.0.0.0", port),
+            )
         )
     family = _numeric_family(host)
     if family is not None:

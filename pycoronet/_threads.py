@@ -141,7 +141,7 @@ def getaddrinfo(
 
 
 def _resolve(host: str, port: int, family: int, type: int) -> Any:
-    """The first address of a host name, for sk_conn.connect() and sendto()."""
+    """Look up the first address of a host name, for sk_conn.connect() and sendto()."""
     return getaddrinfo(host, port, family, type)[0][4]
 
 

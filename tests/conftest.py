@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pycoronet
 import pytest
 from connections import Ends, Keep
+
+import pycoronet
 
 ROOT = Path(__file__).resolve().parent.parent
 IS_LINUX = sys.platform.startswith("linux")

@@ -6,8 +6,9 @@ On SIGUSR1 it prints how often the hub has switched greenlets so far.
 import contextlib
 import signal
 
-import pycoronet
 from server_arguments import BACKLOG, HTTP_REPLY, make_parser
+
+import pycoronet
 
 
 def echo(conn, address):

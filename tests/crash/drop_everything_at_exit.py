@@ -5,6 +5,7 @@ import threading
 import time
 
 import greenlet
+
 import pycoronet
 
 

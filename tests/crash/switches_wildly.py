@@ -5,6 +5,7 @@ import random
 import sys
 
 import greenlet
+
 import pycoronet
 
 sys.unraisablehook = lambda report: None

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import greenlet
-import pycoronet
 import pytest
+
+import pycoronet
 from pycoronet import Cancelled, current, get_hub, shield, sleep, spawn, timeout, to_thread
 
 pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]

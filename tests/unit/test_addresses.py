@@ -12,8 +12,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import pycoronet
 import pytest
+
+import pycoronet
 
 MAX_PATH = 107 if os.uname().sysname == "Linux" else 103
 
@@ -69,9 +70,7 @@ def test_getsockname_unix_is_the_path(open_conn: OpenConn, tmp_path: Path) -> No
     assert open_conn(socket.AF_UNIX, path).getsockname() == path
 
 
-def test_getsockname_unix_undecodable_path_comes_back(
-    open_conn: OpenConn, tmp_path: Path
-) -> None:
+def test_getsockname_unix_undecodable_path_comes_back(open_conn: OpenConn, tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff"
     conn = open_conn(socket.AF_UNIX, path)
     assert os.fsencode(conn.getsockname()) == path
@@ -209,28 +208,20 @@ def test_address_unix_abstract_name_is_not_padded(open_conn: OpenConn) -> None:
 @pytest.mark.parametrize(
     "address", [None, 9, "127.0.0.1", ["127.0.0.1", 9], (), ("127.0.0.1",), ("::1", 9, 0, 0)]
 )
-def test_address_ipv4_of_a_wrong_form_is_a_type_error(
-    open_conn: OpenConn, address: Any
-) -> None:
+def test_address_ipv4_of_a_wrong_form_is_a_type_error(open_conn: OpenConn, address: Any) -> None:
     with pytest.raises(TypeError, match="AF_INET address must be"):
         open_conn().connect(address)
 
 
-@pytest.mark.parametrize(
-    "address", [None, "::1", ["::1", 9], ("::1",), ("::1", 9, 0, 0, 0)]
-)
+@pytest.mark.parametrize("address", [None, "::1", ["::1", 9], ("::1",), ("::1", 9, 0, 0, 0)])
 @needs_ipv6
-def test_address_ipv6_of_a_wrong_form_is_a_type_error(
-    open_conn: OpenConn, address: Any
-) -> None:
+def test_address_ipv6_of_a_wrong_form_is_a_type_error(open_conn: OpenConn, address: Any) -> None:
     with pytest.raises(TypeError, match="AF_INET6 address must be"):
         open_conn(socket.AF_INET6).connect(address)
 
 
 @pytest.mark.parametrize("address", [None, 9, ("/tmp/x", 9), bytearray(b"/tmp/x")])
-def test_address_unix_of_a_wrong_type_is_a_type_error(
-    open_conn: OpenConn, address: Any
-) -> None:
+def test_address_unix_of_a_wrong_type_is_a_type_error(open_conn: OpenConn, address: Any) -> None:
     with pytest.raises(TypeError, match="AF_UNIX address must be str or bytes"):
         open_conn(socket.AF_UNIX).connect(address)
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import Keep, count_descriptors, unix_pair
+
+import pycoronet
 
 ROOM_FOR_ONE_FD = socket.CMSG_SPACE(4)
 
@@ -129,9 +130,7 @@ def test_ancillary_data_of_several_kinds(keep: Keep) -> None:
             *rights(null.fileno()),
         ]
         assert sender.sendmsg([b"x"], items) == 1
-    _data, ancillary, flags, _address = conn.recvmsg(
-        10, ROOM_FOR_ONE_FD + socket.CMSG_SPACE(12)
-    )
+    _data, ancillary, flags, _address = conn.recvmsg(10, ROOM_FOR_ONE_FD + socket.CMSG_SPACE(12))
     assert flags == 0
     found = {kind: data for _level, kind, data in ancillary}
     assert found[socket.SCM_CREDENTIALS] == credentials.tobytes()

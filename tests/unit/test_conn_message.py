@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import Keep, unix_pair
+
+import pycoronet
 
 ROOM_FOR_ONE_FD = socket.CMSG_SPACE(4)
 
@@ -389,9 +390,7 @@ def test_sendto_crowded_unix_receiver_goes_on_when_there_is_room(
 
 @pytest.mark.linux_only
 @pytest.mark.parametrize("seconds", [0, 0.02])
-def test_sendto_crowded_unix_receiver_times_out(
-    keep: Keep, tmp_path: Path, seconds: float
-) -> None:
+def test_sendto_crowded_unix_receiver_times_out(keep: Keep, tmp_path: Path, seconds: float) -> None:
     path = os.fsdecode(tmp_path / "crowded")
     crowd(keep, path)
     conn = unix_conn(keep, os.fsdecode(tmp_path / "sender"))
@@ -463,9 +462,7 @@ def test_sendto_crowded_unix_receiver_wakes_when_closed(keep: Keep, tmp_path: Pa
         ("sendmsg", ([b"x"],), OSError),
     ],
 )
-def test_wrong_arguments(
-    keep: Keep, name: str, arguments: Any, expected: type[Exception]
-) -> None:
+def test_wrong_arguments(keep: Keep, name: str, arguments: Any, expected: type[Exception]) -> None:
     with pytest.raises(expected):
         getattr(udp_conn(keep), name)(*arguments)
 

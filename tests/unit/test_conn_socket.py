@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pycoronet
 import pytest
 from connections import Keep, count_descriptors
 
+import pycoronet
 
 
 @pytest.fixture
@@ -295,9 +295,7 @@ def test_accept_twice_at_once_is_busy(listener: Any) -> None:
         task.get()
 
 
-def test_accept_without_free_descriptors_keeps_the_connection(
-    keep: Keep, listener: Any
-) -> None:
+def test_accept_without_free_descriptors_keeps_the_connection(keep: Keep, listener: Any) -> None:
     client = keep(socket.create_connection(listener.getsockname()))
     before = count_descriptors()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -462,9 +460,7 @@ def test_setsockopt_none_goes_with_a_length(keep: Keep) -> None:
         ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, None, 65537), OSError),
     ],
 )
-def test_setsockopt_wrong_arguments(
-    keep: Keep, arguments: Any, expected: type[Exception]
-) -> None:
+def test_setsockopt_wrong_arguments(keep: Keep, arguments: Any, expected: type[Exception]) -> None:
     with pytest.raises(expected):
         tcp_conn(keep).setsockopt(*arguments)
 
@@ -485,9 +481,7 @@ def test_setsockopt_wrong_arguments(
         ((socket.SOL_SOCKET, 9999, 8), OSError),
     ],
 )
-def test_getsockopt_wrong_arguments(
-    keep: Keep, arguments: Any, expected: type[Exception]
-) -> None:
+def test_getsockopt_wrong_arguments(keep: Keep, arguments: Any, expected: type[Exception]) -> None:
     with pytest.raises(expected):
         tcp_conn(keep).getsockopt(*arguments)
 

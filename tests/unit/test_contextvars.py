@@ -7,8 +7,9 @@ import decimal
 import gc
 import weakref
 
-import pycoronet
 import pytest
+
+import pycoronet
 from pycoronet import sleep, spawn, to_thread
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")

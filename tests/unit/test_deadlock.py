@@ -6,9 +6,10 @@ import os
 import threading
 from typing import Any
 
-import pycoronet
 import pytest
 from processes import lines_of, run_program
+
+import pycoronet
 from pycoronet import DeadlockError, get_hub, sleep, spawn, to_thread
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")

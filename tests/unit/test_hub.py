@@ -8,8 +8,9 @@ import threading
 import weakref
 from typing import Any
 
-import pycoronet
 import pytest
+
+import pycoronet
 from pycoronet import Cancelled, current, get_hub, shield, sleep, spawn
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")

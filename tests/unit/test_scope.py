@@ -8,8 +8,9 @@ import weakref
 from typing import Any
 
 import greenlet
-import pycoronet
 import pytest
+
+import pycoronet
 from pycoronet import Cancelled, current, get_hub, shield, sleep, spawn, timeout
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
@@ -78,9 +79,8 @@ def test_inner_deadline_first() -> None:
 
 def test_outer_deadline_first() -> None:
     started = get_hub().time
-    with pytest.raises(TimeoutError) as caught, timeout(1) as outer:
-        with timeout(5) as inner:
-            sleep(10)
+    with pytest.raises(TimeoutError) as caught, timeout(1) as outer, timeout(5) as inner:
+        sleep(10)
     assert caught.value.scope is outer
     assert not inner.expired
     assert elapsed_since(started) == 1
@@ -110,9 +110,8 @@ def test_expired_scope_raises_at_each_wait_until_it_is_left() -> None:
 
 
 def test_swallowed_expiry_ends_the_block_quietly() -> None:
-    with timeout(1) as scope:
-        with pytest.raises(Cancelled):
-            sleep(2)
+    with timeout(1) as scope, pytest.raises(Cancelled):
+        sleep(2)
     assert scope.expired
     sleep(1)
 
@@ -139,11 +138,10 @@ def test_cancelled_of_somebody_else_passes_an_expired_scope() -> None:
     other = spawn(sleep, 100)
     sleep(0)
     other.cancel()
-    with pytest.raises(Cancelled) as caught, timeout(1) as scope:
-        with shield():
-            sleep(2)
-            assert scope.expired
-            other.get()
+    with pytest.raises(Cancelled) as caught, timeout(1) as scope, shield():
+        sleep(2)
+        assert scope.expired
+        other.get()
     assert caught.value.scope is None
 
 

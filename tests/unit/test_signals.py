@@ -10,9 +10,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import pycoronet
 import pytest
 from processes import PREAMBLE, lines_of, run_program
+
+import pycoronet
 from pycoronet import get_hub, sleep, spawn
 
 INTERRUPT = "os.kill(os.getpid(), signal.SIGINT)\n"

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import greenlet
-import pycoronet
 import pytest
+
+import pycoronet
 from pycoronet import Cancelled, current, get_hub, shield, sleep, spawn, timeout
 
 BAD_TIMEOUTS = [

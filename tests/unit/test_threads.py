@@ -9,9 +9,10 @@ import time
 import weakref
 from typing import Any
 
-import pycoronet
 import pytest
 from processes import lines_of, run_program
+
+import pycoronet
 from pycoronet import Cancelled, current, get_hub, sleep, spawn, to_thread
 from pycoronet._threads import MAX_THREADS
 
@@ -215,9 +216,11 @@ def test_thread_that_closes_its_hub_runs_finally_blocks() -> None:
 
 
 def test_connections_of_another_thread_are_refused() -> None:
-    with pycoronet.listen(("127.0.0.1", 0)) as listener:
-        with pytest.raises(RuntimeError, match="another thread"):
-            run_thread(listener.accept)
+    with (
+        pycoronet.listen(("127.0.0.1", 0)) as listener,
+        pytest.raises(RuntimeError, match="another thread"),
+    ):
+        run_thread(listener.accept)
 
 
 def test_parking_lot_of_another_thread_is_refused() -> None:

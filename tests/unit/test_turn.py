@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import greenlet
-import pycoronet
 import pytest
+
+import pycoronet
 from pycoronet import Cancelled, current, get_hub, sk_conn, sleep, spawn, wait_readable
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
