@@ -452,8 +452,7 @@ SkConn_finalize(SkConnObject *conn)
         return;
     }
     PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
-    if (PyErr_ResourceWarning((PyObject *)conn, 1, "unclosed %R", conn) < 0 &&
-        PyErr_ExceptionMatches(PyExc_Warning)) {
+    if (PyErr_ResourceWarning((PyObject *)conn, 1, "unclosed %R", conn) < 0) {
         report_exception((PyObject *)conn);
     }
     if (conn_close(conn) < 0) {

@@ -1,0 +1,106 @@
+"""Each allocation of Python's that an operation makes fails in turn.
+
+The outcome is MemoryError or success, and the hub goes on. Layers 1 and 2 have the same in C.
+"""
+
+from __future__ import annotations
+
+import pytest
+from processes import lines_of
+
+pytest.importorskip("_testcapi")
+
+FIRST_ALLOCATIONS = 60
+
+# What is done with memory, and what without. None of the latter switches: greenlet ends the
+# process if it has no memory for the stack it moves.
+OPERATIONS = {
+    "hub": ("get_hub().close()", "_coronet._use_engine('fake')"),
+    "task": ("", "spawn(int)"),
+    "keywords": ("", "spawn(dict, a=1)"),
+    "handler": ("made = pair()", "_coronet.spawn_handler(isinstance, made[0], sk_conn)"),
+    "coroutine": ("", "co_create(int)"),
+    "cancel": ("t = spawn(sleep, 1)", "t.cancel('why'); t.name; repr(t)"),
+    "report": ("t = spawn(sleep, 1); sleep(0)", "get_hub().waiters()"),
+    "scopes": ("", "timeout(5).__enter__().__exit__(None, None, None); shield(1)"),
+    "lot": ("", "_coronet.ParkingLot()"),
+    "callback": ("", "get_hub().call_soon_threadsafe(int)"),
+    "connection": ("a, b = socket.socketpair()", "sk_conn(a)"),
+    "opened": ("", "_coronet._socket(socket.AF_INET, socket.SOCK_STREAM).close()"),
+    "accepted": ("c = client()", "conn, peer = server.accept()"),
+    "line": ("left.write(b'line\\n')", "right.readln()"),
+    "next line": ("left.write(b'a\\nb\\n'); right.readln()", "right.readln()"),
+    "block": ("left.write(b'x' * 600)", "right.recv(600)"),
+    "exactly": ("left.write(b'x' * 600)", "right.read_exactly(600)"),
+    "until": ("left.write(b'x;')", "right.read_until(b';')"),
+    "too long": ("left.write(b'xxx\\n')", "attempt(ValueError, right.readln, 2)"),
+    "message": ("left.sendmsg([b'x'], [rights()])", "right.recvmsg(10, 100)"),
+    "sent": ("", "left.sendmsg([b'x'], [rights()])"),
+    "printed": ("", "left.printf(b'%d %s', 5, b'x')"),
+    "buffered": ("left.buffered = True", "left.write(b'x' * 600); left.flush()"),
+    "address": ("", "server.getsockname(); server.getsockopt(1, 2)"),
+    "closed": ("made = pair(); made[0].close()", "attempt(OSError, made[0].recv, 1)"),
+    "timed out": ("left.settimeout(0)", "left.gettimeout(); repr(left)"),
+}
+
+PROGRAM = """
+import _testcapi, array, gc, socket
+from pycoronet import _coronet
+from pycoronet.conet import co_create
+
+def pair():
+    return [sk_conn(end) for end in socket.socketpair()]
+
+def client():
+    return socket.create_connection(server.getsockname())
+
+def rights():
+    return (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))
+
+def attempt(error, call, *arguments):
+    try:
+        call(*arguments)
+    except error:
+        pass
+
+def close_all():
+    names = globals()
+    for name in ("a", "b", "c", "conn", "made", "left", "right", "server"):
+        for end in names.pop(name, ()) if name == "made" else [names.pop(name, None)]:
+            end is None or end.close()
+
+_coronet._use_engine("fake")
+sys.unraisablehook = lambda report: None
+failures = 0
+for number in range({first_allocations}):
+    server = listen(("127.0.0.1", 0))
+    left, right = pair()
+    {setup}
+    if {setup!r} == "get_hub().close()":
+        close_all()
+    _testcapi.set_nomemory(number, number + 1)
+    try:
+        {operation}
+    except MemoryError:
+        failures += 1
+    finally:
+        _testcapi.remove_mem_hooks()
+    close_all()
+    assert spawn(int).get() == 0
+    sleep(2)
+    assert get_hub().task_count == 0
+    gc.collect()
+say("failures:", failures > 0)
+"""
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_running_out_of_memory_is_a_clean_error(name: str) -> None:
+    setup, operation = OPERATIONS[name]
+    lines = lines_of(
+        PROGRAM.format(
+            setup=setup or "pass", operation=operation, first_allocations=FIRST_ALLOCATIONS
+        ),
+        environment={"PYTHONWARNINGS": "ignore::ResourceWarning"},
+    )
+    assert lines == ["failures: True"]
