@@ -8,6 +8,9 @@ import pytest
 from processes import lines_of, run_program
 
 SETTING = """
+import warnings
+# From 3.12 on Python warns of a fork beside threads, which is what some of these are about.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded")
 parent = os.getpid()
 def where():
     return "parent" if os.getpid() == parent else "child"
