@@ -45,12 +45,6 @@ greenlet_parent(PyObject *greenlet)
     return (PyObject *)PyGreenlet_GetParent((PyGreenlet *)greenlet);
 }
 
-bool
-greenlet_is_active(PyObject *greenlet)
-{
-    return PyGreenlet_ACTIVE((PyGreenlet *)greenlet);
-}
-
 PyObject *
 greenlet_switch(PyObject *greenlet)
 {

@@ -7,7 +7,6 @@
 #define CORONET_GREENLET_BRIDGE_H
 
 #include <Python.h>
-#include <stdbool.h>
 
 // Imports greenlet's C API. 0, or -1 with an exception.
 int greenlet_bridge_import(void);
@@ -21,9 +20,6 @@ PyObject *greenlet_current(void);
 
 // Its parent, a new reference; NULL without an exception for a thread's main greenlet.
 PyObject *greenlet_parent(PyObject *greenlet);
-
-// True if it has been started and has not ended.
-bool greenlet_is_active(PyObject *greenlet);
 
 // Switches to [greenlet], borrowed. A new reference to what is switched back, or NULL
 // with an exception that was thrown into the caller.

@@ -105,6 +105,14 @@ take_input(SkConnObject *conn, size_t length, size_t trimmed)
     return bytes;
 }
 
+// What the buffer holds, at most [size] bytes of it; b"" if it holds none.
+static PyObject *
+take_up_to(SkConnObject *conn, size_t size)
+{
+    size_t held = line_buffer_length(&conn->input);
+    return take_input(conn, held < size ? held : size, 0);
+}
+
 // --- Blocks -----------------------------------------------------------------------------
 
 static PyObject *
@@ -115,10 +123,8 @@ read_some(SkConnObject *conn, PyObject *number, const char *operation)
         conn_begin(conn, conn->reader, "reading") < 0) {
         return NULL;
     }
-    size_t held = line_buffer_length(&conn->input);
-    if (held > 0 || size == 0) {
-        return size == 0 ? PyBytes_FromStringAndSize(NULL, 0)
-                         : take_input(conn, held < (size_t)size ? held : (size_t)size, 0);
+    if (line_buffer_length(&conn->input) > 0 || size == 0) {
+        return take_up_to(conn, (size_t)size);
     }
     char *scratch = conn->hub->scratch;
     size_t room = (size_t)size < HUB_SCRATCH_SIZE ? (size_t)size : HUB_SCRATCH_SIZE;
@@ -189,13 +195,21 @@ SkConn_recv_into(SkConnObject *conn, PyObject *object)
     return count < 0 ? NULL : PyLong_FromSsize_t(count);
 }
 
-// Fills the buffer up to [size] bytes. 1, 0 if the end of file came first, -1 with an
-// exception; what was received is in the buffer in any case.
+// Fills the buffer up to as many bytes as [number] says, which is stored in [*size]. 1, 0 if
+// the end of file came first, -1 with an exception; what was received is in the buffer in
+// any case.
 static int
-fill_up_to(SkConnObject *conn, size_t size, const char *operation)
+fill_up_to(SkConnObject *conn, PyObject *number, const char *operation, size_t *size)
 {
-    while (line_buffer_length(&conn->input) < size) {
-        int filled = fill_input(conn, size - line_buffer_length(&conn->input), operation);
+    Py_ssize_t wanted;
+    if (convert_size(number, "n", 0, 0, &wanted) < 0 ||
+        conn_begin(conn, conn->reader, "reading") < 0) {
+        return -1;
+    }
+    *size = (size_t)wanted;
+    size_t held;
+    while ((held = line_buffer_length(&conn->input)) < *size) {
+        int filled = fill_input(conn, *size - held, operation);
         if (filled <= 0) {
             return filled;
         }
@@ -213,18 +227,9 @@ PyDoc_STRVAR(
 static PyObject *
 SkConn_read(SkConnObject *conn, PyObject *number)
 {
-    Py_ssize_t size;
-    if (convert_size(number, "n", 0, 0, &size) < 0 ||
-        conn_begin(conn, conn->reader, "reading") < 0) {
-        return NULL;
-    }
-    int filled = fill_up_to(conn, (size_t)size, "read");
-    if (filled < 0) {
-        return NULL;
-    }
-    size_t held = line_buffer_length(&conn->input);
-    return held == 0 ? PyBytes_FromStringAndSize(NULL, 0)
-                     : take_input(conn, filled ? (size_t)size : held, 0);
+    size_t size;
+    int filled = fill_up_to(conn, number, "read", &size);
+    return filled < 0 ? NULL : take_up_to(conn, size);
 }
 
 static PyObject *
@@ -234,16 +239,14 @@ SkConn_take(SkConnObject *conn, PyObject *number)
     if (convert_size(number, "n", 0, 0, &size) < 0) {
         return NULL;
     }
-    size_t held = line_buffer_length(&conn->input);
-    if (held == 0 || size == 0) {
-        return PyBytes_FromStringAndSize(NULL, 0);
-    }
-    return take_input(conn, held < (size_t)size ? held : (size_t)size, 0);
+    return take_up_to(conn, (size_t)size);
 }
 
+// Raises IncompleteReadError with all that is held, which is taken.
 static PyObject *
-raise_incomplete(SkConnObject *conn, PyObject *partial)
+raise_incomplete(SkConnObject *conn)
 {
+    PyObject *partial = take_up_to(conn, SIZE_MAX);
     if (partial == NULL) {
         return NULL;
     }
@@ -263,24 +266,12 @@ PyDoc_STRVAR(
 static PyObject *
 SkConn_read_exactly(SkConnObject *conn, PyObject *number)
 {
-    Py_ssize_t size;
-    if (convert_size(number, "n", 0, 0, &size) < 0 ||
-        conn_begin(conn, conn->reader, "reading") < 0) {
-        return NULL;
-    }
-    int filled = fill_up_to(conn, (size_t)size, "read_exactly");
+    size_t size;
+    int filled = fill_up_to(conn, number, "read_exactly", &size);
     if (filled < 0) {
         return NULL;
     }
-    if (size == 0) {
-        return PyBytes_FromStringAndSize(NULL, 0);
-    }
-    if (filled == 0) {
-        size_t held = line_buffer_length(&conn->input);
-        return raise_incomplete(conn, held == 0 ? PyBytes_FromStringAndSize(NULL, 0)
-                                                : take_input(conn, held, 0));
-    }
-    return take_input(conn, (size_t)size, 0);
+    return filled ? take_up_to(conn, size) : raise_incomplete(conn);
 }
 
 // --- Lines ------------------------------------------------------------------------------
@@ -474,8 +465,7 @@ read_until(SkConnObject *conn, const Py_buffer *separator, size_t limit)
             return NULL;
         }
         if (filled == 0) {
-            return raise_incomplete(conn, held == 0 ? PyBytes_FromStringAndSize(NULL, 0)
-                                                    : take_input(conn, held, 0));
+            return raise_incomplete(conn);
         }
     }
 }

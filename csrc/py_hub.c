@@ -9,8 +9,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
-
 #include "greenlet_bridge.h"
 #include "py_conn.h"
 #include "py_convert.h"
@@ -102,7 +100,6 @@ hub_new(struct module_state *state, const char *engine_name)
     hub->state = state;
     hub->thread_id = PyThread_get_thread_ident();
     hub->is_main_thread = is_main_thread();
-    hub->process_id = getpid();
     hub->signal_pipe[0] = hub->signal_pipe[1] = hub->chained_wakeup_fd = -1;
     list_init(&hub->ready);
     list_init(&hub->tasks);

@@ -82,7 +82,6 @@ struct HubObject {
     struct module_state *state; // borrowed; the type holds the module
     PyObject *weak_references;
     unsigned long thread_id;
-    pid_t process_id;
     bool is_main_thread;
     bool is_closed;
     bool is_closing;      // shutting down: no cancel reaches the main program

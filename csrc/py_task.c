@@ -65,7 +65,6 @@ task_new_main(HubObject *hub)
         return NULL;
     }
     task->is_main = true;
-    task->has_begun = true;
     task->state = TASK_RUNNING;
     task->name = PyUnicode_FromString("main program");
     if (task->name == NULL) {
@@ -113,7 +112,6 @@ task_run(TaskObject *task)
         task_finish(task, NULL);
         return;
     }
-    task->has_begun = true;
     if (PyContext_Enter(task->context) < 0) {
         task_finish(task, NULL);
         return;

@@ -40,7 +40,6 @@ struct TaskObject {
                              // program), NULL before and after
     bool is_main;            // stands for the main program
     bool is_cancelled;       // cancel() was called
-    bool has_begun;          // its function has been called
 
     struct list_node hub_link; // on hub->tasks from its start until it ends
     struct list_node waiters;  // the waits its greenlets are in
