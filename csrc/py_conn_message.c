@@ -318,9 +318,10 @@ send_now(SkConnObject *conn, const struct sending *sending)
         return io_send_message(conn->fd, &sending->message, sending->flags);
     }
     ssize_t count;
-    Py_BEGIN_ALLOW_THREADS count =
-        io_send_message(conn->fd, &sending->message, sending->flags);
-    Py_END_ALLOW_THREADS return count;
+    Py_BEGIN_ALLOW_THREADS
+    count = io_send_message(conn->fd, &sending->message, sending->flags);
+    Py_END_ALLOW_THREADS
+    return count;
 }
 
 // True where the receiver's queue, not our own, is full: a Unix socket that sends to an

@@ -30,7 +30,8 @@ receive_now(SkConnObject *conn, char *data, size_t length)
         count = io_receive(conn->fd, data, length);
     }
     else {
-        Py_BEGIN_ALLOW_THREADS count = io_receive(conn->fd, data, length);
+        Py_BEGIN_ALLOW_THREADS
+        count = io_receive(conn->fd, data, length);
         Py_END_ALLOW_THREADS
     }
     // A short read has emptied a TCP socket: the next edge tells, and asking once more

@@ -38,8 +38,10 @@ send_without_gil(SkConnObject *conn, const char *data, size_t length)
         return send_with_queue(conn, data, length);
     }
     ssize_t count;
-    Py_BEGIN_ALLOW_THREADS count = send_with_queue(conn, data, length);
-    Py_END_ALLOW_THREADS return count;
+    Py_BEGIN_ALLOW_THREADS
+    count = send_with_queue(conn, data, length);
+    Py_END_ALLOW_THREADS
+    return count;
 }
 
 int

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+
 #include "greenlet_bridge.h"
 #include "py_conn.h"
 #include "py_convert.h"

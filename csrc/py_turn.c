@@ -187,8 +187,10 @@ fetch_events(HubObject *hub, int64_t timeout_ns)
     int count = looks_first ? reactor_poll(&hub->reactor, 0) : 0;
     if (count == 0 && timeout_ns != 0) {
         hub->is_polling = true;
-        Py_BEGIN_ALLOW_THREADS count = reactor_poll(&hub->reactor, timeout_ns);
-        Py_END_ALLOW_THREADS hub->is_polling = false;
+        Py_BEGIN_ALLOW_THREADS
+        count = reactor_poll(&hub->reactor, timeout_ns);
+        Py_END_ALLOW_THREADS
+        hub->is_polling = false;
     }
     hub->had_many_events = count > 1;
     if (count == -EINTR) {

@@ -23,6 +23,7 @@
 #endif
 
 #include "harness.h"
+#include "loopback.h"
 #include "nonblocking_io.h"
 
 static void
@@ -56,21 +57,6 @@ closed_fd(void)
     REQUIRE(fd >= 0);
     close(fd);
     return fd;
-}
-
-static int
-make_listener(struct sockaddr_in *address)
-{
-    int listener = io_socket(AF_INET, SOCK_STREAM, 0);
-    REQUIRE(listener >= 0);
-    memset(address, 0, sizeof(*address));
-    address->sin_family = AF_INET;
-    address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    REQUIRE(bind(listener, (struct sockaddr *)address, sizeof(*address)) == 0);
-    REQUIRE(listen(listener, 4) == 0);
-    socklen_t length = sizeof(*address);
-    REQUIRE(getsockname(listener, (struct sockaddr *)address, &length) == 0);
-    return listener;
 }
 
 static bool
