@@ -12,6 +12,7 @@
 #define CORONET_ENGINE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 // What an event says, and what may be asked for. The values are those of poll(2) and
@@ -49,13 +50,16 @@ struct engine_operations {
     void (*close)(struct engine *engine);
 
     // Starts to watch [fd] for [interest] (EVENT_READ, EVENT_WRITE, EVENT_PRIORITY). If
-    // it is ready already, an event comes. -EEXIST: this very file is watched already;
-    // -EPERM: a file of a kind that is always ready and cannot be waited for.
+    // it is ready already, an event comes. Where the kernel does not tell of urgent data,
+    // EVENT_PRIORITY is left out, and is -EOPNOTSUPP alone. -EEXIST: it is watched already
+    // (one closed behind our back has to be removed first); -EPERM: a file of a kind that
+    // is always ready or cannot be waited for.
     int (*add)(struct engine *engine, int fd, uint64_t token, unsigned interest,
                enum engine_trigger trigger);
 
     // Changes what an added fd is watched for; if it is ready for that already, an
-    // event comes. -ENOENT: not watched. ENGINE_LEVEL_SHARED cannot be modified.
+    // event comes. -ENOENT: not watched. ENGINE_LEVEL_SHARED cannot be modified. After
+    // any other error it may be watched or not: remove it.
     int (*modify)(struct engine *engine, int fd, uint64_t token, unsigned interest,
                   enum engine_trigger trigger);
 
@@ -79,9 +83,13 @@ struct engine_operations {
     uint64_t (*now_ns)(struct engine *engine);
 
     // In a forked child, before any other call: gives the engine a kernel object of its
-    // own, which watches nothing. The inherited one is closed without a change call,
+    // own, which watches nothing. The inherited one is let go without a change call,
     // for through it the child would change what the parent is watching.
     int (*after_fork)(struct engine *engine);
+
+    // Whether a read from a TCP socket that brings less than there was room for proves
+    // that there is no more, as long as no event told of an end, an error or urgent data.
+    bool (*short_read_is_empty)(const struct engine *engine);
 };
 
 // The backends. engine_find() looks one up by name; NULL or "" means the best one this
@@ -91,6 +99,9 @@ extern const struct engine_operations kqueue_engine; // macOS, the BSDs
 extern const struct engine_operations fake_engine;   // real readiness, virtual time
 
 const struct engine_operations *engine_find(const char *name);
+
+// The backends of this build one by one, the best first; NULL behind the last one.
+const struct engine_operations *engine_at(size_t index);
 
 // The system's monotonic clock; what now_ns is in every backend but the fake one.
 uint64_t engine_monotonic_ns(void);

@@ -130,6 +130,12 @@ reopen_after_fork(struct engine *engine)
     return engine->real_operations->after_fork(engine->real);
 }
 
+static bool
+short_read_is_empty(const struct engine *engine)
+{
+    return engine->real_operations->short_read_is_empty(engine->real);
+}
+
 const struct engine_operations fake_engine = {
     .name = "fake",
     .open = open_engine,
@@ -141,4 +147,5 @@ const struct engine_operations fake_engine = {
     .wake = wake_up,
     .now_ns = read_clock,
     .after_fork = reopen_after_fork,
+    .short_read_is_empty = short_read_is_empty,
 };

@@ -56,6 +56,7 @@ conn_new(HubObject *hub, int fd, const struct io_description *description)
     conn->is_stream = description->is_stream;
     conn->is_listener = description->is_listening;
     conn->is_internet_stream = description->is_internet_stream;
+    conn->reads_to_the_end = !reactor_short_read_is_empty(&hub->reactor);
     conn->was_blocking = !description->was_nonblocking && !description->is_socket;
     conn->device = description->device;
     conn->inode = description->inode;

@@ -185,10 +185,10 @@ reactor_register(struct reactor *reactor, int fd, unsigned interest,
     else {
         status =
             reactor->operations->modify(reactor->engine, fd, token, interest, trigger);
-        if (status == -ENOENT || status == -EBADF) {
-            // The number was closed behind our back. Whether it means the owner's file
-            // again is for the owner to say: the next call adds it afresh.
-            watch->interest = 0;
+        if (status < 0) {
+            // Mostly the number was closed behind our back. Whether it means the owner's
+            // file again is for the owner to say: the next call adds it afresh.
+            (void)end_registration(reactor, watch, fd);
         }
     }
     if (status == 0) {
@@ -203,6 +203,12 @@ reactor_is_registered(const struct reactor *reactor, int fd)
 {
     const struct watch *watch = watch_table_get(&reactor->watches, fd);
     return watch != NULL && watch->interest != 0;
+}
+
+bool
+reactor_short_read_is_empty(const struct reactor *reactor)
+{
+    return reactor->operations->short_read_is_empty(reactor->engine);
 }
 
 int64_t

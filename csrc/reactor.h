@@ -72,6 +72,9 @@ int reactor_register(struct reactor *reactor, int fd, unsigned interest,
 // True if the engine watches [fd] for its owner.
 bool reactor_is_registered(const struct reactor *reactor, int fd);
 
+// Whether a short read from a TCP socket proves that there is no more, as engine.h says.
+bool reactor_short_read_is_empty(const struct reactor *reactor);
+
 // How long a wait may be at most: [limit_ns] (-1: no limit), or less if a timer is due
 // before; 0 if events or due timers are there already. Reads the clock if it must.
 int64_t reactor_wait_limit(struct reactor *reactor, int64_t limit_ns);
