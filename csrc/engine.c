@@ -33,18 +33,25 @@ static const struct engine_operations *const backends[] = {
 };
 
 const struct engine_operations *
+engine_at(size_t index)
+{
+    return index < sizeof(backends) / sizeof(backends[0]) ? backends[index] : NULL;
+}
+
+const struct engine_operations *
 engine_find(const char *name)
 {
     if (name == NULL || name[0] == '\0') {
         // A system without a real backend gets nothing rather than virtual time.
         return backends[0] == &fake_engine ? NULL : backends[0];
     }
-    for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
-        if (strcmp(backends[i]->name, name) == 0) {
-            return backends[i];
-        }
+    const struct engine_operations *operations;
+    size_t index = 0;
+    while ((operations = engine_at(index)) != NULL &&
+           strcmp(operations->name, name) != 0) {
+        index++;
     }
-    return NULL;
+    return operations;
 }
 
 uint64_t

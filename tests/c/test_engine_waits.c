@@ -394,6 +394,14 @@ test_engine_find_knows_names_and_prefers_the_real(void)
     CHECK_POINTER(engine_find("fake"), &fake_engine);
     CHECK_POINTER(engine_find("epol"), NULL);
     CHECK_POINTER(engine_find("Epoll"), NULL);
+    CHECK_POINTER(engine_at(0), best);
+    size_t count = 0;
+    while (engine_at(count) != NULL) {
+        CHECK_POINTER(engine_find(engine_at(count)->name), engine_at(count));
+        count++;
+    }
+    CHECK_POINTER(engine_at(count - 1), &fake_engine);
+    CHECK_POINTER(engine_at(SIZE_MAX), NULL);
 #if defined(__linux__)
     CHECK_STRING(best->name, "epoll");
 #endif
