@@ -594,9 +594,9 @@ translate_event(const struct kevent *event)
     return (is_end_alone ? 0 : filter->event) | describe_end(event, filter);
 }
 
-// Adds [ready] to the event of [token], which may be there already. The events' number.
-static int
-join_event(struct engine *engine, struct engine_event *events, int count, uint64_t token,
+// Adds [ready] to the event of [token], which may be there already. Whether it is news.
+static bool
+join_event(struct engine *engine, struct engine_event *events, int *count, uint64_t token,
            unsigned ready)
 {
     // The low half of a token is its descriptor, so neighbours have places of their own.
@@ -604,22 +604,23 @@ join_event(struct engine *engine, struct engine_event *events, int count, uint64
     while (engine->places[place] != 0) {
         struct engine_event *known = &events[engine->places[place] - 1];
         if (known->token == token) {
+            bool is_news = (ready & ~known->ready) != 0;
             known->ready |= ready;
-            return count;
+            return is_news;
         }
         place = (place + 1) % PLACE_COUNT;
     }
-    events[count] = (struct engine_event){.token = token, .ready = ready};
-    count++;
-    engine->places[place] = (uint16_t)count;
-    return count;
+    events[(*count)++] = (struct engine_event){.token = token, .ready = ready};
+    engine->places[place] = (uint16_t)*count;
+    return true;
 }
 
-// Adds what was fetched to the [count] events that are there. Their number.
-static int
-take_fetched(struct engine *engine, int fetched_count, struct engine_event *events,
-             int count)
+// Adds what was fetched to the [count] events that are there. Whether any of it is news.
+static bool
+join_fetched(struct engine *engine, int fetched_count, struct engine_event *events,
+             int *count)
 {
+    bool is_news = false;
     for (int i = 0; i < fetched_count; i++) {
         const struct kevent *fetched = &engine->fetched[i];
         if (is_wake_up(engine, fetched)) {
@@ -627,12 +628,12 @@ take_fetched(struct engine *engine, int fetched_count, struct engine_event *even
             continue;
         }
         unsigned ready = translate_event(fetched);
-        if (ready != 0) {
-            uint64_t token = (uint64_t)(uintptr_t)fetched->udata;
-            count = join_event(engine, events, count, token, ready);
+        uint64_t token = (uint64_t)(uintptr_t)fetched->udata;
+        if (ready != 0 && join_event(engine, events, count, token, ready)) {
+            is_news = true;
         }
     }
-    return count;
+    return is_news;
 }
 
 static int
@@ -645,7 +646,10 @@ wait_for_events(struct engine *engine, struct engine_event *events, int capacity
     }
     memset(engine->places, 0, sizeof(engine->places));
     int count = 0;
-    for (;;) {
+    bool is_news = true;
+    // A list that was full may have left out the other filter of a descriptor. It ends when
+    // nothing new comes, for what is reported by level would come for ever.
+    while (count < capacity && is_news) {
         // No more than the caller can take: an edge that we threw away would not come
         // again.
         int room = capacity - count;
@@ -653,15 +657,13 @@ wait_for_events(struct engine *engine, struct engine_event *events, int capacity
         if (fetched_count < 0) {
             return count > 0 ? count : fetched_count;
         }
-        int known_count = count;
-        count = take_fetched(engine, fetched_count, events, count);
-        // A list that was full may have left out a descriptor's other filter. Stop where
-        // one brought nothing new: what is reported by level would come for ever.
-        if (fetched_count < room || count == known_count || count == capacity) {
-            return count;
+        is_news = join_fetched(engine, fetched_count, events, &count);
+        if (fetched_count < room) {
+            break;
         }
         timeout_ns = 0;
     }
+    return count;
 }
 
 static uint64_t

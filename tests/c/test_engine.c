@@ -7,6 +7,7 @@
 #endif
 
 #include "engine_cases.h"
+#include "watch_table.h"
 
 #include <arpa/inet.h>
 #include <stdlib.h>
@@ -466,6 +467,96 @@ test_engine_more_ready_than_one_fetch_all_come(void)
     check_many_ready(150, 1000);
 }
 
+// Both directions of more descriptors than fit: nothing is lost, and no wait names one
+// descriptor twice.
+static void
+test_engine_both_directions_of_more_than_capacity_all_come(void)
+{
+    enum { PAIRS = 9, CAPACITY = 4 };
+    int pairs[PAIRS][2];
+    unsigned seen[PAIRS] = {0};
+    struct engine_event events[CAPACITY];
+    for (int i = 0; i < PAIRS; i++) {
+        make_pair(pairs[i]);
+        put(pairs[i][1], "x");
+        CHECK_INT(operations->add(engine, pairs[i][0], (uint64_t)i,
+                                  EVENT_READ | EVENT_WRITE, ENGINE_EDGE),
+                  0);
+    }
+    int count;
+    while ((count = operations->wait(engine, events, CAPACITY, 0)) > 0) {
+        REQUIRE(count <= CAPACITY);
+        for (int i = 0; i < count; i++) {
+            REQUIRE(events[i].token < PAIRS);
+            seen[events[i].token] |= events[i].ready;
+            for (int j = 0; j < i; j++) {
+                CHECK(events[j].token != events[i].token);
+            }
+        }
+    }
+    CHECK_INT(count, 0);
+    for (int i = 0; i < PAIRS; i++) {
+        CHECK_UINT(seen[i], EVENT_READ | EVENT_WRITE);
+        close_pair(pairs[i]);
+    }
+}
+
+// What is ready by level is reported in its turn, however little fits.
+static void
+test_engine_level_with_capacity_one_starves_nobody(void)
+{
+    enum { PAIRS = 4 };
+    int pairs[PAIRS][2];
+    int seen[PAIRS] = {0};
+    for (int i = 0; i < PAIRS; i++) {
+        make_pair(pairs[i]);
+        CHECK_INT(
+            operations->add(engine, pairs[i][0], (uint64_t)i, EVENT_WRITE, ENGINE_LEVEL),
+            0);
+    }
+    for (int round = 0; round < 3 * PAIRS; round++) {
+        struct engine_event event;
+        REQUIRE(operations->wait(engine, &event, 1, -1) == 1);
+        REQUIRE(event.token < PAIRS);
+        seen[event.token]++;
+    }
+    for (int i = 0; i < PAIRS; i++) {
+        CHECK_INT(seen[i], 3);
+        close_pair(pairs[i]);
+    }
+}
+
+// An event fetched for an owner that has gone since is known by its token.
+static void
+test_engine_fetched_event_of_a_former_owner_is_told_by_its_generation(void)
+{
+    struct watch_table table;
+    struct engine_event events[2];
+    int pair[2];
+    int owners[2];
+    watch_table_init(&table);
+    make_pair(pair);
+    put(pair[1], "x");
+    CHECK_INT(watch_table_add(&table, pair[0], &owners[0]), 0);
+    CHECK_INT(operations->add(engine, pair[0], watch_table_token(&table, pair[0]),
+                              EVENT_READ, ENGINE_EDGE),
+              0);
+    REQUIRE(operations->wait(engine, &events[0], 1, -1) == 1);
+    // The number goes to another while the event is on its way.
+    CHECK_INT(operations->remove(engine, pair[0]), 0);
+    watch_table_remove(&table, pair[0]);
+    CHECK_INT(watch_table_add(&table, pair[0], &owners[1]), 0);
+    CHECK_INT(operations->add(engine, pair[0], watch_table_token(&table, pair[0]),
+                              EVENT_READ, ENGINE_EDGE),
+              0);
+    REQUIRE(operations->wait(engine, &events[1], 1, -1) == 1);
+    CHECK(watch_table_find(&table, events[0].token) == NULL);
+    const struct watch *watch = watch_table_find(&table, events[1].token);
+    CHECK(watch != NULL && watch->owner == &owners[1]);
+    watch_table_fini(&table);
+    close_pair(pair);
+}
+
 // One end of a pair, and what a level-triggered engine has to say about it.
 struct model {
     int pair[2];
@@ -563,6 +654,9 @@ static const struct engine_case cases[] = {
     CASE(test_engine_shared_registration_cannot_be_modified),
     CASE(test_engine_more_ready_than_capacity_come_next_time),
     CASE(test_engine_more_ready_than_one_fetch_all_come),
+    CASE(test_engine_both_directions_of_more_than_capacity_all_come),
+    CASE(test_engine_level_with_capacity_one_starves_nobody),
+    CASE(test_engine_fetched_event_of_a_former_owner_is_told_by_its_generation),
     CASE(test_engine_random_changes_match_model),
 };
 
