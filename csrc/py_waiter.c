@@ -243,7 +243,7 @@ conclude_wait(HubObject *hub, struct waiter *waiter, enum waiter_status status)
         task_is_cancel_due(waiter->task, &scope);
         return task_raise_cancelled(waiter->task, scope);
     }
-    return status;
+    return (int)status;
 }
 
 static NOT_INLINE int
