@@ -107,7 +107,13 @@ PyDoc_STRVAR(
 
 PyDoc_STRVAR(
     get_hub_doc,
-    "get_hub($module, /)\n--\n\nThis thread's Hub, made at the first call. Never switches.");
+    "get_hub($module, /, backend=None)\n--\n\n"
+    "This thread's Hub, made at the first call. Never switches.\n\n"
+    "backend: the name of its wait-loop engine, 'epoll', 'kqueue' or 'fake'; None takes that\n"
+    "of the environment variable PYCORONET_ENGINE, or else the best there is. With None a hub\n"
+    "that was made before is returned whatever its engine.\n\n"
+    "Raises ValueError for an engine this build does not have, and RuntimeError if the\n"
+    "thread's hub has another one: close() that first.");
 
 PyDoc_STRVAR(
     wait_fd_doc,
@@ -163,7 +169,7 @@ static PyMethodDef module_methods[] = {
     {"sleep", FASTCALL(task_sleep), METH_FASTCALL | METH_KEYWORDS, sleep_doc},
     {"timeout", scope_timeout, METH_O, timeout_doc},
     {"shield", FASTCALL(scope_shield), METH_FASTCALL | METH_KEYWORDS, shield_doc},
-    {"get_hub", hub_get_hub, METH_NOARGS, get_hub_doc},
+    {"get_hub", FASTCALL(hub_get_hub), METH_FASTCALL | METH_KEYWORDS, get_hub_doc},
     {"wait_fd", FASTCALL(wait_fd), METH_FASTCALL | METH_KEYWORDS, wait_fd_doc},
     {"wait_readable", FASTCALL(wait_readable), METH_FASTCALL | METH_KEYWORDS,
      wait_readable_doc},
@@ -183,9 +189,6 @@ static PyMethodDef module_methods[] = {
     {"_count_idle_thread", count_idle_thread, METH_O,
      PyDoc_STR("_count_idle_thread($module, change, /)\n--\n\n"
                "A thread of ours begins (1) or ends (-1) to wait for work.")},
-    {"_use_engine", hub_use_engine, METH_O,
-     PyDoc_STR("_use_engine($module, name, /)\n--\n\n"
-               "Make this thread's hub with the engine of that name.")},
     {"_advance_time", advance_time, METH_O,
      PyDoc_STR("_advance_time($module, seconds, /)\n--\n\n"
                "Move the virtual time of the fake engine.")},

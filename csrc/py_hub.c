@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "greenlet_bridge.h"
 #include "py_conn.h"
@@ -21,6 +22,64 @@
 #define OWNER_KEY "pycoronet.hub"
 
 static _Thread_local HubObject *thread_hub; // borrowed from the thread's dictionary
+
+// --- Engines ------------------------------------------------------------------------------
+
+// The names of what this build has, the best first: "epoll, fake".
+static PyObject *
+list_engines(void)
+{
+    PyObject *list = PyUnicode_FromString("");
+    for (size_t i = 0; list != NULL && engine_at(i) != NULL; i++) {
+        Py_SETREF(list, PyUnicode_FromFormat("%U%s%s", list, i == 0 ? "" : ", ",
+                                             engine_at(i)->name));
+    }
+    return list;
+}
+
+// Looks a name up that was given as [source].
+static const struct engine_operations *
+find_engine(PyObject *name, const char *source)
+{
+    if (!PyUnicode_Check(name)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a str or None, not %.100s", source,
+                     Py_TYPE(name)->tp_name);
+        return NULL;
+    }
+    // Compared from this side no character is special, be it NUL or half a pair.
+    for (size_t i = 0; engine_at(i) != NULL; i++) {
+        if (PyUnicode_CompareWithASCIIString(name, engine_at(i)->name) == 0) {
+            return engine_at(i);
+        }
+    }
+    PyObject *list = list_engines();
+    if (list != NULL) {
+        PyErr_Format(PyExc_ValueError, "there is no engine %R here; %s may be: %U", name,
+                     source, list);
+        Py_DECREF(list);
+    }
+    return NULL;
+}
+
+// The engine of who names none: that of the environment, or else the best.
+static const struct engine_operations *
+choose_engine(void)
+{
+    const char *text = getenv("PYCORONET_ENGINE");
+    if (text == NULL || text[0] == '\0') {
+        const struct engine_operations *best = engine_find(NULL);
+        if (best == NULL) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "this build of pycoronet has no engine for this system");
+        }
+        return best;
+    }
+    PyObject *name = PyUnicode_DecodeFSDefault(text);
+    const struct engine_operations *operations =
+        name == NULL ? NULL : find_engine(name, "PYCORONET_ENGINE");
+    Py_XDECREF(name);
+    return operations;
+}
 
 // --- Finding and making -----------------------------------------------------------------
 
@@ -73,25 +132,8 @@ set_up_greenlets(HubObject *hub)
                : 0;
 }
 
-static int
-set_up_reactor(HubObject *hub, const char *engine_name)
-{
-    const struct engine_operations *operations = engine_find(engine_name);
-    if (operations == NULL) {
-        PyErr_Format(PyExc_ValueError, "there is no wait-loop engine '%s' on this system",
-                     engine_name);
-        return -1;
-    }
-    int error = reactor_open(&hub->reactor, operations);
-    if (error < 0) {
-        raise_errno(error);
-        return -1;
-    }
-    return 0;
-}
-
 static HubObject *
-hub_new(struct module_state *state, const char *engine_name)
+hub_new(struct module_state *state, const struct engine_operations *operations)
 {
     HubObject *hub = (HubObject *)state->hub_type->tp_alloc(state->hub_type, 0);
     if (hub == NULL) {
@@ -114,7 +156,9 @@ hub_new(struct module_state *state, const char *engine_name)
         PyErr_NoMemory();
         goto fail;
     }
-    if (set_up_reactor(hub, engine_name) < 0) {
+    int error = reactor_open(&hub->reactor, operations);
+    if (error < 0) {
+        raise_errno(error);
         goto fail;
     }
     hub->is_closed = false;
@@ -141,15 +185,16 @@ release_thread_hub(PyObject *capsule)
     Py_DECREF(hub);
 }
 
-HubObject *
-hub_install(struct module_state *state, const char *engine_name)
+// Makes a hub the calling thread's.
+static HubObject *
+install_hub(struct module_state *state, const struct engine_operations *operations)
 {
     PyObject *dictionary = PyThreadState_GetDict();
     if (dictionary == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "this thread has no Python state");
         return NULL;
     }
-    HubObject *hub = hub_new(state, engine_name);
+    HubObject *hub = hub_new(state, operations);
     if (hub == NULL) {
         return NULL;
     }
@@ -187,7 +232,30 @@ hub_get(struct module_state *state)
     if (thread_hub != NULL) {
         return thread_hub;
     }
-    return hub_install(state, getenv("PYCORONET_ENGINE"));
+    const struct engine_operations *operations = choose_engine();
+    return operations == NULL ? NULL : install_hub(state, operations);
+}
+
+HubObject *
+hub_get_with_engine(struct module_state *state, PyObject *backend)
+{
+    const struct engine_operations *operations = find_engine(backend, "backend");
+    if (operations == NULL) {
+        return NULL;
+    }
+    if (thread_hub == NULL) {
+        return install_hub(state, operations);
+    }
+    const char *present = thread_hub->reactor.operations->name;
+    if (strcmp(present, operations->name) != 0) {
+        PyErr_Format(
+            PyExc_RuntimeError,
+            "this thread has a hub with the engine '%s'; close() that one before "
+            "you ask for one with '%s'",
+            present, operations->name);
+        return NULL;
+    }
+    return thread_hub;
 }
 
 int

@@ -139,14 +139,16 @@ struct HubObject {
 
 // --- py_hub.c -----------------------------------------------------------------------
 
-// The calling thread's hub, made at the first call. Borrowed; NULL with an exception.
+// The calling thread's hub, made at the first call, with the engine that PYCORONET_ENGINE
+// names or else the best. Borrowed; NULL with an exception, ValueError for a wrong name.
 HubObject *hub_get(struct module_state *state);
+
+// The same with the engine called [backend], a str. Also NULL with a RuntimeError if the
+// thread's hub has another engine.
+HubObject *hub_get_with_engine(struct module_state *state, PyObject *backend);
 
 // The calling thread's hub if it has one. Borrowed, no exception.
 HubObject *hub_peek(void);
-
-// Makes a hub with the engine of that name (NULL: the best) the calling thread's.
-HubObject *hub_install(struct module_state *state, const char *engine_name);
 
 // The calling thread has no hub any more, if it was this one. After hub_close().
 void hub_uninstall(HubObject *hub);
@@ -205,8 +207,8 @@ PyObject *hub_describe_waiters(HubObject *hub);
 
 // --- py_hub_type.c: functions of the module -------------------------------------------
 
-PyObject *hub_get_hub(PyObject *module, PyObject *unused);
-PyObject *hub_use_engine(PyObject *module, PyObject *name);
+PyObject *hub_get_hub(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
+                      PyObject *keyword_names);
 PyObject *hub_close_at_exit(PyObject *module, PyObject *unused);
 
 // --- py_turn.c ----------------------------------------------------------------------

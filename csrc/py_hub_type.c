@@ -258,24 +258,20 @@ Hub_waiters(HubObject *hub, PyObject *unused)
 // --- Module functions ----------------------------------------------------------------------
 
 PyObject *
-hub_get_hub(PyObject *module, PyObject *unused)
+hub_get_hub(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
+            PyObject *keyword_names)
 {
-    (void)unused;
-    return Py_XNewRef((PyObject *)hub_get(module_state_of(module)));
-}
-
-PyObject *
-hub_use_engine(PyObject *module, PyObject *name)
-{
-    const char *engine_name = PyUnicode_AsUTF8(name);
-    if (engine_name == NULL) {
+    static const char *const names[] = {"backend", NULL};
+    static const struct parameters parameters = {"get_hub", names, 0, 1};
+    struct module_state *state = module_state_of(module);
+    PyObject *backend;
+    if (parse_arguments(&parameters, arguments, count, keyword_names, &backend) < 0) {
         return NULL;
     }
-    if (hub_peek() != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "this thread has a hub; close() it first");
-        return NULL;
-    }
-    return Py_XNewRef((PyObject *)hub_install(module_state_of(module), engine_name));
+    HubObject *hub = backend == NULL || backend == Py_None
+                         ? hub_get(state)
+                         : hub_get_with_engine(state, backend);
+    return Py_XNewRef((PyObject *)hub);
 }
 
 PyObject *

@@ -34,7 +34,7 @@ def root() -> Path:
 def virtual_hub() -> Iterator[pycoronet.Hub]:
     """Give this thread a hub whose clock only moves when nothing else can go on."""
     pycoronet.get_hub().close()
-    hub = pycoronet._coronet._use_engine("fake")
+    hub = pycoronet.get_hub(backend="fake")
     yield hub
     hub.close()
 

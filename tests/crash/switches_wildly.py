@@ -10,7 +10,7 @@ import pycoronet
 
 sys.unraisablehook = lambda report: None
 pycoronet.get_hub().close()
-pycoronet._coronet._use_engine("fake")
+pycoronet.get_hub(backend="fake")
 random.seed(7)
 known = []
 

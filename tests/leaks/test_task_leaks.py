@@ -41,7 +41,8 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     return iter([None])
 
 
-def expect(error: type[BaseException], call: Callable[[], object]) -> None:
+def expect(
+    error: type[BaseException] | tuple[type[BaseException], ...], call: Callable[[], object]) -> None:
     """Call and see [error] raised; pytest.raises() would keep it until the next collection."""
     try:
         call()
@@ -225,7 +226,16 @@ def hub_closed_and_made() -> None:
     spawn(sleep, 100, *()).name = "pending"
     sleep(0)
     get_hub().close()
-    pycoronet._coronet._use_engine("fake")
+    get_hub(backend="fake")
+
+
+def engine_refused() -> None:
+    for name in ("epoll", "kqueue"):  # one may not be there
+        expect((RuntimeError, ValueError), lambda: get_hub(backend=name))
+    get_hub().close()
+    expect(ValueError, lambda: get_hub(backend="nonsense"))
+    expect(TypeError, lambda: get_hub(backend=SENTINEL))
+    get_hub(backend="fake")
 
 
 OPERATIONS = [
@@ -248,6 +258,7 @@ OPERATIONS = [
     call_in_threads,
     hub_of_a_thread,
     hub_closed_and_made,
+    engine_refused,
 ]
 
 

@@ -57,8 +57,7 @@ def test_exit_is_bounded_when_a_task_swallows_every_cancel() -> None:
 def test_exit_is_bounded_when_a_task_is_shielded_for_ever() -> None:
     # In virtual time the five seconds it gets are no time at all.
     program = """
-    from pycoronet import _coronet
-    _coronet._use_engine("fake")
+    get_hub(backend="fake")
     def refuse():
         with shield():
             while True: sleep(1)

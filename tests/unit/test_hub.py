@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from processes import lines_of
 
 import pycoronet
 from pycoronet import Cancelled, current, get_hub, shield, sleep, spawn
@@ -166,7 +169,9 @@ def test_wrong_arguments_are_refused() -> None:
         (hub.close, (1,)),
         (hub.waiters, (1,)),
         (pycoronet.Hub, ()),
-        (pycoronet._coronet._use_engine, (1,)),
+        (get_hub, (1,)),
+        (get_hub, (b"fake",)),
+        (get_hub, ("fake", None)),
     ):
         with pytest.raises(TypeError):
             call(*arguments)
@@ -336,7 +341,7 @@ def test_closed_hubs_are_freed() -> None:
     get_hub().close()
     references = []
     for _ in range(3):
-        hub = pycoronet._coronet._use_engine("fake")
+        hub = get_hub(backend="fake")
         spawn(sleep, 1).join()
         spawn(sleep, 100)
         sleep(0)
@@ -347,14 +352,131 @@ def test_closed_hubs_are_freed() -> None:
     assert [reference() for reference in references] == [None] * 3
 
 
-def test_hub_of_another_engine_needs_the_old_one_closed() -> None:
-    with pytest.raises(RuntimeError, match="close"):
-        pycoronet._coronet._use_engine("fake")
+# --- Engines ----------------------------------------------------------------------------
+
+LIST_OF_ENGINES = r"((epoll|kqueue), )+fake$"
+
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Leave the choice of the engine to pycoronet; return its name."""
+    monkeypatch.delenv("PYCORONET_ENGINE", raising=False)
     get_hub().close()
-    with pytest.raises(ValueError, match="nonsense"):
-        pycoronet._coronet._use_engine("nonsense")
-    assert get_hub().backend in ("epoll", "kqueue")
+    name = get_hub().backend
     get_hub().close()
+    yield name
+    monkeypatch.undo()
+    get_hub().close()
+
+
+def test_engine_is_the_systems_if_nobody_names_one(
+    real: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert real in ("epoll", "kqueue")
+    monkeypatch.setenv("PYCORONET_ENGINE", "")
+    assert get_hub(backend=None).backend == real
+
+
+def test_engine_is_that_of_the_environment(real: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("fake", real):
+        monkeypatch.setenv("PYCORONET_ENGINE", name)
+        assert get_hub().backend == name
+        get_hub().close()
+
+
+def test_engine_asked_for_goes_before_the_environment(
+    real: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYCORONET_ENGINE", "fake")
+    assert get_hub(backend=real).backend == real
+    get_hub().close()
+    monkeypatch.setenv("PYCORONET_ENGINE", "nonsense")
+    assert get_hub("fake").backend == "fake"
+    # The hub is there: what the environment says does not matter any more.
+    assert get_hub() is get_hub(None) is get_hub(backend="fake")
+
+
+def test_engine_of_a_hub_cannot_be_changed(real: str) -> None:
+    hub = get_hub(backend=real)
+    with pytest.raises(RuntimeError, match=f"'{real}'.*close().*'fake'"):
+        get_hub(backend="fake")
+    with pytest.raises(ValueError, match="no engine 'nonsense'"):
+        get_hub(backend="nonsense")
+    assert get_hub() is hub
+    assert spawn(lambda: 5).get() == 5
+    hub.close()
+    assert get_hub(backend="fake").backend == "fake"
+
+
+@pytest.mark.parametrize(
+    "name", ["kqeue", "Fake", "fake ", "", "fake\0", "fake\0x", "\0", "\udcff", "é", "%s%n"]
+)
+def test_engine_that_is_not_there_is_named_with_those_that_are(real: str, name: str) -> None:
+    with pytest.raises(ValueError, match=LIST_OF_ENGINES) as caught:
+        get_hub(backend=name)
+    assert str(caught.value).startswith(f"there is no engine {name!r} here; backend may be: ")
+    assert get_hub().backend == real
+
+
+USERS_OF_A_HUB = {
+    "get_hub": get_hub,
+    "spawn": lambda: spawn(int),
+    "sleep": sleep,
+    "current": current,
+    "timeout": lambda: pycoronet.timeout(1).__enter__(),
+    "shield": lambda: shield(1).__enter__(),
+    "wait_fd": lambda: pycoronet.wait_readable(0, 0),
+    "to_thread": lambda: pycoronet.to_thread(int),
+    "connect": lambda: pycoronet.connect(("127.0.0.1", 9)),
+    "listen": lambda: pycoronet.listen(("127.0.0.1", 0)),
+    "serve": lambda: pycoronet.serve(("127.0.0.1", 0), int),
+    "getaddrinfo": lambda: pycoronet.getaddrinfo("localhost", 9),
+}
+
+
+@pytest.mark.parametrize("user", USERS_OF_A_HUB)
+def test_engine_of_the_environment_that_is_not_there_is_told_by_whoever_needs_it(
+    real: str, monkeypatch: pytest.MonkeyPatch, user: str
+) -> None:
+    monkeypatch.setenv("PYCORONET_ENGINE", "kqeue")
+    pattern = "^there is no engine 'kqeue' here; PYCORONET_ENGINE may be: " + LIST_OF_ENGINES
+    for _ in range(2):
+        with pytest.raises(ValueError, match=pattern):
+            USERS_OF_A_HUB[user]()
+    monkeypatch.setenv("PYCORONET_ENGINE", real)
+    assert spawn(lambda: 5).get() == 5
+
+
+def test_engine_of_the_environment_may_be_any_bytes() -> None:
+    program = """
+    try:
+        get_hub()
+    except ValueError as error:
+        say(str(error).partition(";")[0])
+    """
+    name = os.fsdecode(b"\xff\n")
+    lines = lines_of(program, environment={"PYCORONET_ENGINE": name})
+    assert lines == [f"there is no engine {name!r} here"]
+
+
+def test_engines_of_two_threads_have_nothing_to_do_with_each_other(real: str) -> None:
+    hub = get_hub(backend="fake")
+    others: list[Any] = []
+
+    def work() -> None:
+        others.append(get_hub(backend=real))
+        others.append(spawn(lambda: get_hub().backend).get())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert others[0] is not hub
+    assert others[1] == real
+    assert get_hub() is hub
+    assert hub.backend == "fake"
+
+
+# --- Waiters ----------------------------------------------------------------------------
 
 
 def test_waiters_tell_who_waits_for_what() -> None:

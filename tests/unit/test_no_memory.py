@@ -17,7 +17,7 @@ FIRST_ALLOCATIONS = 60
 # What is done with memory, and what without. None of the latter switches: greenlet ends the
 # process if it has no memory for the stack it moves.
 OPERATIONS = {
-    "hub": ("get_hub().close()", "_coronet._use_engine('fake')"),
+    "hub": ("get_hub().close()", "get_hub(backend='fake')"),
     "task": ("", "spawn(int)"),
     "keywords": ("", "spawn(dict, a=1)"),
     "handler": ("made = pair()", "_coronet.spawn_handler(isinstance, made[0], sk_conn)"),
@@ -75,7 +75,7 @@ def close_all():
         for end in names.pop(name, ()) if name == "made" else [names.pop(name, None)]:
             end is None or end.close()
 
-_coronet._use_engine("fake")
+get_hub(backend="fake")
 reports = []
 sys.unraisablehook = lambda report: reports.append(report.exc_type)
 failures = 0
