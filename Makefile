@@ -28,12 +28,12 @@ SETTINGS := debug=$(CORONET_DEBUG) hard=$(CORONET_HARD_MODE) sanitize=$(CORONET_
 	coverage=$(CORONET_COVERAGE) werror=$(CORONET_WERROR) cc=$(CC) cflags=$(CFLAGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help run build test test-c test-python debug asan bench bench-c lint format wheel clean \
-	FORCE
+.PHONY: help run build test test-c test-python debug asan check-platforms bench bench-c lint \
+	format wheel clean FORCE
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS='|' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
+		while IFS='|' read -r name text; do printf '  %-15s %s\n' "$$name" "$$text"; done
 
 run: build  ## Build everything and serve examples/cnhttpd.py (PORT=8080)
 	@echo "Serving http://$(HOST):$(PORT)/ - try http://$(HOST):$(PORT)/mem-1000; Ctrl-C ends it."
@@ -64,6 +64,9 @@ asan: build/asan/.built $(VENV)/.test-tools  ## Run all tests under ASan and UBS
 		ASAN_OPTIONS=$(ASAN_REPORT):detect_leaks=0:detect_stack_use_after_return=0 \
 		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/asan/lib $(BIN)/pytest $(PYTEST_ARGS) || \
 		{ cat build/asan/report.* 2>/dev/null; exit 1; }
+
+check-platforms: build $(VENV)/.platform-tools  ## Compile and link for macOS and FreeBSD (with zig)
+	$(BIN)/python tests/platforms/check.py
 
 bench: build  ## Measure beside gevent, eventlet, asyncio and uvloop (BENCH_ARGS="--help")
 	$(MAKE) --no-print-directory -C benchmarks run PYTHON="$(abspath $(BIN))/python" \
@@ -121,6 +124,10 @@ $(VENV)/.test-tools: pyproject.toml $(VENV)/.made | $(VENV)/.built
 
 $(VENV)/.lint-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
 	$(PIP) install --group lint
+	@touch $@
+
+$(VENV)/.platform-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
+	$(PIP) install --group platforms
 	@touch $@
 
 $(VENV)/.wheel-tools: $(VENV)/.made | $(VENV)/.test-tools
