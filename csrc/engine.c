@@ -23,11 +23,12 @@
 #endif
 
 static const struct engine_operations *const backends[] = {
-#if defined(__linux__)
-    &epoll_engine,
-#endif
+// First: where a system has both, kqueue is the one that somebody asked for.
 #if defined(CORONET_HAVE_KQUEUE)
     &kqueue_engine,
+#endif
+#if defined(__linux__)
+    &epoll_engine,
 #endif
     &fake_engine,
 };
