@@ -23,6 +23,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -41,9 +42,14 @@
 // headers have the flag too, but older systems that the program may run on do not.
 #if defined(__APPLE__) || !defined(MSG_NOSIGNAL)
 #define SEND_FLAGS 0
+#define CORONET_SIGPIPE_IS_OPTION 1
 #else
 #define SEND_FLAGS MSG_NOSIGNAL
 #endif
+
+// macOS refuses to move more than INT_MAX bytes in one call, where others move less than
+// what they were asked for.
+#define MAX_CALL_BYTES ((size_t)INT_MAX)
 
 #if defined(MSG_CMSG_CLOEXEC)
 #define RECEIVE_MESSAGE_FLAGS MSG_CMSG_CLOEXEC
@@ -63,11 +69,42 @@ result_or_error(ssize_t result)
     return error == EWOULDBLOCK ? -EAGAIN : -error;
 }
 
+// The same for a send on a connected socket.
+static ssize_t
+sent_or_error(ssize_t result)
+{
+#if defined(__APPLE__)
+    // A send that meets the end of the connection may say so there, and the next EPIPE.
+    if (result < 0 && errno == EPROTOTYPE) {
+        return -EPIPE;
+    }
+#endif
+    return result_or_error(result);
+}
+
+static size_t
+limit_length(size_t length)
+{
+    return length < MAX_CALL_BYTES ? length : MAX_CALL_BYTES;
+}
+
+// How many blocks, from the first on, one call can take as a whole.
+static int
+count_blocks_that_fit(const struct iovec *blocks, int count)
+{
+    size_t room = MAX_CALL_BYTES;
+    int fitting = 0;
+    while (fitting < count && blocks[fitting].iov_len <= room) {
+        room -= blocks[fitting++].iov_len;
+    }
+    return fitting;
+}
+
 // Where only the socket itself can keep SIGPIPE away, asks it to. Harmless on others.
 static void
 silence_sigpipe(int fd)
 {
-#if defined(SO_NOSIGPIPE)
+#if defined(CORONET_SIGPIPE_IS_OPTION) && defined(SO_NOSIGPIPE)
     int on = 1;
     (void)setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof(on));
 #else
@@ -92,22 +129,23 @@ finish_descriptor(int fd)
 }
 #endif
 
-// The address family of a socket, AF_UNSPEC if it cannot be told.
-static int
-find_domain(int fd)
+int
+io_socket_family(int fd)
 {
 #if defined(SO_DOMAIN)
     int domain = AF_UNSPEC;
     socklen_t length = sizeof(domain);
+    // An older system than the headers are of does not know the option.
     if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0) {
         return domain;
     }
 #endif
+    // A socket without a name yet has a family all the same.
     struct sockaddr_storage address;
     socklen_t address_length = sizeof(address);
     memset(&address, 0, sizeof(address));
     if (getsockname(fd, (struct sockaddr *)&address, &address_length) < 0) {
-        return AF_UNSPEC;
+        return -errno;
     }
     return address.ss_family;
 }
@@ -122,17 +160,18 @@ describe_socket(int fd, struct io_description *description)
     }
     int is_listening = 0;
     length = sizeof(is_listening);
-    // Some systems know the option only for some families; those sockets do not listen.
+    // macOS has the option and answers to none. There a listener is known by what
+    // accept() says to it, and is a plain socket until then.
     if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &length) < 0) {
         is_listening = 0;
     }
-    int domain = find_domain(fd);
+    int family = io_socket_family(fd);
     description->is_socket = true;
     description->is_listening = is_listening != 0;
     // Packets have borders, so SOCK_SEQPACKET is no stream either.
     description->is_stream = type == SOCK_STREAM;
     description->is_internet_stream =
-        type == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6);
+        type == SOCK_STREAM && (family == AF_INET || family == AF_INET6);
     return 0;
 }
 
@@ -164,7 +203,7 @@ io_receive(int fd, void *data, size_t length)
 {
     ssize_t count;
     do {
-        count = recv(fd, data, length, 0);
+        count = recv(fd, data, limit_length(length), 0);
     } while (count < 0 && errno == EINTR);
     return result_or_error(count);
 }
@@ -174,7 +213,7 @@ io_read(int fd, void *data, size_t length)
 {
     ssize_t count;
     do {
-        count = read(fd, data, length);
+        count = read(fd, data, limit_length(length));
     } while (count < 0 && errno == EINTR);
     return result_or_error(count);
 }
@@ -184,9 +223,9 @@ io_send(int fd, const void *data, size_t length)
 {
     ssize_t count;
     do {
-        count = send(fd, data, length, SEND_FLAGS);
+        count = send(fd, data, limit_length(length), SEND_FLAGS);
     } while (count < 0 && errno == EINTR);
-    return result_or_error(count);
+    return sent_or_error(count);
 }
 
 ssize_t
@@ -194,7 +233,7 @@ io_write(int fd, const void *data, size_t length)
 {
     ssize_t count;
     do {
-        count = write(fd, data, length);
+        count = write(fd, data, limit_length(length));
     } while (count < 0 && errno == EINTR);
     return result_or_error(count);
 }
@@ -203,11 +242,15 @@ ssize_t
 io_send_vector(int fd, const struct iovec *blocks, int count)
 {
     assert(count >= 0 && count <= MAX_BLOCKS);
+    int fitting = count_blocks_that_fit(blocks, count);
+    if (fitting == 0 && count > 0) {
+        return io_send(fd, blocks[0].iov_base, blocks[0].iov_len);
+    }
     struct msghdr message;
     memset(&message, 0, sizeof(message));
     message.msg_iov = (struct iovec *)blocks; // sendmsg only reads them
     // The field is an int on some systems and a size_t on others.
-    message.msg_iovlen = (__typeof__(message.msg_iovlen))count;
+    message.msg_iovlen = (__typeof__(message.msg_iovlen))fitting;
     return io_send_message(fd, &message, 0);
 }
 
@@ -215,11 +258,28 @@ ssize_t
 io_write_vector(int fd, const struct iovec *blocks, int count)
 {
     assert(count >= 0 && count <= MAX_BLOCKS);
+    int fitting = count_blocks_that_fit(blocks, count);
+    if (fitting == 0 && count > 0) {
+        return io_write(fd, blocks[0].iov_base, blocks[0].iov_len);
+    }
     ssize_t written;
     do {
-        written = writev(fd, blocks, count);
+        written = writev(fd, blocks, fitting);
     } while (written < 0 && errno == EINTR);
     return result_or_error(written);
+}
+
+size_t
+io_ancillary_length(const struct msghdr *message, const struct cmsghdr *header)
+{
+    const char *data = (const char *)CMSG_DATA(header);
+    const char *end = (const char *)message->msg_control + message->msg_controllen;
+    if (data >= end || header->cmsg_len < CMSG_LEN(0)) {
+        return 0;
+    }
+    size_t claimed = header->cmsg_len - CMSG_LEN(0);
+    size_t there = (size_t)(end - data);
+    return claimed < there ? claimed : there;
 }
 
 #if !defined(MSG_CMSG_CLOEXEC)
@@ -232,7 +292,7 @@ mark_received_descriptors(struct msghdr *message)
         if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
             continue;
         }
-        size_t length = header->cmsg_len - CMSG_LEN(0);
+        size_t length = io_ancillary_length(message, header);
         for (size_t at = 0; at + sizeof(int) <= length; at += sizeof(int)) {
             int fd;
             memcpy(&fd, CMSG_DATA(header) + at, sizeof(fd));
@@ -265,7 +325,8 @@ io_send_message(int fd, const struct msghdr *message, int flags)
     do {
         count = sendmsg(fd, message, flags | SEND_FLAGS);
     } while (count < 0 && errno == EINTR);
-    return result_or_error(count);
+    // With an address EPROTOTYPE means what it says: there is a socket of another type.
+    return message->msg_name == NULL ? sent_or_error(count) : result_or_error(count);
 }
 
 int

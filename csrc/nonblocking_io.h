@@ -29,6 +29,9 @@ struct io_description {
     bool was_nonblocking;    // O_NONBLOCK before we came
 };
 
+// The address family of a socket (AF_INET ...), or -errno.
+int io_socket_family(int fd);
+
 // Fills [*description]; 0 or -errno (-EBADF: not an open descriptor).
 int io_describe(int fd, struct io_description *description);
 
@@ -47,6 +50,10 @@ ssize_t io_write_vector(int fd, const struct iovec *blocks, int count);
 // recvmsg(2) and sendmsg(2). Descriptors received are close-on-exec.
 ssize_t io_receive_message(int fd, struct msghdr *message, int flags);
 ssize_t io_send_message(int fd, const struct msghdr *message, int flags);
+
+// How many bytes of ancillary data follow [header], one of those that came with
+// [message]: less than it claims if the kernel had no room for all of them.
+size_t io_ancillary_length(const struct msghdr *message, const struct cmsghdr *header);
 
 // A new socket.
 int io_socket(int domain, int type, int protocol);

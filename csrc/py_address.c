@@ -72,6 +72,11 @@ address_to_python(const struct sockaddr *address, socklen_t length)
     if (length < offsetof(struct sockaddr, sa_data)) {
         Py_RETURN_NONE;
     }
+    // The kernel tells how long the address is, even if it had to cut it off: the path of
+    // a Unix socket may be longer on macOS than sun_path.
+    if (length > sizeof(struct sockaddr_storage)) {
+        length = sizeof(struct sockaddr_storage);
+    }
     switch (address->sa_family) {
     case AF_INET:
         return internet_to_python((const struct sockaddr_in *)(const void *)address);
@@ -388,25 +393,4 @@ address_from_python(struct module_state *state, PyObject *address, int family, i
         raise_errno(-EAFNOSUPPORT);
         return -1;
     }
-}
-
-int
-address_family_of(int fd)
-{
-#if defined(SO_DOMAIN)
-    int family = AF_UNSPEC;
-    socklen_t option_length = sizeof(family);
-    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &option_length) < 0) {
-        return -errno;
-    }
-    return family;
-#else
-    struct sockaddr_storage address;
-    socklen_t length = sizeof(address);
-    memset(&address, 0, sizeof(address));
-    if (getsockname(fd, (struct sockaddr *)&address, &length) < 0) {
-        return -errno;
-    }
-    return address.ss_family;
-#endif
 }

@@ -23,7 +23,4 @@ PyObject *address_to_python(const struct sockaddr *address, socklen_t length);
 int address_from_python(struct module_state *state, PyObject *address, int family,
                         int type, struct sockaddr_storage *storage, socklen_t *length);
 
-// The family of the socket [fd], or -errno.
-int address_family_of(int fd);
-
 #endif

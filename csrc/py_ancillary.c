@@ -16,20 +16,6 @@
 
 // --- To Python --------------------------------------------------------------------------
 
-// The bytes of ancillary data in [header]: less than it claims if it was cut off.
-static size_t
-ancillary_length(const struct msghdr *message, const struct cmsghdr *header)
-{
-    const char *data = (const char *)CMSG_DATA(header);
-    const char *end = (const char *)message->msg_control + message->msg_controllen;
-    if (data >= end || header->cmsg_len < CMSG_LEN(0)) {
-        return 0;
-    }
-    size_t claimed = header->cmsg_len - CMSG_LEN(0);
-    size_t there = (size_t)(end - data);
-    return claimed < there ? claimed : there;
-}
-
 void
 ancillary_close_descriptors(struct msghdr *message)
 {
@@ -38,7 +24,7 @@ ancillary_close_descriptors(struct msghdr *message)
         if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
             continue;
         }
-        size_t length = ancillary_length(message, header);
+        size_t length = io_ancillary_length(message, header);
         for (size_t at = 0; at + sizeof(int) <= length; at += sizeof(int)) {
             int fd;
             memcpy(&fd, CMSG_DATA(header) + at, sizeof(fd));
@@ -60,7 +46,7 @@ ancillary_to_python(struct msghdr *message)
         PyObject *item = Py_BuildValue(
             "(iiN)", header->cmsg_level, header->cmsg_type,
             PyBytes_FromStringAndSize((const char *)CMSG_DATA(header),
-                                      (Py_ssize_t)ancillary_length(message, header)));
+                                      (Py_ssize_t)io_ancillary_length(message, header)));
         int error = item == NULL ? -1 : PyList_Append(list, item);
         Py_XDECREF(item);
         if (error < 0) {

@@ -324,13 +324,22 @@ send_now(SkConnObject *conn, const struct sending *sending)
     return count;
 }
 
-// True where the receiver's queue, not our own, is full: a Unix socket that sends to an
-// address without being connected to it counts as writable all the while. On Linux the
-// failed attempt itself makes an event, so trying again at each event would spin.
+// True if [error] means that the receiver's queue, not our own, is full: a Unix socket that
+// sends to an address without being connected to it counts as writable all the while. On
+// Linux the failed attempt itself makes an event, so trying again at each event would spin.
 static bool
-is_room_untold(SkConnObject *conn, const struct sending *sending)
+is_room_untold(SkConnObject *conn, const struct sending *sending, ssize_t error)
 {
-    return !conn->is_stream && sending->message.msg_name != NULL &&
+    if (conn->is_stream) {
+        return false;
+    }
+#if !defined(__linux__)
+    // macOS and the BSDs say ENOBUFS, to a connected sender as well.
+    if (error == -ENOBUFS) {
+        return io_socket_family(conn->fd) == AF_UNIX;
+    }
+#endif
+    return error == -EAGAIN && sending->message.msg_name != NULL &&
            sending->address.ss_family == AF_UNIX;
 }
 
@@ -381,14 +390,17 @@ send_message(SkConnObject *conn, const struct sending *sending)
             if (count >= 0) {
                 return PyLong_FromSsize_t(count);
             }
-            if (count != -EAGAIN || never_waits(sending->flags)) {
+            if (never_waits(sending->flags)) {
                 return conn_raise(conn, count);
             }
-            if (is_room_untold(conn, sending)) {
+            if (is_room_untold(conn, sending, count)) {
                 if (wait_for_untold_room(conn, sending->operation, &waited_ns) < 0) {
                     return NULL;
                 }
                 continue;
+            }
+            if (count != -EAGAIN) {
+                return conn_raise(conn, count);
             }
             conn->may_write = false;
         }
@@ -403,7 +415,7 @@ send_message(SkConnObject *conn, const struct sending *sending)
 static int
 set_destination(SkConnObject *conn, struct sending *sending, PyObject *address)
 {
-    int family = address_family_of(conn->fd);
+    int family = io_socket_family(conn->fd);
     if (family < 0) {
         conn_raise(conn, family);
         return -1;

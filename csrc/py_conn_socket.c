@@ -131,7 +131,7 @@ SkConn_connect(SkConnObject *conn, PyObject *address)
     if (conn_check_socket(conn) < 0) {
         return NULL;
     }
-    int family = address_family_of(conn->fd);
+    int family = io_socket_family(conn->fd);
     if (family < 0) {
         return conn_raise(conn, family);
     }
@@ -192,7 +192,7 @@ accept_descriptor(SkConnObject *conn, struct sockaddr_storage *address, socklen_
         // Always tried: while nobody accepts, a listener gets no events.
         *length = sizeof(*address);
         int fd = io_accept(conn->fd, (struct sockaddr *)address, length);
-        if (fd >= 0 || fd == -EAGAIN) {
+        if (fd >= 0 || fd == -EAGAIN || fd == -ECONNABORTED) {
             // The kernel agrees. A watch for a plain connection is changed by the wait.
             conn->is_listener = true;
         }

@@ -242,6 +242,31 @@ def test_headers_of_another_layer_are_found(name: str, layer: int, header: str) 
     assert find_foreign_headers({name: f"// #include <{header}>\n"}, {name: layer}) == []
 
 
+# Which system it is.
+
+
+def find_configure_macros(sources: Sources) -> list[str]:
+    """pyconfig.h tells of the system that Python was built on, which need not be this one."""
+    is_macro = re.compile(r"\b(?:HAVE|SIZEOF|WITH)_\w+")
+    return [
+        f"{name}:{number}: {macro}"
+        for name, text in sources.items()
+        for number, line in enumerate(blank_comments(text).splitlines(), 1)
+        for macro in is_macro.findall(line)
+    ]
+
+
+def test_systems_are_told_apart_without_pyconfig() -> None:
+    assert find_configure_macros(read_csrc()) == []
+
+
+def test_systems_told_apart_by_pyconfig_are_found() -> None:
+    good = "#if defined(CORONET_HAVE_ACCEPT4)\n// HAVE_ACCEPT4\n#endif\nint Py_TPFLAGS_HAVE_GC;\n"
+    bad = "\n#if defined(HAVE_ACCEPT4) && SIZEOF_LONG == 8\n#endif\n"
+    assert find_configure_macros({"a.c": good}) == []
+    assert find_configure_macros({"a.c": bad}) == ["a.c:2: HAVE_ACCEPT4", "a.c:2: SIZEOF_LONG"]
+
+
 # Size.
 
 

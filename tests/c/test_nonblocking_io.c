@@ -10,11 +10,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -297,6 +299,65 @@ test_io_received_descriptor_is_close_on_exec(void)
 }
 
 static void
+test_io_vectors_beyond_what_a_call_may_move_go_out_in_part(void)
+{
+    // Memory that is only read, and so only addresses.
+    size_t huge = (size_t)INT_MAX + 1;
+    char *zeros = mmap(NULL, huge, PROT_READ, MAP_PRIVATE | MAP_ANON, -1, 0);
+    REQUIRE(zeros != MAP_FAILED);
+    struct iovec small_first[2] = {{zeros, 10}, {zeros, huge}};
+    struct iovec huge_first[2] = {{zeros, huge}, {zeros, 10}};
+    int pair[2], ends[2];
+    make_pair(SOCK_STREAM, pair);
+    make_pipe(ends);
+    CHECK_INT(io_send_vector(pair[0], small_first, 2), 10);
+    CHECK(io_send_vector(pair[0], huge_first, 2) > 0);
+    CHECK_INT(io_write_vector(ends[1], small_first, 2), 10);
+    CHECK(io_write_vector(ends[1], huge_first, 2) > 0);
+    close_both(pair);
+    close_both(ends);
+    REQUIRE(munmap(zeros, huge) == 0);
+}
+
+static void
+test_io_ancillary_length_believes_no_header(void)
+{
+    union {
+        char room[CMSG_SPACE(2 * sizeof(int))];
+        struct cmsghdr aligned;
+    } control;
+    struct msghdr message = {.msg_control = &control};
+    struct cmsghdr *header = &control.aligned;
+    memset(&control, 0, sizeof(control));
+    message.msg_controllen = CMSG_LEN(2 * sizeof(int));
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    CHECK_INT((int)io_ancillary_length(&message, header), (int)sizeof(int));
+    header->cmsg_len = CMSG_LEN(100);
+    CHECK_INT((int)io_ancillary_length(&message, header), 2 * (int)sizeof(int));
+    message.msg_controllen = CMSG_LEN(0);
+    CHECK_INT((int)io_ancillary_length(&message, header), 0);
+    message.msg_controllen = CMSG_LEN(sizeof(int));
+    header->cmsg_len = 0;
+    CHECK_INT((int)io_ancillary_length(&message, header), 0);
+}
+
+static void
+test_io_socket_family_is_known_without_a_name(void)
+{
+    static const int families[] = {AF_INET, AF_INET6, AF_UNIX};
+    for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
+        int fd = io_socket(families[i], SOCK_DGRAM, 0);
+        REQUIRE(fd >= 0);
+        CHECK_INT(io_socket_family(fd), families[i]);
+        CHECK_INT(io_close(fd), 0);
+    }
+    int ends[2];
+    make_pipe(ends);
+    CHECK_INT(io_socket_family(ends[0]), -ENOTSOCK);
+    close_both(ends);
+}
+
+static void
 test_io_new_sockets_are_nonblocking_and_close_on_exec(void)
 {
     struct sockaddr_in address, peer, own;
@@ -486,6 +547,9 @@ main(void)
     RUN(test_io_full_descriptor_gives_eagain);
     RUN(test_io_send_to_closed_peer_gives_epipe_and_no_signal);
     RUN(test_io_received_descriptor_is_close_on_exec);
+    RUN(test_io_vectors_beyond_what_a_call_may_move_go_out_in_part);
+    RUN(test_io_ancillary_length_believes_no_header);
+    RUN(test_io_socket_family_is_known_without_a_name);
     RUN(test_io_new_sockets_are_nonblocking_and_close_on_exec);
     RUN(test_io_accept_does_not_claim_more_address_than_there_was_room);
     RUN(test_io_refused_connect_is_told_by_the_socket_error);
