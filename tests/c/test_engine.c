@@ -447,6 +447,7 @@ check_many_ready(int pair_count, int capacity)
     CHECK_INT(operations->wait(engine, events, capacity, 0), 0);
     for (int i = 0; i < pair_count * 2; i++) {
         CHECK_INT(seen[i], 1);
+        CHECK_INT(operations->remove(engine, pairs[i / 2][i % 2]), 0);
         close(pairs[i / 2][i % 2]);
     }
     free(pairs);
