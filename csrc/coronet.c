@@ -265,6 +265,12 @@ module_exec(PyObject *module)
         make_types(module, state) < 0 || add_constants(module) < 0) {
         return -1;
     }
+    // Hubs need it in their first wait, where a SIGINT could cut the import short.
+    PyObject *signal_module = PyImport_ImportModule("signal");
+    Py_XDECREF(signal_module); // sys.modules keeps it
+    if (signal_module == NULL) {
+        return -1;
+    }
     state->interrupt_handler = PyObject_GetAttrString(module, "_interrupt_main");
     return state->interrupt_handler == NULL ? -1 : 0;
 }
