@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
+import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -118,6 +121,101 @@ def test_sources_leave_out_the_other_systems_engine(
     monkeypatch.chdir(tmp_path)
     assert setup_module.find_sources("Linux") == ["csrc/coronet.c", "csrc/epoll_engine.c"]
     assert setup_module.find_sources("Darwin") == ["csrc/coronet.c", "csrc/kqueue_engine.c"]
+
+
+def test_flags_clang_lets_method_tables_be(setup_module: ModuleType) -> None:
+    flags = choose(setup_module, compiler="cc Apple clang version 16").compile
+    # Behind the option that it takes a part away from.
+    strict = flags.index("-Wno-cast-function-type-strict")
+    assert strict > flags.index("-Wcast-function-type")
+    assert "-Wno-cast-function-type-strict" not in choose(setup_module).compile
+
+
+@pytest.fixture(scope="module")
+def platforms(root: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
+    """Return the two modules of the check for other systems; they need no zig."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(root / "tests" / "platforms")
+        yield importlib.import_module("check"), importlib.import_module("symbols")
+        for name in ("check", "symbols"):
+            del sys.modules[name]
+
+
+def test_platforms_headers_are_left_where_they_are_complete(
+    platforms: tuple[ModuleType, ModuleType], tmp_path: Path
+) -> None:
+    headers = tmp_path / "include/python3.13"
+    headers.mkdir(parents=True)
+    place = tmp_path / "place"
+    for multiarch in (None, "", "x86_64-linux-gnu"):
+        assert platforms[0].arrange_headers(headers, multiarch, place) == headers
+    assert not place.exists()
+
+
+def test_platforms_headers_of_debian_get_the_real_pyconfig(
+    platforms: tuple[ModuleType, ModuleType], tmp_path: Path
+) -> None:
+    headers = tmp_path / "include/python3.11"
+    real = tmp_path / "include/x86_64-linux-gnu/python3.11/pyconfig.h"
+    for path in (headers / "Python.h", headers / "cpython/object.h", real):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    (headers / "pyconfig.h").write_text("#error")
+    for _ in range(2):  # the second time over the first one's links
+        place = platforms[0].arrange_headers(headers, "x86_64-linux-gnu", tmp_path / "place")
+    assert (place / "Python.h").read_text() == "Python.h"
+    assert (place / "cpython/object.h").read_text() == "object.h"
+    assert (place / "pyconfig.h").read_text() == "pyconfig.h"
+    assert (headers / "pyconfig.h").read_text() == "#error"
+
+
+def test_platforms_stand_ins_are_for_pythons_names_alone(
+    platforms: tuple[ModuleType, ModuleType],
+) -> None:
+    check = platforms[0]
+    assert check.write_stand_ins({"_Py_NoneStruct", "PyErr_Clear"}) == (
+        "char PyErr_Clear[1];\nchar _Py_NoneStruct[1];\n"
+    )
+    names = ["PyErr_Clear", "_Py_NoneStruct", "_PyObject_New", "Pythagoras", "pthread_self"]
+    assert [bool(check.IS_PYTHONS.fullmatch(name)) for name in names] == [True] * 3 + [False] * 2
+
+
+def test_platforms_symbols_of_the_extension_are_read(
+    platforms: tuple[ModuleType, ModuleType],
+) -> None:
+    spec = importlib.util.find_spec("pycoronet._coronet")
+    assert spec is not None
+    assert spec.origin is not None
+    found = platforms[1].read_symbols(Path(spec.origin).read_bytes())
+    assert "PyInit__coronet" in found.exported
+    assert {"PyErr_SetString", "recvmsg"} <= found.wanted
+    assert found.wanted.isdisjoint(found.exported)
+
+
+def test_platforms_symbols_of_mach_o_are_read(
+    platforms: tuple[ModuleType, ModuleType],
+) -> None:
+    # Another command stands before the table, and of the five symbols two cross the border:
+    # one is defined, one wanted, then a private, a local and a debugger's one.
+    kinds = {"_PyInit_x": 0x0F, "_recv": 0x01, "_io_send": 0x1F, "_helper": 0x0E, "_a.c": 0x64}
+    names = b"\0" + b"".join(name.encode() + b"\0" for name in kinds)
+    entries, start = b"", 1
+    for name, kind in kinds.items():
+        entries += struct.pack("<IBBHQ", start, kind, 0, 0, 0)
+        start += len(name) + 1
+    table = 32 + 16 + 24
+    content = platforms[1].MACH_O_MAGIC + bytes(12) + struct.pack("<I", 2) + bytes(12)
+    content += struct.pack("<II8x", 0x1B, 16)
+    content += struct.pack("<6I", 2, 24, table, len(kinds), table + len(entries), len(names))
+    found = platforms[1].read_symbols(content + entries + names)
+    assert found == ({"PyInit_x"}, {"recv"})
+
+
+def test_platforms_symbols_of_another_file_are_refused(
+    platforms: tuple[ModuleType, ModuleType],
+) -> None:
+    with pytest.raises(ValueError, match="neither"):
+        platforms[1].read_symbols(b"MZ and so on")
 
 
 def build_small_project(folder: Path) -> dict[str, int]:
