@@ -1,11 +1,13 @@
 """How the C core is compiled; everything that is plain metadata stands in pyproject.toml.
 
-Four switches of the environment change the build, for the people who work on it:
+Five switches of the environment change the build, for the people who work on it:
 
     CORONET_DEBUG=1            no optimisation, asserts on
     CORONET_HARD_MODE=1        buffers grow by exactly what is needed: every append moves
     CORONET_SANITIZE=a,b       the named gcc or clang sanitizers, such as address,undefined
     CORONET_COVERAGE=1         counters for gcovr
+    CORONET_KQUEUE=shim        on Linux: the kqueue engine too, over tests/kqshim, or with
+                               libkqueue over that library, which pkg-config has to find
 
 Warnings are errors if CORONET_WERROR is set (the Makefile sets it where CI is set), and
 only then: a newer compiler with a new warning is no reason for an installation to fail.
@@ -140,10 +142,39 @@ def find_compiler() -> str:
     return f"{command} {version}"
 
 
-def find_sources(system: str) -> list[str]:
+def ask_pkg_config(option: str) -> list[str]:
+    """Return what pkg-config says about libkqueue."""
+    try:
+        answer = subprocess.run(
+            ["pkg-config", option, "libkqueue"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        raise SystemExit("CORONET_KQUEUE: pkg-config does not find libkqueue") from None
+    return shlex.split(answer.stdout)
+
+
+def choose_kqueue(environment: Mapping[str, str], *, system: str) -> tuple[list[str], Flags]:
+    """Return the C files and the flags that bring kqueue to Linux, for tests; or nothing."""
+    name = environment.get("CORONET_KQUEUE", "")
+    if name == "":
+        return [], Flags([], [], [])
+    if system != "Linux" or name not in ("shim", "libkqueue"):
+        raise SystemExit(f"CORONET_KQUEUE is shim or libkqueue, on Linux: {name!r}, {system}")
+    macros: list[tuple[str, str | None]] = [("CORONET_HAVE_KQUEUE", "1")]
+    if name == "shim":
+        return ["tests/kqshim/kqueue_shim.c"], Flags(["-isystem", "tests/kqshim"], [], macros)
+    headers: list[str] = []
+    for flag in ask_pkg_config("--cflags"):
+        headers += ["-isystem", flag[2:]] if flag.startswith("-I") else [flag]
+    # Found again where it was found now.
+    paths = [f"-Wl,-rpath,{path}" for path in ask_pkg_config("--variable=libdir")]
+    return [], Flags(headers, [*ask_pkg_config("--libs"), *paths], macros)
+
+
+def find_sources(system: str, *, has_kqueue: bool = False) -> list[str]:
     """Return the C files, without the wait-loop backend that [system] cannot have."""
     foreign = "kqueue_engine.c" if system == "Linux" else "epoll_engine.c"
-    return sorted(path for path in glob("csrc/*.c") if basename(path) != foreign)
+    return sorted(path for path in glob("csrc/*.c") if has_kqueue or basename(path) != foreign)
 
 
 def make_extension() -> Extension:
@@ -156,6 +187,7 @@ def make_extension() -> Extension:
         machine=platform.machine(),
         compiler=find_compiler(),
     )
+    stand_in, kqueue_flags = choose_kqueue(os.environ, system=platform.system())
     # As system headers, so that our warnings are about our own code.
     system_headers: list[str] = []
     for directory in (
@@ -166,11 +198,11 @@ def make_extension() -> Extension:
         system_headers += ["-isystem", directory]
     return Extension(
         "pycoronet._coronet",
-        sources=find_sources(platform.system()),
-        depends=[*sorted(glob("csrc/*.h")), "setup.py"],
-        define_macros=flags.macros,
-        extra_compile_args=[*flags.compile, *system_headers],
-        extra_link_args=flags.link,
+        sources=find_sources(platform.system(), has_kqueue=kqueue_flags.macros != []) + stand_in,
+        depends=[*sorted(glob("csrc/*.h") + glob("tests/kqshim/sys/*.h")), "setup.py"],
+        define_macros=flags.macros + kqueue_flags.macros,
+        extra_compile_args=[*flags.compile, *kqueue_flags.compile, *system_headers],
+        extra_link_args=flags.link + kqueue_flags.link,
     )
 
 

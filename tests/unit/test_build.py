@@ -121,6 +121,47 @@ def test_sources_leave_out_the_other_systems_engine(
     monkeypatch.chdir(tmp_path)
     assert setup_module.find_sources("Linux") == ["csrc/coronet.c", "csrc/epoll_engine.c"]
     assert setup_module.find_sources("Darwin") == ["csrc/coronet.c", "csrc/kqueue_engine.c"]
+    both = setup_module.find_sources("Linux", has_kqueue=True)
+    assert both == ["csrc/coronet.c", "csrc/epoll_engine.c", "csrc/kqueue_engine.c"]
+
+
+def test_kqueue_is_for_who_asks_for_it(setup_module: ModuleType, root: Path) -> None:
+    sources, flags = setup_module.choose_kqueue({}, system="Linux")
+    assert (sources, *flags) == ([], [], [], [])
+    sources, flags = setup_module.choose_kqueue({"CORONET_KQUEUE": "shim"}, system="Linux")
+    assert flags.macros == [("CORONET_HAVE_KQUEUE", "1")]
+    assert flags.link == []
+    assert flags.compile[0] == "-isystem"
+    assert (root / flags.compile[1] / "sys/event.h").is_file()
+    assert [(root / path).is_file() for path in sources] == [True]
+
+
+def test_kqueue_of_the_library_is_where_pkg_config_says(
+    setup_module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"--cflags": "-pthread -I/a/kqueue", "--libs": "-L/b -lkqueue"}
+    answers["--variable=libdir"] = "/b"
+    cases = "".join(f"{option}) echo {text};;\n" for option, text in answers.items())
+    program = tmp_path / "pkg-config"
+    program.write_text(f"#!/bin/sh\n[ \"$2\" = libkqueue ] || exit 1\ncase $1 in\n{cases}esac\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    environment = {"CORONET_KQUEUE": "libkqueue"}
+    sources, flags = setup_module.choose_kqueue(environment, system="Linux")
+    assert sources == []
+    assert flags.compile == ["-pthread", "-isystem", "/a/kqueue"]
+    assert flags.link == ["-L/b", "-lkqueue", "-Wl,-rpath,/b"]
+    program.unlink()
+    with pytest.raises(SystemExit, match="does not find libkqueue"):
+        setup_module.choose_kqueue(environment, system="Linux")
+
+
+@pytest.mark.parametrize(("system", "name"), [("Linux", "real"), ("Darwin", "shim")])
+def test_kqueue_that_cannot_be_is_refused(
+    setup_module: ModuleType, system: str, name: str
+) -> None:
+    with pytest.raises(SystemExit, match=name):
+        setup_module.choose_kqueue({"CORONET_KQUEUE": name}, system=system)
 
 
 def test_flags_clang_lets_method_tables_be(setup_module: ModuleType) -> None:
