@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -79,9 +80,10 @@ class Server:
 @pytest.fixture
 def start_server(start: Callable[..., Program]) -> Callable[..., Server]:
     """Return a function that starts the example on a free port."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     return lambda **options: Server(
         # Without a buffer here select() tells of every line.
-        start("kqueue_server.py", "-b", "127.0.0.1", 0, bufsize=0, **options)
+        start("kqueue_server.py", "-b", "127.0.0.1", 0, bufsize=0, env=environment, **options)
     )
 
 
@@ -201,9 +203,29 @@ def test_accept_without_a_descriptor_is_told_and_tried_again(
     assert sorted(server.sizes()) == [5] * len(clients) + [6, 6]
     complaints = server.finish().encode().splitlines(keepends=True)
     assert set(complaints) <= {complaint}
-    # It tried now and then, but did not turn and turn while nobody could come in.
+    # It did not turn and turn while nobody could come in.
     tries = 3 + len(complaints)
     assert len(server.events()) <= 4 * (len(clients) + 2) + 2 * tries
+
+
+def test_accept_pauses_after_an_error(load_example, monkeypatch, capsys) -> None:
+    example = load_example("kqueue_server")
+    steps: list[object] = []
+    monkeypatch.setattr(example, "sleep", steps.append)
+
+    class Listener:
+        def accept(self) -> None:
+            steps.append("accept")
+            if len(steps) == 5:
+                raise KeyboardInterrupt
+            raise OSError(errno.EMFILE, "too many")
+
+    with pytest.raises(KeyboardInterrupt):
+        example.accept_clients(Listener())
+    pause = example.SHORTAGE_SECONDS
+    assert pause > 0
+    assert steps == ["accept", pause, "accept", pause, "accept"]
+    assert capsys.readouterr() == ("", "Accept socket error: too many\n" * 2)
 
 
 def test_interrupt_ends_it_with_clients_and_without(start_server: Callable[..., Server]) -> None:
