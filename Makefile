@@ -7,11 +7,13 @@ PORT ?= 8080
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SANITIZE ?= address,undefined
+KQUEUE ?= shim
 
 BIN := $(VENV)/bin
 C_FILES := $(wildcard csrc/*.c csrc/*.h)
 PYTHON_FILES := $(wildcard pycoronet/*.py pycoronet/*.pyi pycoronet/py.typed)
 C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/c/*.[ch])
+KQSHIM_FILES := $(wildcard tests/kqshim/*.c tests/kqshim/sys/*.h)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BUILD_EXTENSION := $(BIN)/python setup.py --quiet build_ext
 
@@ -28,8 +30,8 @@ SETTINGS := debug=$(CORONET_DEBUG) hard=$(CORONET_HARD_MODE) sanitize=$(CORONET_
 	coverage=$(CORONET_COVERAGE) werror=$(CORONET_WERROR) cc=$(CC) cflags=$(CFLAGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help run build test test-c test-python debug asan check-platforms bench bench-c lint \
-	format wheel clean FORCE
+.PHONY: help run build test test-c test-python test-kqueue debug asan check-platforms bench \
+	bench-c lint format wheel clean FORCE
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -50,8 +52,16 @@ test-c:  ## Run the C tests of layers 1 and 2 (no Python needed)
 test-python: build $(VENV)/.test-tools  ## Run pytest alone (PYTEST_ARGS="-k name")
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-# The debug and the sanitized builds lie beside the normal one, in build/, and come first
-# on the path of the tests; the extension in the checkout stays what it was.
+test-kqueue: build/kqueue-$(KQUEUE)/.built $(VENV)/.test-tools  ## Run all on kqueue, on Linux (KQUEUE=)
+	$(MAKE) --no-print-directory -C tests/c KQUEUE=$(KQUEUE) engines
+	$(MAKE) --no-print-directory -C tests/c KQUEUE=$(KQUEUE) engines \
+		CPPFLAGS=-DKQUEUE_WAKES_BY_PIPE
+	PYCORONET_ENGINE=kqueue PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/kqueue-$(KQUEUE)/lib \
+		$(BIN)/pytest $(PYTEST_ARGS)
+
+# The debug and the sanitized builds, and the one with kqueue, lie beside the normal one, in
+# build/, and come first on the path of the tests; the extension in the checkout stays what
+# it was.
 debug: build/debug/.built $(VENV)/.test-tools  ## Run pytest on an unoptimised build with asserts
 	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/debug/lib $(BIN)/pytest $(PYTEST_ARGS)
 
@@ -76,7 +86,7 @@ bench-c:  ## Measure layers 1 and 2 alone (no Python needed)
 	$(MAKE) --no-print-directory -C benchmarks/c run
 
 lint: build $(VENV)/.lint-tools  ## Check formatting, style, types and spelling
-	$(BIN)/clang-format --dry-run -Werror $(C_STYLE_FILES)
+	$(BIN)/clang-format --dry-run -Werror $(C_STYLE_FILES) $(KQSHIM_FILES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -84,7 +94,7 @@ lint: build $(VENV)/.lint-tools  ## Check formatting, style, types and spelling
 	$(BIN)/codespell
 
 format: $(VENV)/.lint-tools  ## Put the C and Python files into form
-	$(BIN)/clang-format -i $(C_STYLE_FILES)
+	$(BIN)/clang-format -i $(C_STYLE_FILES) $(KQSHIM_FILES)
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
@@ -134,11 +144,14 @@ $(VENV)/.wheel-tools: $(VENV)/.made | $(VENV)/.test-tools
 	$(PIP) install build
 	@touch $@
 
-build/debug/.built: export CORONET_DEBUG := 1
-build/debug/.built: export CORONET_HARD_MODE := 1
-build/asan/.built: export CORONET_SANITIZE := $(SANITIZE)
-build/debug/.built build/asan/.built: $(VENV)/.built $(C_FILES) $(PYTHON_FILES)
+# Not exported: the normal build, which comes before, would be made with them too.
+build/debug/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1
+build/asan/.built: SWITCHES := CORONET_SANITIZE=$(SANITIZE)
+build/kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_KQUEUE=$(KQUEUE)
+build/kqueue-$(KQUEUE)/.built: $(KQSHIM_FILES)
+build/debug/.built build/asan/.built build/kqueue-$(KQUEUE)/.built: $(VENV)/.built $(C_FILES) \
+		$(PYTHON_FILES)
 	@mkdir -p $(@D)/lib/pycoronet
 	cp -p $(PYTHON_FILES) $(@D)/lib/pycoronet/
-	$(BUILD_EXTENSION) --force --build-lib $(@D)/lib
+	$(SWITCHES) $(BUILD_EXTENSION) --force --build-lib $(@D)/lib
 	@touch $@
