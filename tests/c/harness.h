@@ -52,6 +52,9 @@
 
 void harness_run(const char *name, void (*function)(void));
 
+// Ends the program after so many seconds, with the name of the case that hangs.
+void harness_limit_time(unsigned seconds);
+
 // Prints the program's one line, and returns its exit status.
 int harness_finish(const char *subject);
 

@@ -242,6 +242,28 @@ test_engine_pipe_writer_gone_reports_hangup(void)
     close(ends[0]);
 }
 
+// Some kernels report it, others refuse to watch for what cannot be.
+static void
+test_engine_pipe_reader_gone_is_told_to_the_writer(void)
+{
+    int ends[2];
+    REQUIRE(pipe(ends) == 0);
+    close(ends[0]);
+    int status = operations->add(engine, ends[1], TOKEN, EVENT_WRITE, ENGINE_EDGE);
+    if (status == 0) {
+        CHECK(await(TOKEN) & (EVENT_HANGUP | EVENT_ERROR));
+        CHECK_INT(operations->remove(engine, ends[1]), 0);
+    }
+    else {
+        CHECK_INT(status, -EPIPE);
+    }
+    // Who also reads is told by an event.
+    unsigned interest = EVENT_READ | EVENT_WRITE;
+    CHECK_INT(operations->add(engine, ends[1], TOKEN, interest, ENGINE_EDGE), 0);
+    CHECK(await(TOKEN) & (EVENT_HANGUP | EVENT_ERROR));
+    close(ends[1]);
+}
+
 static void
 test_engine_reset_reports_error(void)
 {
@@ -376,6 +398,14 @@ test_engine_file_without_readiness_is_refused(void)
     CHECK_INT(operations->add(engine, directory, TOKEN, EVENT_READ, ENGINE_EDGE), -EPERM);
     // It was not watched: a watched number may come to mean such a file.
     CHECK_INT(operations->remove(engine, file), -ENOENT);
+#if defined(__linux__)
+    // A device that the kernel refuses: elsewhere some are accepted.
+    int device = open("/dev/null", O_RDONLY);
+    REQUIRE(device >= 0);
+    CHECK_INT(operations->add(engine, device, TOKEN, EVENT_READ, ENGINE_EDGE), -EPERM);
+    CHECK_INT(operations->remove(engine, device), -ENOENT);
+    close(device);
+#endif
     close(file);
     close(directory);
 }
@@ -643,6 +673,7 @@ static const struct engine_case cases[] = {
     CASE(test_engine_end_of_file_behind_bytes_is_told_with_them),
     CASE(test_engine_both_ends_over_reports_hangup),
     CASE(test_engine_pipe_writer_gone_reports_hangup),
+    CASE(test_engine_pipe_reader_gone_is_told_to_the_writer),
     CASE(test_engine_reset_reports_error),
     CASE(test_engine_urgent_byte_reports_priority_only_if_asked),
     CASE(test_engine_refused_connect_reports_error),
@@ -664,7 +695,7 @@ static const struct engine_case cases[] = {
 int
 main(void)
 {
-    alarm(240);
+    harness_limit_time(120);
     engine_cases_run(cases, COUNT_OF(cases));
     return harness_finish("engine");
 }

@@ -199,7 +199,7 @@ test_io_interrupted_accept_is_repeated(void)
 int
 main(void)
 {
-    alarm(240);
+    harness_limit_time(120);
     RUN(test_io_interrupted_reads_are_repeated);
     RUN(test_io_interrupted_writes_are_repeated);
     RUN(test_io_interrupted_accept_is_repeated);

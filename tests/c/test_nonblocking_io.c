@@ -535,7 +535,7 @@ test_io_socket_calls_refuse_other_files(void)
 int
 main(void)
 {
-    alarm(240);
+    harness_limit_time(120);
     RUN(test_io_describe_internet_sockets);
     RUN(test_io_describe_unix_sockets);
     RUN(test_io_describe_other_pollable_files);

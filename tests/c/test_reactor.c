@@ -124,6 +124,40 @@ test_reactor_number_closed_behind_its_back_is_survived(void)
 }
 
 static void
+test_reactor_asks_the_engine_whether_it_still_watches(void)
+{
+    int pair[2];
+    make_pair(pair);
+    set_up();
+    int fd = pair[0];
+    CHECK(reactor_still_watches(&reactor, fd)); // nobody has told it anything
+    CHECK_INT(reactor_claim(&reactor, fd, &owners[0]), 0);
+    CHECK(reactor_still_watches(&reactor, fd));
+    check_calls(0, 0, 0);
+    CHECK_INT(reactor_register(&reactor, fd, EVENT_READ, ENGINE_EDGE), 0);
+    CHECK(reactor_still_watches(&reactor, fd));
+    check_calls(1, 1, 0);
+    // It is watched as before.
+    CHECK_INT(io_send(pair[1], "x", 1), 1);
+    turn(-1);
+    CHECK_UINT(take_only_event(&owners[0]), EVENT_READ);
+
+    close_pair(pair);
+    CHECK(!reactor_still_watches(&reactor, fd));
+    CHECK(!reactor_is_registered(&reactor, fd));
+    make_pair(pair);
+    REQUIRE(pair[0] == fd);
+    CHECK_INT(reactor_register(&reactor, fd, EVENT_READ, ENGINE_EDGE), 0);
+    close_pair(pair);
+    make_pair(pair);
+    REQUIRE(pair[0] == fd);
+    CHECK(!reactor_still_watches(&reactor, fd)); // the number means another file
+    reactor_release(&reactor, fd);
+    close_pair(pair);
+    tear_down();
+}
+
+static void
 test_reactor_event_of_reused_number_is_dropped(void)
 {
     int first[2], second[2];
@@ -353,11 +387,12 @@ test_reactor_without_memory_leaves_nothing(void)
 int
 main(void)
 {
-    alarm(240);
+    harness_limit_time(120);
     RUN(test_reactor_claim_has_one_owner);
     RUN(test_reactor_register_makes_only_the_calls_it_needs);
     RUN(test_reactor_register_passes_errors_on);
     RUN(test_reactor_number_closed_behind_its_back_is_survived);
+    RUN(test_reactor_asks_the_engine_whether_it_still_watches);
     RUN(test_reactor_event_of_reused_number_is_dropped);
     RUN(test_reactor_event_nobody_asks_for_any_more_is_dropped);
     RUN(test_reactor_events_not_taken_are_carried_over);

@@ -37,6 +37,9 @@
 //    when both are over.
 // 8. macOS refuses timeouts above 100,000,000 seconds. So do we.
 // 9. A forked child has no kqueue: its numbers are free.
+// 10. BSDs watch regular files and directories, which epoll refuses, and refuse to watch
+//    a pipe without a reader for writing, which epoll does not. We do what BSDs do, though
+//    a file is never reported here.
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
@@ -58,6 +61,7 @@
 #include <sys/mman.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_DESCRIPTORS 65536
@@ -201,7 +205,8 @@ evaluate(const struct knote *knote, struct kevent *event)
     }
     unsigned ready = (unsigned)state.revents;
     bool is_socket = getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0;
-    bool is_over = (ready & POLLHUP) != 0;
+    // The error of a pipe is that its other end is gone.
+    bool is_over = (ready & POLLHUP) || (!is_socket && (ready & POLLERR));
     *event = knote->registered;
     if (event->filter == EVFILT_READ) {
         is_over = is_over || (ready & POLLRDHUP) != 0;
@@ -210,8 +215,6 @@ evaluate(const struct knote *knote, struct kevent *event)
         ready &= POLLIN | POLLRDHUP | POLLERR | POLLHUP;
     }
     else if (event->filter == EVFILT_WRITE) {
-        // The error of a pipe is that it has no reader left.
-        is_over = is_over || (!is_socket && (ready & POLLERR) != 0);
         ready &= POLLOUT | POLLERR | POLLHUP;
     }
     else {
@@ -439,6 +442,31 @@ change_fd(struct kqueue *kqueue, const struct kevent *change, int knote_index)
     return error;
 }
 
+// Fact 10. 0 or an errno.
+static int
+add_fd(struct kqueue *kqueue, const struct kevent *change, int knote_index)
+{
+    int fd = (int)change->ident;
+    struct stat status;
+    if (fstat(fd, &status) == 0) {
+        if (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode)) {
+            return 0;
+        }
+        struct pollfd state = {.fd = fd, .events = POLLOUT};
+        if (knote_index == WRITE_KNOTE && S_ISFIFO(status.st_mode) &&
+            poll(&state, 1, 0) > 0 && (state.revents & POLLERR)) {
+            return EPIPE;
+        }
+    }
+    return change_fd(kqueue, change, knote_index);
+}
+
+static int
+change_filter(struct kqueue *kqueue, const struct kevent *change, int knote_index)
+{
+    return (change->flags & EV_ADD ? add_fd : change_fd)(kqueue, change, knote_index);
+}
+
 // 0 or an errno.
 static int
 apply_change(struct kqueue *kqueue, const struct kevent *change)
@@ -447,11 +475,11 @@ apply_change(struct kqueue *kqueue, const struct kevent *change)
     case EVFILT_USER:
         return change_user_knote(kqueue, change);
     case EVFILT_READ:
-        return change_fd(kqueue, change, READ_KNOTE);
+        return change_filter(kqueue, change, READ_KNOTE);
     case EVFILT_WRITE:
-        return change_fd(kqueue, change, WRITE_KNOTE);
+        return change_filter(kqueue, change, WRITE_KNOTE);
     case EVFILT_EXCEPT:
-        return change->fflags == NOTE_OOB ? change_fd(kqueue, change, EXCEPT_KNOTE)
+        return change->fflags == NOTE_OOB ? change_filter(kqueue, change, EXCEPT_KNOTE)
                                           : EINVAL;
     default:
         return EINVAL;
