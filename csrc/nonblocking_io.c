@@ -189,6 +189,8 @@ io_describe(int fd, struct io_description *description)
     }
     description->device = (uint64_t)status.st_dev;
     description->inode = (uint64_t)status.st_ino;
+    // macOS and the BSDs number no internet sockets: each says 0.
+    description->has_identity = status.st_ino != 0;
     description->was_nonblocking = (flags & O_NONBLOCK) != 0;
     // Disks always count as ready, and a read of one blocks whatever its flags say. Some
     // character devices (/dev/null) cannot be waited for either: the engine tells.

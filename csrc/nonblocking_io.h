@@ -21,7 +21,8 @@
 struct io_description {
     uint64_t device; // with inode: which file this is, whatever its number
     uint64_t inode;
-    bool is_pollable; // false for regular files and directories
+    bool has_identity; // false where the two are the same for all files of its kind
+    bool is_pollable;  // false for regular files and directories
     bool is_socket;
     bool is_listening;
     bool is_stream;          // false for datagram sockets

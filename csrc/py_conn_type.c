@@ -8,6 +8,7 @@
 
 #include "py_convert.h"
 #include "py_task.h"
+#include "py_wait.h"
 
 // --- The constructor --------------------------------------------------------------------
 
@@ -81,8 +82,9 @@ check_owner(HubObject *hub, int fd, const struct io_description *description)
 {
     struct ready_target *target = reactor_owner(&hub->reactor, fd);
     SkConnObject *owner = conn_of_target(target);
-    if (target == NULL || (owner != NULL && (owner->device != description->device ||
-                                             owner->inode != description->inode))) {
+    if (target == NULL ||
+        (owner != NULL &&
+         !hub_is_same_file(hub, fd, owner->device, owner->inode, description))) {
         return 0;
     }
     PyErr_Format(PyExc_ValueError, "descriptor %d is in use already%s", fd,

@@ -81,6 +81,18 @@ lose_foreign_watch(struct ready_target *target, bool is_forked)
     }
 }
 
+bool
+hub_is_same_file(HubObject *hub, int fd, uint64_t device, uint64_t inode,
+                 const struct io_description *description)
+{
+    if (device != description->device || inode != description->inode) {
+        return false;
+    }
+    // A kqueue forgets a number when it is closed, so where the file itself cannot be
+    // told from others, what the engine knows of the number can.
+    return description->has_identity || reactor_still_watches(&hub->reactor, fd);
+}
+
 // The watch of [fd], which is this file; made if there is none. NULL with an exception.
 static struct foreign_watch *
 open_watch(HubObject *hub, int fd, const struct io_description *description)
@@ -88,7 +100,7 @@ open_watch(HubObject *hub, int fd, const struct io_description *description)
     struct ready_target *owner = reactor_owner(&hub->reactor, fd);
     if (owner != NULL && owner->on_ready == take_foreign_event) {
         struct foreign_watch *known = CONTAINER_OF(owner, struct foreign_watch, target);
-        if (known->device == description->device && known->inode == description->inode) {
+        if (hub_is_same_file(hub, fd, known->device, known->inode, description)) {
             return known;
         }
         // Closed behind our back, and the number given out anew.
@@ -246,7 +258,7 @@ hub_wait_fd(HubObject *hub, int fd, unsigned events, int64_t timeout_ns)
     struct ready_target *target = reactor_owner(&hub->reactor, fd);
     SkConnObject *conn = conn_of_target(target);
     if (conn != NULL &&
-        (conn->device != description.device || conn->inode != description.inode)) {
+        !hub_is_same_file(hub, fd, conn->device, conn->inode, &description)) {
         // Closed behind its back, and the number given out anew.
         conn_detach(conn);
         conn = NULL;

@@ -206,6 +206,23 @@ reactor_is_registered(const struct reactor *reactor, int fd)
 }
 
 bool
+reactor_still_watches(struct reactor *reactor, int fd)
+{
+    struct watch *watch = watch_table_get(&reactor->watches, fd);
+    if (watch == NULL || watch->interest == 0 || watch->trigger == ENGINE_LEVEL_SHARED) {
+        return true; // the engine was told nothing, or cannot be asked
+    }
+    int status = reactor->operations->modify(
+        reactor->engine, fd, watch_table_token(&reactor->watches, fd), watch->interest,
+        (enum engine_trigger)watch->trigger);
+    if (status == -ENOENT || status == -EBADF) {
+        watch->interest = 0;
+        return false;
+    }
+    return true;
+}
+
+bool
 reactor_short_read_is_empty(const struct reactor *reactor)
 {
     return reactor->operations->short_read_is_empty(reactor->engine);

@@ -72,6 +72,10 @@ int reactor_register(struct reactor *reactor, int fd, unsigned interest,
 // True if the engine watches [fd] for its owner.
 bool reactor_is_registered(const struct reactor *reactor, int fd);
 
+// Asks the engine whether it still watches [fd]: false if it was told to and does not, for
+// then the number was closed behind our back. Readiness may be reported once more.
+bool reactor_still_watches(struct reactor *reactor, int fd);
+
 // Whether a short read from a TCP socket proves that there is no more, as engine.h says.
 bool reactor_short_read_is_empty(const struct reactor *reactor);
 
