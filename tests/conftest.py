@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,11 @@ import pycoronet
 ROOT = Path(__file__).resolve().parent.parent
 IS_LINUX = sys.platform.startswith("linux")
 IS_BSD = sys.platform == "darwin" or "bsd" in sys.platform
+
+
+# A path of macOS' own folder for temporary files would be too long for a Unix socket.
+if sys.platform == "darwin":
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/tmp")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import greenlet
 import pytest
+from connections import count_descriptors
 
 import pycoronet
 from pycoronet import Cancelled, current, get_hub, shield, sleep, spawn, timeout, to_thread
@@ -267,7 +268,7 @@ def take_stock() -> Counter[str]:
     stock = Counter(type(it).__name__ for it in gc.get_objects() if type(it).__name__ in TYPES)
     for name, it in (("SENTINEL", SENTINEL), ("None", None), ("Cancelled", Cancelled)):
         stock["references to " + name] = sys.getrefcount(it)
-    stock["descriptors"] = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    stock["descriptors"] = count_descriptors()
     if hasattr(sys, "gettotalrefcount"):
         stock["all references"] = sys.gettotalrefcount()
     return stock

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ def test_descriptors_nobody_asked_for_are_closed(keep: Keep) -> None:
     with Path(os.devnull).open("rb") as null:
         peer.sendmsg([b"x"], rights(null.fileno()))
         before = count_descriptors()
-        assert conn.recvmsg(10) == (b"x", [], socket.MSG_CTRUNC, None)
+        data, ancillary, flags, _address = conn.recvmsg(10)
+        assert (data, ancillary) == (b"x", [])
+        if sys.platform == "linux":  # the BSDs say nothing if there was no room at all
+            assert flags == socket.MSG_CTRUNC
         assert count_descriptors() == before
 
 

@@ -69,7 +69,9 @@ def test_datagram_unix_abstract_carries_both_names(keep: Keep) -> None:
 def test_datagram_of_an_unnamed_socket_has_no_address(keep: Keep) -> None:
     conn, peer = unix_pair(keep, socket.SOCK_DGRAM)
     peer.send(b"x")
-    assert conn.recvfrom(10) == (b"x", None)
+    data, address = conn.recvfrom(10)
+    assert data == b"x"
+    assert address in (None, "")  # the BSDs have an empty one
 
 
 def test_datagram_of_length_0_is_no_end(keep: Keep) -> None:

@@ -253,7 +253,7 @@ def test_accept_on_a_datagram_socket_is_an_error(keep: Keep) -> None:
     conn = keep(pycoronet.sk_conn(socket.socket(type=socket.SOCK_DGRAM)))
     with pytest.raises(OSError, match=r".+") as caught:
         conn.accept()
-    assert caught.value.errno == errno.EOPNOTSUPP
+    assert caught.value.errno in (errno.EOPNOTSUPP, errno.EINVAL)  # the latter on FreeBSD
 
 
 def test_accept_timeout_then_works(keep: Keep, listener: Any) -> None:
@@ -423,8 +423,12 @@ def test_setsockopt_bytes_come_back(keep: Keep, kind: Any) -> None:
     conn = tcp_conn(keep)
     linger = struct.pack("ii", 1, 7)
     conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, kind(linger))
-    assert conn.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 64) == linger
-    assert conn.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == linger
+    for size in (64, 8):
+        is_on, seconds = struct.unpack(
+            "ii", conn.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, size)
+        )
+        assert is_on != 0  # the BSDs say yes with another number
+        assert seconds == 7
     conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
 
 

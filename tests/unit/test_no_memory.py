@@ -40,7 +40,7 @@ OPERATIONS = {
     "sent": ("", "left.sendmsg([b'x'], [rights()])"),
     "printed": ("", "left.printf(b'%d %s', 5, b'x')"),
     "buffered": ("left.buffered = True", "left.write(b'x' * 600); left.flush()"),
-    "address": ("", "server.getsockname(); server.getsockopt(1, 2)"),
+    "address": ("", "server.getsockname(); server.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)"),
     "closed": ("made = pair(); made[0].close()", "attempt(OSError, made[0].recv, 1)"),
     "timed out": ("left.settimeout(0)", "left.gettimeout(); repr(left)"),
 }

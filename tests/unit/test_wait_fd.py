@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ from pycoronet import (
 )
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
+needs_urgent_events = pytest.mark.skipif(
+    "freebsd" in sys.platform, reason="FreeBSD's kqueue tells of no urgent data"
+)
 
 
 @pytest.fixture(params=["foreign", "conn"])
@@ -105,6 +109,7 @@ def test_it_waits_for_either(files: Files, first: int) -> None:
     assert task.get() & (READ | WRITE) == first
 
 
+@needs_urgent_events
 def test_it_waits_for_urgent_data(ends: Ends) -> None:
     left, right = ends.sockets("tcp")
     ends.keep(left)
@@ -247,6 +252,7 @@ def test_its_timeout_is_not_the_connections(ends: Ends) -> None:
     assert reader.get() == b"x"
 
 
+@needs_urgent_events
 def test_events_that_mean_nothing_do_not_lengthen_it(ends: Ends) -> None:
     conn, peer = ends.pair("tcp")
     hub = pycoronet.get_hub()
