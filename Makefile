@@ -55,7 +55,7 @@ test-python: build $(VENV)/.test-tools  ## Run pytest alone (PYTEST_ARGS="-k nam
 test-kqueue: build/kqueue-$(KQUEUE)/.built $(VENV)/.test-tools  ## Run all on kqueue, on Linux (KQUEUE=)
 	$(MAKE) --no-print-directory -C tests/c KQUEUE=$(KQUEUE) engines
 	$(MAKE) --no-print-directory -C tests/c KQUEUE=$(KQUEUE) engines \
-		CPPFLAGS=-DKQUEUE_WAKES_BY_PIPE
+		CPPFLAGS="-DKQUEUE_WAKES_BY_PIPE -DKQUEUE_MAX_WAIT_NS=3000000"
 	PYCORONET_ENGINE=kqueue PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/kqueue-$(KQUEUE)/lib \
 		$(BIN)/pytest $(PYTEST_ARGS)
 
