@@ -22,6 +22,9 @@ ATTEMPT_DELAY = 0.25
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 SHORTAGE_PAUSE = 0.1
 
+# FreeBSD spreads connections over the listeners of a port only by an option of its own.
+_SHARED_PORT = getattr(socket, "SO_REUSEPORT_LB", socket.SO_REUSEPORT)
+
 Address = Any
 Handler = Callable[[sk_conn, Address], object]
 
@@ -161,7 +164,7 @@ def listen(address: Address, *, backlog: int = 1024, reuse_port: bool = False) -
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "")
         if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.setsockopt(socket.SOL_SOCKET, _SHARED_PORT, 1)
         sock.bind(bound_to)
         sock.listen(backlog)
         return sk_conn(sock)

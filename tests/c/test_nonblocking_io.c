@@ -90,7 +90,10 @@ test_io_describe_internet_sockets(void)
 {
     struct sockaddr_in address;
     struct io_description listener = describe_and_close(make_listener(&address));
-    CHECK(listener.is_socket && listener.is_pollable && listener.is_listening);
+    CHECK(listener.is_socket && listener.is_pollable);
+#if !defined(__APPLE__) // which does not tell
+    CHECK(listener.is_listening);
+#endif
     CHECK(listener.is_stream && listener.is_internet_stream && listener.was_nonblocking);
     struct io_description plain = describe_and_close(socket(AF_INET, SOCK_STREAM, 0));
     CHECK(plain.is_socket && plain.is_stream && plain.is_internet_stream);
