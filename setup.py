@@ -162,7 +162,8 @@ def choose_kqueue(environment: Mapping[str, str], *, system: str) -> tuple[list[
         raise SystemExit(f"CORONET_KQUEUE is shim or libkqueue, on Linux: {name!r}, {system}")
     macros: list[tuple[str, str | None]] = [("CORONET_HAVE_KQUEUE", "1")]
     if name == "shim":
-        return ["tests/kqshim/kqueue_shim.c"], Flags(["-isystem", "tests/kqshim"], [], macros)
+        sources = sorted(glob("tests/kqshim/*.c"))
+        return sources, Flags(["-isystem", "tests/kqshim"], [], macros)
     headers: list[str] = []
     for flag in ask_pkg_config("--cflags"):
         headers += ["-isystem", flag[2:]] if flag.startswith("-I") else [flag]
@@ -199,7 +200,7 @@ def make_extension() -> Extension:
     return Extension(
         "pycoronet._coronet",
         sources=find_sources(platform.system(), has_kqueue=kqueue_flags.macros != []) + stand_in,
-        depends=[*sorted(glob("csrc/*.h") + glob("tests/kqshim/sys/*.h")), "setup.py"],
+        depends=[*sorted(glob("csrc/*.h") + glob("tests/kqshim/**/*.h", recursive=True)), "setup.py"],
         define_macros=flags.macros + kqueue_flags.macros,
         extra_compile_args=[*flags.compile, *kqueue_flags.compile, *system_headers],
         extra_link_args=flags.link + kqueue_flags.link,

@@ -125,7 +125,10 @@ def test_sources_leave_out_the_other_systems_engine(
     assert both == ["csrc/coronet.c", "csrc/epoll_engine.c", "csrc/kqueue_engine.c"]
 
 
-def test_kqueue_is_for_who_asks_for_it(setup_module: ModuleType, root: Path) -> None:
+def test_kqueue_is_for_who_asks_for_it(
+    setup_module: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
     sources, flags = setup_module.choose_kqueue({}, system="Linux")
     assert (sources, *flags) == ([], [], [], [])
     sources, flags = setup_module.choose_kqueue({"CORONET_KQUEUE": "shim"}, system="Linux")
@@ -133,7 +136,7 @@ def test_kqueue_is_for_who_asks_for_it(setup_module: ModuleType, root: Path) -> 
     assert flags.link == []
     assert flags.compile[0] == "-isystem"
     assert (root / flags.compile[1] / "sys/event.h").is_file()
-    assert [(root / path).is_file() for path in sources] == [True]
+    assert "tests/kqshim/kqueue_shim.c" in sources
 
 
 def test_kqueue_of_the_library_is_where_pkg_config_says(
