@@ -51,15 +51,16 @@ struct engine_operations {
 
     // Starts to watch [fd] for [interest] (EVENT_READ, EVENT_WRITE, EVENT_PRIORITY). If
     // it is ready already, an event comes. Where the kernel does not tell of urgent data,
-    // EVENT_PRIORITY is left out, and is -EOPNOTSUPP alone. -EEXIST: it is watched already
-    // (one closed behind our back has to be removed first); -EPERM: a file of a kind that
-    // is always ready or cannot be waited for.
+    // EVENT_PRIORITY is left out, and is -EOPNOTSUPP alone. -EPERM: a file of a kind that
+    // is always ready or cannot be waited for. To add what is watched already is a mistake
+    // of the caller's, which not every kernel notices (-EEXIST).
     int (*add)(struct engine *engine, int fd, uint64_t token, unsigned interest,
                enum engine_trigger trigger);
 
     // Changes what an added fd is watched for; if it is ready for that already, an
-    // event comes. -ENOENT: not watched. ENGINE_LEVEL_SHARED cannot be modified. After
-    // any other error it may be watched or not: remove it.
+    // event comes. -ENOENT: not watched. Nothing is modified to or from
+    // ENGINE_LEVEL_SHARED: remove it and add it. After any other error it may be watched
+    // or not: remove it.
     int (*modify)(struct engine *engine, int fd, uint64_t token, unsigned interest,
                   enum engine_trigger trigger);
 

@@ -1,8 +1,8 @@
 // kqueue_engine.c: the wait loop on macOS and the BSDs. See engine.h for the contract.
 //
-// Called by the reactor and, under another clock, by the fake engine. Beside the kernel's
-// own list it keeps one byte a descriptor, what was registered, for kqueue cannot be asked.
-// Elsewhere this file compiles to nothing; tests on Linux run it over a stand-in.
+// Called by the reactor and, under another clock, by the fake engine. It keeps nothing
+// about single descriptors: the kernel's list is the only one. Elsewhere this file compiles
+// to nothing; tests on Linux run it over a stand-in.
 //
 // Facts about kqueue, and what follows from each:
 //
@@ -15,8 +15,7 @@
 //    carries no changes: their errors would look like events, or, with a full list, end
 //    the call and leave the later changes undone.
 // 3. EV_ADD on what is there changes the token but, on some systems, neither EV_CLEAR nor
-//    the filter's flags, and it never says EEXIST. So modifying is deleting and adding, and
-//    that something is watched already our own byte has to tell.
+//    the filter's flags, and it never says EEXIST. So modifying is deleting and adding.
 // 4. EV_ADD looks at the state at once: what is ready already is reported, EV_CLEAR or not.
 //    So raising the interest never loses an edge.
 // 5. EV_CLEAR reports news, not states, and news is any more bytes, read or not. A write
@@ -45,7 +44,8 @@
 #if defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) ||                 \
     defined(__OpenBSD__) || defined(__DragonFly__) || defined(CORONET_HAVE_KQUEUE)
 
-#include "engine.h"
+#include "event_index.h"
+#include "nonblocking_io.h"
 
 #include <sys/types.h>
 
@@ -71,10 +71,7 @@ _Static_assert(sizeof(void *) >= sizeof(uint64_t), "kqueue needs 64-bit pointers
 #endif
 
 // Events fetched by one system call, whatever the caller has room for.
-#define MAX_FETCHED_EVENTS 256
-
-// Twice as many, so that a search for a token ends soon; a power of two.
-#define PLACE_COUNT (2 * MAX_FETCHED_EVENTS)
+#define MAX_FETCHED_EVENTS EVENT_INDEX_CAPACITY
 
 // The longest wait one system call is asked for: a day.
 #ifndef KQUEUE_MAX_WAIT_NS
@@ -83,18 +80,11 @@ _Static_assert(sizeof(void *) >= sizeof(uint64_t), "kqueue needs 64-bit pointers
 
 #define NS_PER_SECOND 1000000000
 
-// The byte of a descriptor has the EVENT_* bits of its filters, and this one.
-#define IS_SHARED 0x80u
-
 struct engine {
     int kqueue_fd;    // owned; -1 if it could not be made again after a fork
     int wake_pipe[2]; // owned; -1 where EVFILT_USER wakes
-    // By descriptor: what was registered, 0 = nothing. Waiting does not touch it, so
-    // another thread may make it longer meanwhile.
-    uint8_t *registered;
-    size_t registered_count;
     struct kevent fetched[MAX_FETCHED_EVENTS]; // scratch of wait_for_events
-    uint16_t places[PLACE_COUNT]; // scratch: index of a token's event, plus 1
+    struct event_index index;                  // likewise
 };
 
 static const struct filter {
@@ -110,6 +100,7 @@ static const struct filter {
 };
 
 #define FILTER_COUNT (sizeof(filters) / sizeof(filters[0]))
+#define ALL_EVENTS ((unsigned)(EVENT_READ | EVENT_WRITE | EVENT_PRIORITY))
 
 // --- Changes ----------------------------------------------------------------------------
 
@@ -175,33 +166,6 @@ check_kind(int fd)
     return is_always_ready ? -EPERM : 0;
 }
 
-static unsigned
-registered_events(const struct engine *engine, int fd)
-{
-    return fd >= 0 && (size_t)fd < engine->registered_count ? engine->registered[fd] : 0;
-}
-
-// Makes room for the byte of [fd].
-static int
-reserve(struct engine *engine, int fd)
-{
-    if ((size_t)fd < engine->registered_count) {
-        return 0;
-    }
-    size_t count = engine->registered_count == 0 ? 64 : engine->registered_count;
-    while (count <= (size_t)fd) {
-        count *= 2;
-    }
-    uint8_t *registered = realloc(engine->registered, count);
-    if (registered == NULL) {
-        return -ENOMEM;
-    }
-    memset(registered + engine->registered_count, 0, count - engine->registered_count);
-    engine->registered = registered;
-    engine->registered_count = count;
-    return 0;
-}
-
 // What an errno of EV_ADD means to our caller.
 static int
 translate_add_error(int error)
@@ -219,13 +183,12 @@ translate_add_error(int error)
     }
 }
 
-// Deletes the filters [events]. 0, or -ENOENT or -EBADF if none of them was there any more.
+// Deletes the filters of [events]. 0, or -ENOENT or -EBADF if there was none.
 static int
 delete_filters(struct engine *engine, int fd, unsigned events)
 {
     struct kevent changes[FILTER_COUNT];
     int count = list_changes(changes, fd, events, EV_DELETE, 0);
-    engine->registered[fd] = 0;
     int status = submit_changes(engine, changes, count);
     if (status < 0) {
         return status;
@@ -234,7 +197,8 @@ delete_filters(struct engine *engine, int fd, unsigned events)
         if (changes[i].data == 0) {
             return 0;
         }
-        status = -(int)changes[i].data;
+        // A descriptor of a kind that has not every filter may say so here.
+        status = changes[i].data == EBADF ? -EBADF : -ENOENT;
     }
     return status;
 }
@@ -274,11 +238,7 @@ add_filters(struct engine *engine, int fd, uint64_t token, unsigned interest,
     if (error == 0 && added == 0) {
         error = tolerated;
     }
-    if (error == 0) {
-        engine->registered[fd] =
-            (uint8_t)(added | (trigger == ENGINE_LEVEL_SHARED ? IS_SHARED : 0));
-    }
-    else if (added != 0) {
+    if (error < 0 && added != 0) {
         (void)delete_filters(engine, fd, added);
     }
     return error;
@@ -292,42 +252,24 @@ add_fd(struct engine *engine, int fd, uint64_t token, unsigned interest,
         return -EBADF;
     }
     int status = check_kind(fd);
-    if (status < 0) {
-        return status;
-    }
-    if (registered_events(engine, fd) != 0) {
-        return -EEXIST;
-    }
-    status = reserve(engine, fd);
-    return status < 0 ? status : add_filters(engine, fd, token, interest, trigger);
-}
-
-static int
-not_registered(int fd)
-{
-    return fcntl(fd, F_GETFD) < 0 ? -EBADF : -ENOENT;
-}
-
-static int
-modify_fd(struct engine *engine, int fd, uint64_t token, unsigned interest,
-          enum engine_trigger trigger)
-{
-    unsigned events = registered_events(engine, fd);
-    if (events == 0) {
-        return not_registered(fd);
-    }
-    if (trigger == ENGINE_LEVEL_SHARED || (events & IS_SHARED)) {
-        return -EINVAL;
-    }
-    int status = delete_filters(engine, fd, events);
     return status < 0 ? status : add_filters(engine, fd, token, interest, trigger);
 }
 
 static int
 remove_fd(struct engine *engine, int fd)
 {
-    unsigned events = registered_events(engine, fd);
-    return events == 0 ? not_registered(fd) : delete_filters(engine, fd, events);
+    return delete_filters(engine, fd, ALL_EVENTS);
+}
+
+static int
+modify_fd(struct engine *engine, int fd, uint64_t token, unsigned interest,
+          enum engine_trigger trigger)
+{
+    if (trigger == ENGINE_LEVEL_SHARED) {
+        return -EINVAL;
+    }
+    int status = remove_fd(engine, fd);
+    return status < 0 ? status : add_filters(engine, fd, token, interest, trigger);
 }
 
 // --- Wake-ups ---------------------------------------------------------------------------
@@ -337,48 +279,35 @@ remove_fd(struct engine *engine, int fd)
 static int
 open_wake_up(struct engine *engine)
 {
-    if (pipe(engine->wake_pipe) < 0) {
-        engine->wake_pipe[0] = engine->wake_pipe[1] = -1;
-        return -errno;
-    }
-    for (int i = 0; i < 2; i++) {
-        if (fcntl(engine->wake_pipe[i], F_SETFD, FD_CLOEXEC) < 0 ||
-            fcntl(engine->wake_pipe[i], F_SETFL, O_NONBLOCK) < 0) {
-            return -errno;
-        }
+    int status = io_pipe(engine->wake_pipe);
+    if (status < 0) {
+        return status;
     }
     // By level: a wake-up that found the list full must come again.
     struct kevent change;
     list_changes(&change, engine->wake_pipe[0], EVENT_READ, EV_ADD, 0);
-    int status = submit_changes(engine, &change, 1);
+    status = submit_changes(engine, &change, 1);
     return status < 0 ? status : -(int)change.data;
 }
 
 static bool
-is_wake_up(const struct engine *engine, const struct kevent *event)
+take_wake_up(struct engine *engine, const struct kevent *event)
 {
-    return event->ident == (uintptr_t)engine->wake_pipe[0];
-}
-
-static void
-take_wake_ups(struct engine *engine)
-{
+    if (event->ident != (uintptr_t)engine->wake_pipe[0]) {
+        return false;
+    }
     char bytes[64];
-    ssize_t length;
-    do {
-        length = read(engine->wake_pipe[0], bytes, sizeof(bytes));
-    } while (length > 0 || (length < 0 && errno == EINTR));
+    while (io_read(engine->wake_pipe[0], bytes, sizeof(bytes)) > 0) {
+    }
+    return true;
 }
 
 static int
 send_wake_up(struct engine *engine)
 {
-    ssize_t length;
-    do {
-        length = write(engine->wake_pipe[1], "", 1);
-    } while (length < 0 && errno == EINTR);
+    ssize_t status = io_write(engine->wake_pipe[1], "", 1);
     // EAGAIN: the pipe is full, so a wake-up is pending already.
-    return length < 0 && errno != EAGAIN ? -errno : 0;
+    return status < 0 && status != -EAGAIN ? (int)status : 0;
 }
 
 #else
@@ -402,16 +331,10 @@ open_wake_up(struct engine *engine)
 }
 
 static bool
-is_wake_up(const struct engine *engine, const struct kevent *event)
+take_wake_up(struct engine *engine, const struct kevent *event)
 {
     (void)engine;
-    return event->filter == EVFILT_USER;
-}
-
-static void
-take_wake_ups(struct engine *engine)
-{
-    (void)engine; // EV_CLEAR has done it
+    return event->filter == EVFILT_USER; // EV_CLEAR has reset it
 }
 
 static int
@@ -435,22 +358,11 @@ wake_up(struct engine *engine)
 // --- Opening ----------------------------------------------------------------------------
 
 static void
-close_wake_pipe(struct engine *engine)
-{
-    for (int i = 0; i < 2; i++) {
-        if (engine->wake_pipe[i] >= 0) {
-            (void)close(engine->wake_pipe[i]);
-        }
-        engine->wake_pipe[i] = -1;
-    }
-}
-
-static void
 close_descriptors(struct engine *engine)
 {
-    close_wake_pipe(engine);
+    io_close_pipe(engine->wake_pipe);
     if (engine->kqueue_fd >= 0) {
-        (void)close(engine->kqueue_fd);
+        (void)io_close(engine->kqueue_fd);
     }
     engine->kqueue_fd = -1;
 }
@@ -466,18 +378,13 @@ open_descriptors(struct engine *engine)
         return -errno;
     }
     // kqueue1() would do it at once, but is not everywhere.
-    if (fcntl(engine->kqueue_fd, F_SETFD, FD_CLOEXEC) < 0) {
-        status = -errno;
-        goto fail;
+    status = io_set_close_on_exec(engine->kqueue_fd);
+    if (status == 0) {
+        status = open_wake_up(engine);
     }
-    status = open_wake_up(engine);
     if (status < 0) {
-        goto fail;
+        close_descriptors(engine);
     }
-    return 0;
-
-fail:
-    close_descriptors(engine);
     return status;
 }
 
@@ -501,7 +408,6 @@ static void
 close_engine(struct engine *engine)
 {
     close_descriptors(engine);
-    free(engine->registered);
     free(engine);
 }
 
@@ -510,10 +416,7 @@ reopen_after_fork(struct engine *engine)
 {
     // Fact 12. A pipe is inherited, though, and shared with the parent.
     engine->kqueue_fd = -1;
-    close_wake_pipe(engine);
-    if (engine->registered_count > 0) {
-        memset(engine->registered, 0, engine->registered_count);
-    }
+    io_close_pipe(engine->wake_pipe);
     return open_descriptors(engine);
 }
 
@@ -594,27 +497,6 @@ translate_event(const struct kevent *event)
     return (is_end_alone ? 0 : filter->event) | describe_end(event, filter);
 }
 
-// Adds [ready] to the event of [token], which may be there already. Whether it is news.
-static bool
-join_event(struct engine *engine, struct engine_event *events, int *count, uint64_t token,
-           unsigned ready)
-{
-    // The low half of a token is its descriptor, so neighbours have places of their own.
-    size_t place = token % PLACE_COUNT;
-    while (engine->places[place] != 0) {
-        struct engine_event *known = &events[engine->places[place] - 1];
-        if (known->token == token) {
-            bool is_news = (ready & ~known->ready) != 0;
-            known->ready |= ready;
-            return is_news;
-        }
-        place = (place + 1) % PLACE_COUNT;
-    }
-    events[(*count)++] = (struct engine_event){.token = token, .ready = ready};
-    engine->places[place] = (uint16_t)*count;
-    return true;
-}
-
 // Adds what was fetched to the [count] events that are there. Whether any of it is news.
 static bool
 join_fetched(struct engine *engine, int fetched_count, struct engine_event *events,
@@ -623,13 +505,12 @@ join_fetched(struct engine *engine, int fetched_count, struct engine_event *even
     bool is_news = false;
     for (int i = 0; i < fetched_count; i++) {
         const struct kevent *fetched = &engine->fetched[i];
-        if (is_wake_up(engine, fetched)) {
-            take_wake_ups(engine);
+        if (take_wake_up(engine, fetched)) {
             continue;
         }
         unsigned ready = translate_event(fetched);
         uint64_t token = (uint64_t)(uintptr_t)fetched->udata;
-        if (ready != 0 && join_event(engine, events, count, token, ready)) {
+        if (ready != 0 && event_index_join(&engine->index, events, count, token, ready)) {
             is_news = true;
         }
     }
@@ -644,7 +525,7 @@ wait_for_events(struct engine *engine, struct engine_event *events, int capacity
     if (capacity > MAX_FETCHED_EVENTS) {
         capacity = MAX_FETCHED_EVENTS;
     }
-    memset(engine->places, 0, sizeof(engine->places));
+    event_index_clear(&engine->index);
     int count = 0;
     bool is_news = true;
     // A list that was full may have left out the other filter of a descriptor. It ends when

@@ -474,6 +474,37 @@ io_ready_now(int fd, unsigned events)
 }
 
 int
+io_pipe(int ends[2])
+{
+    if (pipe(ends) < 0) {
+        ends[0] = ends[1] = -1;
+        return -errno;
+    }
+    int status = 0;
+    for (int i = 0; i < 2 && status == 0; i++) {
+        status = io_set_nonblocking(ends[i], true);
+        if (status == 0) {
+            status = io_set_close_on_exec(ends[i]);
+        }
+    }
+    if (status < 0) {
+        io_close_pipe(ends);
+    }
+    return status;
+}
+
+void
+io_close_pipe(int ends[2])
+{
+    for (int i = 0; i < 2; i++) {
+        if (ends[i] >= 0) {
+            (void)io_close(ends[i]);
+        }
+        ends[i] = -1;
+    }
+}
+
+int
 io_close(int fd)
 {
     // Never repeated: the number may belong to another thread's new file by then.

@@ -81,6 +81,13 @@ int io_set_hard_close(int fd);
 // unasked; 0 for nothing. Or -errno.
 int io_ready_now(int fd, unsigned events);
 
+// A pipe, reading end first, both ends non-blocking and close-on-exec. 0, or -errno with
+// both -1.
+int io_pipe(int ends[2]);
+
+// Closes the ends that are not -1, and makes them -1.
+void io_close_pipe(int ends[2]);
+
 // close(2). An interrupted close counts as done: the descriptor is gone on every
 // system this runs on.
 int io_close(int fd);

@@ -142,18 +142,7 @@ static int
 open_signal_pipe(HubObject *hub)
 {
     hub->signal_target = (struct ready_target){take_signal_byte, lose_signal_pipe};
-    if (pipe(hub->signal_pipe) < 0) {
-        raise_errno(-errno);
-        hub->signal_pipe[0] = hub->signal_pipe[1] = -1;
-        return -1;
-    }
-    int error = 0;
-    for (int end = 0; end < 2 && error == 0; end++) {
-        error = io_set_nonblocking(hub->signal_pipe[end], true);
-        if (error == 0) {
-            error = io_set_close_on_exec(hub->signal_pipe[end]);
-        }
-    }
+    int error = io_pipe(hub->signal_pipe);
     if (error == 0) {
         error = reactor_claim(&hub->reactor, hub->signal_pipe[0], &hub->signal_target);
     }

@@ -12,6 +12,8 @@
 
 #include "reactor.h"
 
+#include "event_index.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -252,25 +254,18 @@ reactor_wait_limit(struct reactor *reactor, int64_t limit_ns)
     return limit_ns;
 }
 
-// Lets the events from [kept_count] on that repeat one before them join that one: what a
-// level-triggered registration says at every poll is one event as long as nobody takes it.
-static int
-join_repeated(struct engine_event *events, int kept_count, int count)
+// Lets events that repeat one before them, among all [count], join that one.
+static void
+join_events(struct reactor *reactor, int count)
 {
-    int end = kept_count;
-    for (int i = kept_count; i < count; i++) {
-        int place = 0;
-        while (place < kept_count && events[place].token != events[i].token) {
-            place++;
-        }
-        if (place < kept_count) {
-            events[place].ready |= events[i].ready;
-        }
-        else {
-            events[end++] = events[i];
-        }
+    struct event_index index;
+    event_index_clear(&index);
+    reactor->event_count = 0;
+    for (int i = 0; i < count; i++) {
+        struct engine_event event = reactor->events[i]; // it may be written over
+        event_index_join(&index, reactor->events, &reactor->event_count, event.token,
+                         event.ready);
     }
-    return end;
 }
 
 int
@@ -291,7 +286,14 @@ reactor_poll(struct reactor *reactor, int64_t timeout_ns)
     if (count < 0) {
         return count;
     }
-    reactor->event_count = join_repeated(reactor->events, kept_count, kept_count + count);
+    // What a level-triggered registration says at every poll is one event as long as
+    // nobody takes it.
+    if (kept_count > 0) {
+        join_events(reactor, kept_count + count);
+    }
+    else {
+        reactor->event_count = count;
+    }
     return reactor->event_count;
 }
 

@@ -35,6 +35,8 @@ struct engine_case {
 #function, function                                                              \
     }
 
+enum { TOKEN = 77, OTHER_TOKEN = 78 };
+
 static const struct engine_operations *operations; // the engine under test
 static struct engine *engine;
 static void (*running_case)(void);

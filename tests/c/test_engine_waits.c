@@ -15,8 +15,6 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
-enum { TOKEN = 77, OTHER_TOKEN = 78 };
-
 // Waits with nothing ready and checks that the whole of [timeout_ns] went by on the
 // engine's clock: nothing that was left over ended the wait.
 static void
