@@ -217,11 +217,10 @@ reactor_still_watches(struct reactor *reactor, int fd)
     int status = reactor->operations->modify(
         reactor->engine, fd, watch_table_token(&reactor->watches, fd), watch->interest,
         (enum engine_trigger)watch->trigger);
-    if (status == -ENOENT || status == -EBADF) {
+    if (status < 0) {
         watch->interest = 0;
-        return false;
     }
-    return true;
+    return status != -ENOENT && status != -EBADF;
 }
 
 bool
