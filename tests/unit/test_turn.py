@@ -91,8 +91,9 @@ def test_switches_for_each_request(connections: int, limit: float) -> None:
                 handler.join()
             assert client.wait() == 0
     assert len(counted) == connections * rounds
-    # Without the first requests, which come with the connections, and the last ones.
-    measured = counted[2 * connections : -connections]
+    # Without the last requests, and the first ones: a client that is quick enough has the
+    # next one there before the others, who accepted it, have gone to sleep.
+    measured = counted[10 * connections : -connections]
     assert (measured[-1] - measured[0]) / (len(measured) - 1) <= limit
 
 
