@@ -13,9 +13,9 @@
 //
 // Facts, and what follows from each:
 //
-// 1. A kqueue is closed by close(). Its number is an epoll descriptor with a second one
-//    behind it (fact 3), so the header has close() call us. Memory is kept by the number
-//    and used again when kqueue() gets that number again.
+// 1. A kqueue is closed by close(), and nobody can see that from here. So its number is an
+//    epoll descriptor, and there must be no other one to close: what else it needs (fact
+//    3) is borrowed from a pool, and goes back once kqueue() finds the borrower closed.
 // 2. An EVFILT_USER event needs something that makes epoll report. That is one eventfd
 //    for the whole process, readable for ever and never read: each kqueue has it
 //    disarmed (EPOLLONESHOT), and arming it is the wake-up. This is one system call and
@@ -47,6 +47,7 @@
 #include "kqueue_shim.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,9 +57,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+// More kqueues than any test has open at once.
+#define POOL_SIZE 64
+#define FIRST_POOL_NUMBER 700
+
 // By number. What is never touched takes no memory.
 static struct kqueue kqueues[MAX_DESCRIPTORS];
 static int highest_kq = -1;
+
+// Inner epolls, and who has them: the number of a kqueue, or -1.
+static struct {
+    int epoll;
+    int owner;
+} pool[POOL_SIZE];
+
+// Of the newest entry in any epoll: an inner one that changes hands may still hold some.
+static uint32_t last_generation = NO_NEWS;
 
 pthread_mutex_t kqshim_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -137,11 +151,14 @@ change_fd(struct kqueue *kqueue, const struct kevent *change, int knote_index)
     struct watched_fd *watched = &kqueue->watched_fds[fd];
     int error;
     if (change->flags & EV_ADD) {
-        uint32_t generation = kqueue->last_generation + 1;
+        uint32_t generation = last_generation + 1;
         error = kqshim_add_to_epoll(epoll, fd, everything[side], generation);
         if (error == 0) {
             kqshim_forget_side(kqueue, watched, side);
-            watched->generations[side] = kqueue->last_generation = generation;
+            watched->generations[side] = last_generation = generation;
+            if (fd >= kqueue->watched_count) {
+                kqueue->watched_count = fd + 1;
+            }
         }
         error = error == EEXIST ? 0 : error;
     }
@@ -263,36 +280,69 @@ reset_record(struct kqueue *kqueue)
     }
     TAILQ_INIT(&kqueue->active);
     memset(&kqueue->user_knote, 0, sizeof(kqueue->user_knote));
-    kqueue->last_generation = NO_NEWS;
+    kqueue->watched_count = 0;
     kqueue->scan_count = 0;
     kqueue->waiting_count = 0;
     atomic_store(&kqueue->has_user_knote, false);
     atomic_store(&kqueue->is_triggered, false);
-    atomic_store(&kqueue->is_open, true);
     return 0;
+}
+
+// Whether a number that was a kqueue's is so still.
+static bool
+is_kqueue(int kq)
+{
+    return kqshim_find_in_epoll(kq, always_ready_fd) == 0;
+}
+
+// An empty inner epoll for [kq]; -1 if there is none.
+static int
+borrow_epoll(int kq)
+{
+    for (int i = 0; i < POOL_SIZE; i++) {
+        int owner = pool[i].owner;
+        if (owner >= 0 && (owner == kq || !is_kqueue(owner))) {
+            for (int fd = 0; fd < kqueues[owner].watched_count; fd++) {
+                if (kqueues[owner].watched_fds[fd].generations[OUT_SIDE] != NO_NEWS) {
+                    kqshim_remove_from_epoll(pool[i].epoll, fd);
+                }
+            }
+            pool[i].owner = -1;
+        }
+    }
+    for (int i = 0; i < POOL_SIZE; i++) {
+        if (pool[i].owner < 0 && pool[i].epoll >= 0) {
+            pool[i].owner = kq;
+            return pool[i].epoll;
+        }
+    }
+    return -1;
 }
 
 // Makes the number of an epoll a kqueue. 0 or an errno.
 static int
-open_record(int kq, int out_epoll)
+open_record(int kq)
 {
     if (kq >= MAX_DESCRIPTORS) {
         return EMFILE;
     }
+    int out_epoll = borrow_epoll(kq);
+    if (out_epoll < 0) {
+        return ENFILE;
+    }
+    int error = reset_record(&kqueues[kq]);
+    if (error != 0) {
+        return error;
+    }
+    kqueues[kq].number = kq;
+    kqueues[kq].out_epoll = out_epoll;
+    highest_kq = kq > highest_kq ? kq : highest_kq;
     struct epoll_event inner = {.events = EPOLLIN, .data.u64 = NO_NEWS};
     if (epoll_ctl(kq, EPOLL_CTL_ADD, out_epoll, &inner) < 0) {
         return errno;
     }
-    int error = kqshim_add_to_epoll(kq, always_ready_fd, EPOLLONESHOT, NO_NEWS);
-    if (error != 0) {
-        return error;
-    }
-    pthread_mutex_lock(&kqshim_lock);
-    kqueues[kq].number = kq;
-    kqueues[kq].out_epoll = out_epoll;
-    error = reset_record(&kqueues[kq]);
-    highest_kq = kq > highest_kq ? kq : highest_kq;
-    pthread_mutex_unlock(&kqshim_lock);
+    error = kqshim_add_to_epoll(kq, always_ready_fd, EPOLLONESHOT, NO_NEWS);
+    atomic_store(&kqueues[kq].is_open, error == 0);
     return error;
 }
 
@@ -303,12 +353,10 @@ kqueue(void)
     if (kq < 0) {
         return -1;
     }
-    int out_epoll = epoll_create1(EPOLL_CLOEXEC);
-    int error = out_epoll < 0 ? errno : open_record(kq, out_epoll);
+    pthread_mutex_lock(&kqshim_lock);
+    int error = open_record(kq);
+    pthread_mutex_unlock(&kqshim_lock);
     if (error != 0) {
-        if (out_epoll >= 0) {
-            (void)close(out_epoll);
-        }
         (void)close(kq);
         errno = error;
         return -1;
@@ -316,14 +364,19 @@ kqueue(void)
     return kq;
 }
 
-// What close() is where the header is included.
-int
-kqshim_close(int fd)
+// Fills the pool, or makes it anew under the same numbers: high ones, out of the way of
+// tests that look which is the lowest free one.
+static void
+fill_pool(void)
 {
-    if (fd >= 0 && fd < MAX_DESCRIPTORS && atomic_exchange(&kqueues[fd].is_open, false)) {
-        (void)close(kqueues[fd].out_epoll);
+    for (int i = 0; i < POOL_SIZE; i++) {
+        int epoll = epoll_create1(EPOLL_CLOEXEC);
+        int number = pool[i].epoll;
+        pool[i].owner = -1;
+        pool[i].epoll = number > 0 ? dup3(epoll, number, O_CLOEXEC)
+                                   : fcntl(epoll, F_DUPFD_CLOEXEC, FIRST_POOL_NUMBER);
+        (void)close(epoll);
     }
-    return close(fd);
 }
 
 // Fact 9. Other threads are gone, maybe in the middle of a change; nothing of what they
@@ -333,10 +386,12 @@ forget_after_fork(void)
 {
     kqshim_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     for (int kq = 0; kq <= highest_kq; kq++) {
-        if (atomic_load(&kqueues[kq].is_open)) {
-            (void)kqshim_close(kq);
+        // The number may have become another file's: then it is not ours to close.
+        if (atomic_exchange(&kqueues[kq].is_open, false) && is_kqueue(kq)) {
+            (void)close(kq);
         }
     }
+    fill_pool();
 }
 
 // When the program is loaded, so that no test takes this descriptor for a leak.
@@ -347,4 +402,5 @@ prepare(void)
     if (always_ready_fd < 0 || pthread_atfork(NULL, NULL, forget_after_fork) != 0) {
         abort();
     }
+    fill_pool();
 }

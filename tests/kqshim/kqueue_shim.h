@@ -4,7 +4,6 @@
 #define CORONET_TESTS_KQUEUE_SHIM_H
 
 #include "sys/event.h"
-#undef close
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -44,9 +43,9 @@ struct kqueue {
     struct knote user_knote;
     struct knote_queue active;      // owned by the knotes' tables
     struct watched_fd *watched_fds; // MAX_DESCRIPTORS, mapped at first use and kept
-    int out_epoll;                  // the inner one, owned
+    int out_epoll;                  // the inner one, borrowed from the pool
+    int watched_count;              // the highest number that was ever watched, plus 1
     unsigned long scan_count;
-    uint32_t last_generation;
     int waiting_count; // threads inside of epoll_wait
 };
 

@@ -9,7 +9,6 @@
 
 #include <stdint.h>
 #include <time.h>
-#include <unistd.h>
 
 struct kevent {
     uintptr_t ident; // a descriptor, or any number with EVFILT_USER
@@ -53,11 +52,5 @@ int kqueue(void);
 
 int kevent(int kq, const struct kevent *changes, int change_count, struct kevent *events,
            int event_count, const struct timespec *timeout);
-
-int kqshim_close(int fd);
-
-// Behind the declaration of the real one. A macro with an argument, so that a field of a
-// structure may have the name.
-#define close(fd) kqshim_close(fd)
 
 #endif
