@@ -54,12 +54,16 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 // More kqueues than any test has open at once.
 #define POOL_SIZE 64
-#define FIRST_POOL_NUMBER 700
+#define POOL_NUMBERS_END 768
+
+// Of the pool that a process gets which may not have many descriptors.
+#define SMALL_POOL_SIZE 2
 
 // By number. What is never touched takes no memory.
 static struct kqueue kqueues[MAX_DESCRIPTORS];
@@ -369,12 +373,19 @@ kqueue(void)
 static void
 fill_pool(void)
 {
-    for (int i = 0; i < POOL_SIZE; i++) {
+    struct rlimit limit = {.rlim_cur = POOL_NUMBERS_END};
+    (void)getrlimit(RLIMIT_NOFILE, &limit);
+    int end = limit.rlim_cur < POOL_NUMBERS_END ? (int)limit.rlim_cur : POOL_NUMBERS_END;
+    int size = end < POOL_NUMBERS_END ? SMALL_POOL_SIZE : POOL_SIZE;
+    for (int i = size; i < POOL_SIZE; i++) {
+        pool[i].epoll = pool[i].owner = -1;
+    }
+    for (int i = 0; i < size; i++) {
         int epoll = epoll_create1(EPOLL_CLOEXEC);
         int number = pool[i].epoll;
         pool[i].owner = -1;
         pool[i].epoll = number > 0 ? dup3(epoll, number, O_CLOEXEC)
-                                   : fcntl(epoll, F_DUPFD_CLOEXEC, FIRST_POOL_NUMBER);
+                                   : fcntl(epoll, F_DUPFD_CLOEXEC, end - size);
         (void)close(epoll);
     }
 }
