@@ -200,7 +200,11 @@ def make_extension() -> Extension:
     return Extension(
         "pycoronet._coronet",
         sources=find_sources(platform.system(), has_kqueue=kqueue_flags.macros != []) + stand_in,
-        depends=[*sorted(glob("csrc/*.h") + glob("tests/kqshim/**/*.h", recursive=True)), "setup.py"],
+        depends=[
+            *sorted(glob("csrc/*.h")),
+            *glob("tests/kqshim/**/*.h", recursive=True),
+            "setup.py",
+        ],
         define_macros=flags.macros + kqueue_flags.macros,
         extra_compile_args=[*flags.compile, *kqueue_flags.compile, *system_headers],
         extra_link_args=flags.link + kqueue_flags.link,
