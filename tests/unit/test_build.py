@@ -146,7 +146,7 @@ def test_kqueue_of_the_library_is_where_pkg_config_says(
     answers["--variable=libdir"] = "/b"
     cases = "".join(f"{option}) echo {text};;\n" for option, text in answers.items())
     program = tmp_path / "pkg-config"
-    program.write_text(f"#!/bin/sh\n[ \"$2\" = libkqueue ] || exit 1\ncase $1 in\n{cases}esac\n")
+    program.write_text(f'#!/bin/sh\n[ "$2" = libkqueue ] || exit 1\ncase $1 in\n{cases}esac\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     environment = {"CORONET_KQUEUE": "libkqueue"}
@@ -160,9 +160,7 @@ def test_kqueue_of_the_library_is_where_pkg_config_says(
 
 
 @pytest.mark.parametrize(("system", "name"), [("Linux", "real"), ("Darwin", "shim")])
-def test_kqueue_that_cannot_be_is_refused(
-    setup_module: ModuleType, system: str, name: str
-) -> None:
+def test_kqueue_that_cannot_be_is_refused(setup_module: ModuleType, system: str, name: str) -> None:
     with pytest.raises(SystemExit, match=name):
         setup_module.choose_kqueue({"CORONET_KQUEUE": name}, system=system)
 
