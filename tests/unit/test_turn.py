@@ -66,7 +66,8 @@ for _ in range(rounds):
 """
 
 
-@pytest.mark.parametrize(("connections", "limit"), [(1, 0.0), (64, 1.1)])
+# With one client there is none for a request; a visit of the loop may come in between.
+@pytest.mark.parametrize(("connections", "limit"), [(1, 0.05), (64, 1.1)])
 def test_switches_for_each_request(connections: int, limit: float) -> None:
     rounds = 200
     counted: list[int] = []
