@@ -31,7 +31,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_BLOCKS 16
+#define MAX_BLOCKS 64
 
 #if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__) ||                 \
     defined(__OpenBSD__) || defined(__DragonFly__)

@@ -44,9 +44,18 @@ ssize_t io_read(int fd, void *data, size_t length);
 ssize_t io_send(int fd, const void *data, size_t length);
 ssize_t io_write(int fd, const void *data, size_t length);
 
-// Several blocks in one call; the same results. [count] is at most 16.
+// Several blocks in one call; the same results. [count] is at most 64.
 ssize_t io_send_vector(int fd, const struct iovec *blocks, int count);
 ssize_t io_write_vector(int fd, const struct iovec *blocks, int count);
+
+// Bytes read at [offset] of a file, 0 at its end, or -errno. The file's own position stays.
+ssize_t io_read_at(int fd, void *data, size_t length, int64_t offset);
+
+// Sends at most [length] bytes of the file [file_fd] from [offset] on, without copying them
+// through the process: sendfile(2). The count, 0 if the file ends there, or -errno;
+// -EOPNOTSUPP for whatever means that this file or this descriptor has to be read and
+// written instead. Blocks while the disk is read.
+ssize_t io_send_file(int fd, int file_fd, int64_t offset, size_t length);
 
 // recvmsg(2) and sendmsg(2). Descriptors received are close-on-exec.
 ssize_t io_receive_message(int fd, struct msghdr *message, int flags);

@@ -128,6 +128,61 @@ resume_coroutine(SkConnObject *conn, unsigned ready, bool woke)
     return woke;
 }
 
+// A writer that waits for more to leave has made progress: its time begins anew.
+static void
+extend_pause(SkConnObject *conn)
+{
+    struct timer *timer = &conn->writer->timer;
+    if (conn->timeout_ns >= 0 && timer_is_armed(timer)) {
+        reactor_arm(&conn->hub->reactor, timer, (uint64_t)conn->timeout_ns);
+    }
+}
+
+int
+conn_send_on(SkConnObject *conn, bool *woke)
+{
+    uint64_t before = write_queue_length(&conn->output);
+    int result = write_queue_is_empty(&conn->output) ? 0 : conn_flush(conn);
+    *woke = false;
+    if (conn->drain != NULL && result != -EAGAIN && result != FLUSH_GOES_ON) {
+        end_drain(conn);
+    }
+    if (conn->writer == NULL || !conn->writer_is_paused) {
+        return result;
+    }
+    if (!conn_writer_must_wait(conn)) {
+        *woke = wake(conn, conn->writer, WOKEN_READY);
+    }
+    else if (write_queue_length(&conn->output) < before) {
+        extend_pause(conn);
+    }
+    return result;
+}
+
+// There is room to send, or the connection is broken. Returns true if it woke a waiter.
+static bool
+take_room(SkConnObject *conn, unsigned ready)
+{
+    bool woke;
+    conn->may_write = true;
+    if (ready & (EVENT_ERROR | EVENT_HANGUP) && conn->writer_is_paused &&
+        !conn->is_closed) {
+        // The socket tells its error only once: a reader, who was woken first, is to have it.
+        return wake(conn, conn->writer, WOKEN_READY);
+    }
+    int result = conn_send_on(conn, &woke);
+    if (result == -EAGAIN || conn->fd < 0) {
+        return woke;
+    }
+    if (!conn->writer_is_paused) {
+        woke |= wake(conn, conn->writer, WOKEN_READY);
+    }
+    if (conn->reader_wants_room) {
+        woke |= wake(conn, conn->reader, WOKEN_READY);
+    }
+    return woke;
+}
+
 static bool
 take_event(struct ready_target *target, unsigned ready)
 {
@@ -148,21 +203,16 @@ take_event(struct ready_target *target, unsigned ready)
                              ENGINE_EDGE);
         }
     }
+    // Sending may let other threads run, and end the draining: both may drop it.
+    Py_INCREF(conn);
     if (ready & (EVENT_WRITE | EVENT_ERROR | EVENT_HANGUP)) {
-        conn->may_write = true;
-        int error = write_queue_length(&conn->output) > 0 ? conn_flush(conn) : 0;
-        if (conn->drain != NULL && error != -EAGAIN) {
-            end_drain(conn); // may be the last reference to it
-            return woke;
-        }
-        if (error != -EAGAIN) {
-            woke |= wake(conn, conn->writer, WOKEN_READY);
-            if (conn->reader_wants_room) {
-                woke |= wake(conn, conn->reader, WOKEN_READY);
-            }
-        }
+        woke |= take_room(conn, ready);
     }
-    return resume_coroutine(conn, ready, woke);
+    if (conn->fd >= 0) {
+        woke = resume_coroutine(conn, ready, woke);
+    }
+    Py_DECREF(conn);
+    return woke;
 }
 
 // The engine does not know the fd any more (fork), or the number belongs to another file.
@@ -367,7 +417,9 @@ begin_drain(SkConnObject *conn)
     }
     *drain = (struct drain){.conn = (SkConnObject *)Py_NewRef((PyObject *)conn)};
     timer_init(&drain->timer, linger_enough);
-    reactor_arm(&conn->hub->reactor, &drain->timer, DEFAULT_LINGER_NS);
+    if (conn_linger_ns(conn) >= 0) {
+        reactor_arm(&conn->hub->reactor, &drain->timer, (uint64_t)conn_linger_ns(conn));
+    }
     list_append(&conn->hub->draining, &drain->link);
     conn->drain = drain;
     return 0;
@@ -382,14 +434,21 @@ conn_close(SkConnObject *conn)
     conn->is_closed = true;
     wake_waiters(conn);
     line_buffer_clear(&conn->input);
-    if (write_queue_length(&conn->output) > 0 && !conn->hub->is_closed &&
-        conn_flush(conn) == -EAGAIN && begin_drain(conn) == 0) {
-        return 0;
+    conn_withdraw_write(conn); // its writer is told how much of it was written
+    if (!write_queue_is_empty(&conn->output) && !conn->hub->is_closed) {
+        int result = conn_flush(conn);
+        if ((result == -EAGAIN || result == FLUSH_GOES_ON) && conn_linger_ns(conn) != 0 &&
+            begin_drain(conn) == 0) {
+            return 0;
+        }
     }
     int lost = conn->write_error;
     int error = close_descriptor(conn);
-    if (lost < 0 || error < 0) {
-        conn_raise(conn, lost < 0 ? lost : error);
+    if (lost < 0) {
+        return conn_raise_write_error(conn);
+    }
+    if (error < 0) {
+        conn_raise(conn, error);
         return -1;
     }
     return 0;
@@ -433,7 +492,7 @@ conn_has_any_output(HubObject *hub)
     for (struct list_node *node = hub->connections.next; node != &hub->connections;
          node = node->next) {
         // Those that were closed and drain are on the list as well.
-        if (write_queue_length(&CONTAINER_OF(node, SkConnObject, hub_link)->output) > 0) {
+        if (!write_queue_is_empty(&CONTAINER_OF(node, SkConnObject, hub_link)->output)) {
             return true;
         }
     }

@@ -20,12 +20,20 @@
 
 typedef struct SkConnObject SkConnObject;
 
-// Coalesced output: a write that would make more than this wait is sent at once, and
-// waits until the peer has taken it.
+// A buffered write that would make more than the high mark wait is sent at once, and waits
+// until no more than the low mark is left. What set_watermarks() changes.
 #define OUTPUT_HIGH_MARK (64 * 1024)
+#define OUTPUT_LOW_MARK (16 * 1024)
 
 // How long a closed connection may take to send what it still holds.
 #define DEFAULT_LINGER_NS INT64_C(30000000000)
+
+// What most connections leave as it is.
+struct output_options {
+    uint64_t low_mark;
+    uint64_t high_mark;
+    int64_t linger_ns; // -1 = no limit
+};
 
 struct SkConnObject {
     PyObject_HEAD
@@ -45,13 +53,19 @@ struct SkConnObject {
     bool is_buffered : 1;       // writes are coalesced
     bool was_blocking : 1;      // O_NONBLOCK was off when we took the fd: restored
     bool reader_wants_room : 1; // its reader, in wait_fd(), waits for writing as well
+    bool writer_is_paused : 1; // its writer waits for waiting_owner's packet to leave ...
+    bool pauses_to_low_mark : 1; // ... or for so little to wait
+    bool is_cut_off : 1;         // its output ended in the middle of a file
 
-    struct waiter *reader;       // who waits to read, NULL = nobody
-    struct waiter *writer;       // who waits to write, NULL = nobody
-    struct line_buffer input;    // bytes received and not yet taken
-    struct write_queue output;   // bytes written and not yet sent
-    int64_t timeout_ns;          // bounds each wait; -1 = none
-    int error;                   // errno of the last failure, 0 = none
+    struct waiter *reader;     // who waits to read, NULL = nobody
+    struct waiter *writer;     // who waits to write, NULL = nobody
+    struct line_buffer input;  // bytes received and not yet taken
+    struct write_queue output; // packets written and not yet sent
+    void *waiting_owner;       // borrowed; of the packet its writer waits for, or NULL
+    uint64_t writer_unsent;    // once that is gone: how much of it was dropped
+    struct output_options *output_options; // owned; NULL: as it is for all
+    int64_t timeout_ns;                    // bounds each wait; -1 = none
+    int error;                             // errno of the last failure, 0 = none
     int write_error;             // -errno of a failed flush, for the next write to raise
     unsigned events;             // what resumes the bound coroutine in co_resume
     unsigned revents;            // what was ready when something last was
@@ -117,6 +131,10 @@ PyObject *conn_raise_closed(SkConnObject *conn);
 // if output failed before and nobody has been told. Never switches.
 int conn_close(SkConnObject *conn);
 
+// Goes on sending, ends the draining that is done, and wakes a writer that paused for it
+// ([*woke]). The result of conn_flush(). The caller owns a reference.
+int conn_send_on(SkConnObject *conn, bool *woke);
+
 // Drops the output and closes the fd at once.
 void conn_abort(SkConnObject *conn);
 
@@ -153,8 +171,55 @@ hub_flush_output(HubObject *hub)
 }
 
 // Sends what the queue holds, as far as the kernel takes it. 0, -EAGAIN (an event will
-// tell when to go on), or another -errno: the queue is dropped, the error kept.
+// tell when to go on), FLUSH_GOES_ON (the next turn will go on), or another -errno: the
+// queue is dropped, the error kept. The caller owns a reference: other threads may run.
+#define FLUSH_GOES_ON 1
 int conn_flush(SkConnObject *conn);
+
+// Puts it on the hub's dirty list: what waits leaves before anybody waits.
+void conn_mark_dirty(SkConnObject *conn);
+
+// Raises the failure that was kept, once; for a stream that was cut off also later, with
+// another text. Returns -1.
+int conn_raise_write_error(SkConnObject *conn);
+
+// A writer that waits notes the owner of its packet as conn->waiting_owner; the packet's
+// release function calls conn_note_left().
+void conn_note_left(SkConnObject *conn, uint64_t unsent);
+
+// Sends and parks until that packet has left, or with [to_low_mark] until no more than that
+// waits. 0, or -1 with an exception; the packet may still be in the queue then.
+int conn_pause_writer(SkConnObject *conn, bool to_low_mark, const char *operation);
+
+// Whether what it paused for has not come yet.
+bool conn_writer_must_wait(const SkConnObject *conn);
+
+// Bytes that were written and not yet sent: not those that a write() still waits to hand over.
+uint64_t conn_pending(SkConnObject *conn);
+
+// Takes the packet of a writer that waits out of the queue, if there is one.
+void conn_withdraw_write(SkConnObject *conn);
+
+static inline uint64_t
+conn_low_mark(const SkConnObject *conn)
+{
+    return conn->output_options == NULL ? OUTPUT_LOW_MARK
+                                        : conn->output_options->low_mark;
+}
+
+static inline uint64_t
+conn_high_mark(const SkConnObject *conn)
+{
+    return conn->output_options == NULL ? OUTPUT_HIGH_MARK
+                                        : conn->output_options->high_mark;
+}
+
+static inline int64_t
+conn_linger_ns(const SkConnObject *conn)
+{
+    return conn->output_options == NULL ? DEFAULT_LINGER_NS
+                                        : conn->output_options->linger_ns;
+}
 
 // --- py_conn_socket.c ---------------------------------------------------------------
 

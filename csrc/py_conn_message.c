@@ -295,20 +295,14 @@ struct sending {
 int
 conn_send_pending(SkConnObject *conn, const char *operation)
 {
-    while (conn->write_error == 0 && write_queue_length(&conn->output) > 0) {
+    while (conn->write_error == 0 && !write_queue_is_empty(&conn->output)) {
         // Room is made by an event, which also sends what waits.
         if (conn_flush(conn) == -EAGAIN &&
             (conn_wait_writable(conn, operation) < 0 || conn_check_usable(conn) < 0)) {
             return -1;
         }
     }
-    if (conn->write_error < 0) {
-        int error = conn->write_error;
-        conn->write_error = 0;
-        conn_raise(conn, error);
-        return -1;
-    }
-    return 0;
+    return conn->write_error < 0 || conn->is_cut_off ? conn_raise_write_error(conn) : 0;
 }
 
 static ssize_t

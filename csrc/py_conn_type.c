@@ -4,6 +4,7 @@
 #include "py_conn.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <structmember.h>
 
 #include "py_convert.h"
@@ -282,16 +283,15 @@ SkConn_detach(SkConnObject *conn, PyObject *unused)
         return NULL;
     }
     size_t unread = line_buffer_length(&conn->input);
-    size_t unsent = write_queue_length(&conn->output);
+    uint64_t unsent = write_queue_length(&conn->output);
     if (unread > 0 || unsent > 0) {
         return PyErr_Format(PyExc_RuntimeError,
-                            "detach() would lose %zu bytes not read and %zu not sent",
-                            unread, unsent);
+                            "detach() would lose %zu bytes not read and %llu not sent",
+                            unread, (unsigned long long)unsent);
     }
     if (conn->write_error < 0) {
-        int error = conn->write_error;
-        conn->write_error = 0;
-        return conn_raise(conn, error);
+        conn_raise_write_error(conn);
+        return NULL;
     }
     int fd = conn->fd;
     conn_detach(conn);
@@ -357,7 +357,7 @@ static PyObject *
 get_pending(SkConnObject *conn, void *unused)
 {
     (void)unused;
-    return PyLong_FromSize_t(write_queue_length(&conn->output));
+    return PyLong_FromUnsignedLongLong(conn_pending(conn));
 }
 
 static PyObject *
@@ -478,6 +478,7 @@ SkConn_dealloc(SkConnObject *conn)
     }
     line_buffer_clear(&conn->input);
     write_queue_clear(&conn->output);
+    free(conn->output_options);
     SkConn_clear(conn);
     Py_CLEAR(conn->hub);
     type->tp_free(conn);

@@ -1,9 +1,14 @@
-// py_conn_write.c: writing: straight to the kernel, or coalesced.
+// py_conn_write.c: writing: straight to the kernel, or through the output queue.
 //
-// Order is kept by one rule: nothing is sent past bytes that wait in the queue. With
-// `buffered` on, small writes only join the queue, and the connection joins the hub's
-// dirty list; the queue leaves in one call when the writing task parks or ends. What the
-// kernel does not take then is sent from the event that says there is room.
+// Order is kept by one rule: nothing is sent past packets that wait in the queue. A write
+// that finds it empty tries the kernel at once; what the kernel does not take becomes a packet
+// that refers to the caller's memory, and the caller waits until that has left. So whatever
+// others queue meanwhile comes behind it. With `buffered` on, small writes only join the
+// queue, and the connection joins the hub's dirty list; the queue leaves in one call when the
+// writing task parks or ends. What the kernel does not take then is sent from the event that
+// says there is room.
+//
+// Not here: enqueue, sendfile and the queue's settings (py_conn_output.c).
 
 #include "py_conn.h"
 
@@ -11,45 +16,147 @@
 
 #include "py_convert.h"
 
+// How many packets leave in one call.
+#define FLUSH_SPANS 64
+
+// How much one connection sends in a turn, so that none keeps the others waiting.
+#define FLUSH_BUDGET ((uint64_t)1024 * 1024)
+
+// How much of a file is read at a time where the system cannot send it by itself.
+#define FILE_CHUNK_SIZE ((uint64_t)16 * 1024)
+
 // --- Sending ----------------------------------------------------------------------------
 
-// Sends the queue and, behind it, [data]. The count, or -errno.
+// One block, the GIL given up if it is long. The count, or -errno.
 static ssize_t
-send_with_queue(SkConnObject *conn, const char *data, size_t length)
+send_block(SkConnObject *conn, const char *data, size_t length)
 {
-    size_t queued = write_queue_length(&conn->output);
-    if (queued == 0) {
+    if (length < GIL_RELEASE_SIZE) {
         return conn->is_socket ? io_send(conn->fd, data, length)
                                : io_write(conn->fd, data, length);
     }
-    struct iovec blocks[2] = {
-        {(void *)(uintptr_t)write_queue_data(&conn->output), queued},
-        {(void *)(uintptr_t)data, length},
-    };
-    int count = length > 0 ? 2 : 1;
-    return conn->is_socket ? io_send_vector(conn->fd, blocks, count)
-                           : io_write_vector(conn->fd, blocks, count);
+    ssize_t count;
+    Py_BEGIN_ALLOW_THREADS
+    count = conn->is_socket ? io_send(conn->fd, data, length)
+                            : io_write(conn->fd, data, length);
+    Py_END_ALLOW_THREADS
+    return count;
 }
 
 static ssize_t
-send_without_gil(SkConnObject *conn, const char *data, size_t length)
+send_spans(SkConnObject *conn, const struct iovec *spans, int count)
 {
-    if (length < GIL_RELEASE_SIZE) {
-        return send_with_queue(conn, data, length);
+    return conn->is_socket ? io_send_vector(conn->fd, spans, count)
+                           : io_write_vector(conn->fd, spans, count);
+}
+
+// The leading packets of bytes. The count, 0 if they hold none, or -errno.
+static ssize_t
+send_bytes(SkConnObject *conn)
+{
+    struct iovec spans[FLUSH_SPANS];
+    // Outside a stream each packet is a message with borders.
+    int count =
+        write_queue_gather(&conn->output, spans, conn->is_stream ? FLUSH_SPANS : 1);
+    if (count <= 1) {
+        return count == 0 ? 0 : send_block(conn, spans[0].iov_base, spans[0].iov_len);
     }
+    if (write_queue_length(&conn->output) < GIL_RELEASE_SIZE) {
+        return send_spans(conn, spans, count);
+    }
+    ssize_t sent;
+    Py_BEGIN_ALLOW_THREADS
+    sent = send_spans(conn, spans, count);
+    Py_END_ALLOW_THREADS
+    return sent;
+}
+
+// Of the file of the first packet at most [limit] bytes, read into the hub's scratch area.
+static ssize_t
+send_file_by_reading(SkConnObject *conn, const struct write_packet *packet,
+                     uint64_t limit)
+{
+    char *chunk = conn->hub->scratch;
+    uint64_t length = packet->left < limit ? packet->left : limit;
     ssize_t count;
     Py_BEGIN_ALLOW_THREADS
-    count = send_with_queue(conn, data, length);
+    count = io_read_at(packet->fd, chunk,
+                       (size_t)(length < FILE_CHUNK_SIZE ? length : FILE_CHUNK_SIZE),
+                       packet->offset);
     Py_END_ALLOW_THREADS
-    return count;
+    if (count <= 0) {
+        return count == 0 ? -EIO : count;
+    }
+    return send_block(conn, chunk, (size_t)count);
+}
+
+// Of the file of the first packet at most [limit] bytes. The count, at least 1, or -errno:
+// -EIO also if the file has become shorter.
+static ssize_t
+send_file(SkConnObject *conn, struct write_packet *packet, uint64_t limit)
+{
+    if (packet->left == 0) {
+        return 0;
+    }
+    if (!packet->must_be_read) {
+        uint64_t length = packet->left < limit ? packet->left : limit;
+        ssize_t count;
+        // The disk may be slow.
+        Py_BEGIN_ALLOW_THREADS
+        count = io_send_file(conn->fd, packet->fd, packet->offset, (size_t)length);
+        Py_END_ALLOW_THREADS
+        if (count != 0 && count != -EOPNOTSUPP) {
+            return count;
+        }
+        packet->must_be_read = true; // which also tells whether it really ends here
+    }
+    return send_file_by_reading(conn, packet, limit);
+}
+
+// Sends something of what stands first in the queue, of files at most [limit] bytes. How many
+// bytes to take off the queue, or -errno.
+static ssize_t
+send_next(SkConnObject *conn, uint64_t limit)
+{
+    struct write_packet *packet = write_queue_first(&conn->output);
+    switch (packet->kind) {
+    case WRITE_FILE:
+        return send_file(conn, packet, limit);
+    case WRITE_MARK:
+        write_queue_drop_first(&conn->output);
+        return 0;
+    default:
+        return send_bytes(conn);
+    }
+}
+
+// The queue is lost. A stream that breaks off in the middle of a file must not look as if it
+// had ended, and nothing may follow: the peer would take it for the rest of the file.
+static int
+fail_output(SkConnObject *conn, int error)
+{
+    if (write_queue_first(&conn->output)->kind == WRITE_FILE) {
+        conn->is_cut_off = true;
+        if (conn->is_socket) {
+            io_set_hard_close(conn->fd);
+        }
+    }
+    conn->write_error = error;
+    write_queue_clear(&conn->output);
+    return error;
 }
 
 int
 conn_flush(SkConnObject *conn)
 {
+    uint64_t budget = FLUSH_BUDGET;
     list_remove(&conn->dirty_link);
-    while (write_queue_length(&conn->output) > 0) {
-        ssize_t count = send_with_queue(conn, "", 0);
+    while (!write_queue_is_empty(&conn->output)) {
+        if (budget == 0) {
+            list_append(&conn->hub->unfinished, &conn->dirty_link);
+            return FLUSH_GOES_ON;
+        }
+        ssize_t count = conn->may_write ? send_next(conn, budget) : -EAGAIN;
         if (count == -EAGAIN) {
             conn->may_write = false;
             count = conn_register(conn);
@@ -58,11 +165,10 @@ conn_flush(SkConnObject *conn)
             }
         }
         if (count < 0) {
-            conn->write_error = (int)count;
-            write_queue_clear(&conn->output);
-            return (int)count;
+            return fail_output(conn, (int)count);
         }
-        write_queue_drain(&conn->output, (size_t)count);
+        write_queue_drain(&conn->output, (uint64_t)count);
+        budget -= (uint64_t)count < budget ? (uint64_t)count : budget;
     }
     return 0;
 }
@@ -72,8 +178,90 @@ conn_flush_dirty(HubObject *hub)
 {
     struct list_node *node;
     while ((node = list_take_first(&hub->dirty)) != NULL) {
-        conn_flush(CONTAINER_OF(node, SkConnObject, dirty_link));
+        SkConnObject *conn = CONTAINER_OF(node, SkConnObject, dirty_link);
+        bool woke;
+        Py_INCREF(conn);
+        conn_send_on(conn, &woke);
+        Py_DECREF(conn);
     }
+}
+
+void
+conn_mark_dirty(SkConnObject *conn)
+{
+    if (!list_is_linked(&conn->dirty_link)) {
+        list_append(&conn->hub->dirty, &conn->dirty_link);
+    }
+}
+
+// --- Pausing ----------------------------------------------------------------------------
+
+bool
+conn_writer_must_wait(const SkConnObject *conn)
+{
+    return conn->waiting_owner != NULL &&
+           !(conn->pauses_to_low_mark &&
+             write_queue_length(&conn->output) <= conn_low_mark(conn));
+}
+
+void
+conn_note_left(SkConnObject *conn, uint64_t unsent)
+{
+    conn->waiting_owner = NULL;
+    conn->writer_unsent = unsent;
+}
+
+uint64_t
+conn_pending(SkConnObject *conn)
+{
+    uint64_t not_taken =
+        conn->waiting_owner == conn ? write_queue_left_of(&conn->output, conn) : 0;
+    return write_queue_length(&conn->output) - not_taken;
+}
+
+void
+conn_withdraw_write(SkConnObject *conn)
+{
+    if (conn->waiting_owner != NULL) {
+        write_queue_withdraw(&conn->output, conn->waiting_owner);
+    }
+}
+
+// Lets the others run while this connection has used its turn up. 0, or -1 with an exception.
+static int
+give_way(SkConnObject *conn, const char *operation)
+{
+    if (hub_park(conn->hub, &conn->writer, NULL, WAITS_FOR_TURN, -1, operation,
+                 (PyObject *)conn) < 0) {
+        return -1;
+    }
+    if (conn->is_closed) {
+        conn_raise_closed(conn);
+        return -1;
+    }
+    return 0;
+}
+
+int
+conn_pause_writer(SkConnObject *conn, bool to_low_mark, const char *operation)
+{
+    int status = 0;
+    conn->pauses_to_low_mark = to_low_mark;
+    while (status == 0 && conn_writer_must_wait(conn)) {
+        int result = conn_flush(conn);
+        if (!conn_writer_must_wait(conn)) {
+            break; // whatever the result: a failure drops the packet too
+        }
+        conn->writer_is_paused = true;
+        status = result == FLUSH_GOES_ON ? give_way(conn, operation)
+                                         : conn_wait_writable(conn, operation);
+        conn->writer_is_paused = false;
+    }
+    if (status == 0 && conn->write_error < 0) {
+        // Told here and now, so that a later close() need not tell it again.
+        status = conn_raise_write_error(conn);
+    }
+    return status;
 }
 
 // --- Writing ----------------------------------------------------------------------------
@@ -92,43 +280,93 @@ note_bytes_written(size_t written)
     restore_exception(exception);
 }
 
-// Sends the queue and all of [data], parking as often as it takes. 0, or -1 with an
+static void
+release_own_write(void *owner, uint64_t unsent)
+{
+    conn_note_left(owner, unsent);
+}
+
+// Queues [data], which the caller keeps in place, and waits until it has left; with
+// [to_low_mark] only until no more than that waits, of which the queue keeps a copy. 0, or
+// -1 with an exception; stores how much of it was not sent.
+static int
+write_by_queue(SkConnObject *conn, const char *data, size_t length, bool to_low_mark,
+               const char *operation, size_t *unsent)
+{
+    static const struct write_placing placing = {NULL, false, false};
+    struct write_queue batch;
+    write_queue_init(&batch);
+    *unsent = length;
+    if (write_queue_refer(&batch, data, length, release_own_write, conn) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    write_queue_join(&conn->output, &batch, &placing);
+    conn->waiting_owner = conn;
+    int status = conn_pause_writer(conn, to_low_mark, operation);
+    if (status == 0 && conn->waiting_owner != NULL &&
+        write_queue_keep_copy(&conn->output, conn) < 0) {
+        status = conn_pause_writer(conn, false, operation);
+    }
+    conn_withdraw_write(conn);
+    *unsent = (size_t)conn->writer_unsent;
+    return status;
+}
+
+// Sends [data] behind all that waits, parking as often as it takes. 0, or -1 with an
 // exception that says how much of [data] was written.
 static int
-write_through(SkConnObject *conn, const char *data, size_t length, const char *operation)
+write_through(SkConnObject *conn, const char *data, size_t length, bool to_low_mark,
+              const char *operation)
 {
     size_t written = 0;
-    list_remove(&conn->dirty_link);
-    while (written < length || write_queue_length(&conn->output) > 0) {
-        if (conn->may_write) {
-            ssize_t count = send_without_gil(conn, data + written, length - written);
-            if (count >= 0) {
-                size_t queued = write_queue_length(&conn->output);
-                size_t from_queue = (size_t)count < queued ? (size_t)count : queued;
-                write_queue_drain(&conn->output, from_queue);
-                written += (size_t)count - from_queue;
-                continue;
-            }
-            if (count != -EAGAIN) {
-                // Told here and now, so that a later close() need not tell it again.
-                write_queue_clear(&conn->output);
-                conn_raise(conn, count);
-                goto fail;
-            }
+    while (conn->may_write && written < length && write_queue_is_empty(&conn->output)) {
+        ssize_t count = send_block(conn, data + written, length - written);
+        if (count >= 0) {
+            written += (size_t)count;
+        }
+        else if (count == -EAGAIN) {
             conn->may_write = false;
         }
-        if (conn_wait_writable(conn, operation) < 0) {
+        else {
+            conn_raise(conn, count);
             goto fail;
         }
-        if (conn->write_error < 0) {
-            conn_raise(conn, conn->write_error);
-            conn->write_error = 0;
-            goto fail;
-        }
+    }
+    if (written == length && write_queue_is_empty(&conn->output)) {
+        return 0;
+    }
+    size_t unsent;
+    if (write_by_queue(conn, data + written, length - written, to_low_mark, operation,
+                       &unsent) < 0) {
+        written = length - unsent;
+        goto fail;
     }
     return 0;
 fail:
     note_bytes_written(written);
+    return -1;
+}
+
+int
+conn_raise_write_error(SkConnObject *conn)
+{
+    int error = conn->write_error;
+    conn->write_error = 0;
+    if (conn->is_cut_off && error == -EIO) {
+        conn->error = EIO;
+        raise_os_error(PyExc_OSError, EIO,
+                       "a file could not be sent to the end that it had: the stream is "
+                       "cut off in the middle");
+    }
+    else if (error == 0) {
+        conn->error = EPIPE;
+        raise_os_error(PyExc_BrokenPipeError, EPIPE,
+                       "the stream was cut off in the middle of a file");
+    }
+    else {
+        conn_raise(conn, error);
+    }
     return -1;
 }
 
@@ -138,11 +376,9 @@ begin_write(SkConnObject *conn)
     if (conn_begin(conn, conn->writer, "writing") < 0) {
         return -1;
     }
-    if (conn->write_error < 0) {
+    if (conn->write_error < 0 || conn->is_cut_off) {
         // An earlier flush failed with nobody there to tell.
-        int error = conn->write_error;
-        conn->write_error = 0;
-        conn_raise(conn, error);
+        conn_raise_write_error(conn);
         note_bytes_written(0);
         return -1;
     }
@@ -155,17 +391,17 @@ write_bytes(SkConnObject *conn, const char *data, size_t length, const char *ope
     if (begin_write(conn) < 0) {
         return -1;
     }
-    if (!conn->is_buffered ||
-        write_queue_length(&conn->output) + length > OUTPUT_HIGH_MARK) {
-        return write_through(conn, data, length, operation);
+    if (!conn->is_buffered) {
+        return write_through(conn, data, length, false, operation);
     }
-    if (write_queue_append(&conn->output, data, length) < 0) {
+    if (write_queue_length(&conn->output) + length > conn_high_mark(conn)) {
+        return write_through(conn, data, length, true, operation);
+    }
+    if (write_queue_append(&conn->output, data, length, NULL) < 0) {
         PyErr_NoMemory();
         return -1;
     }
-    if (!list_is_linked(&conn->dirty_link)) {
-        list_append(&conn->hub->dirty, &conn->dirty_link);
-    }
+    conn_mark_dirty(conn);
     return 0;
 }
 
@@ -196,7 +432,9 @@ PyDoc_STRVAR(
     "write($self, data, /)\n--\n\n"
     "Write all of data (bytes-like) and return its length.\n\n"
     "With `buffered` on, small writes are collected and sent together when the task next\n"
-    "waits or ends. Otherwise it returns when the kernel has taken everything. May switch.\n"
+    "waits or ends; one that would make more than the high mark wait sends at once, and\n"
+    "waits until no more than the low mark is left. Otherwise it returns when the kernel\n"
+    "has taken everything. May switch.\n"
     "Raises TimeoutError, ClosedError, BusyError if another task is writing, or the OSError\n"
     "of the failure; `bytes_written` on the exception says how much of data went out.\n"
     "Answers to conet_write.");
@@ -258,14 +496,14 @@ SkConn_printf(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
 PyDoc_STRVAR(
     flush_doc,
     "flush($self, /)\n--\n\n"
-    "Send what was collected with `buffered` on; return when the kernel has taken it.\n\n"
+    "Send what waits in the output queue; return when the kernel has taken it.\n\n"
     "May switch. Raises what write() raises.");
 
 static PyObject *
 SkConn_flush(SkConnObject *conn, PyObject *unused)
 {
     (void)unused;
-    if (begin_write(conn) < 0 || write_through(conn, "", 0, "flush") < 0) {
+    if (begin_write(conn) < 0 || write_through(conn, "", 0, false, "flush") < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

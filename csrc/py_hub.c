@@ -147,6 +147,7 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
     list_init(&hub->ready);
     list_init(&hub->tasks);
     list_init(&hub->dirty);
+    list_init(&hub->unfinished);
     list_init(&hub->connections);
     list_init(&hub->draining);
     list_init(&hub->idle);

@@ -93,6 +93,7 @@ struct HubObject {
     struct list_node ready;       // waiters woken, and tasks to start, in order
     struct list_node tasks;       // every task that was started and has not ended
     struct list_node dirty;       // connections with coalesced output to send
+    struct list_node unfinished;  // those that have sent enough for this turn
     struct list_node connections; // every connection that has an fd
     struct list_node draining;    // closed connections that still send
     size_t task_count;

@@ -215,8 +215,10 @@ hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
     if (hub_take_signals(hub) < 0) {
         return -1;
     }
+    list_move_all(&hub->unfinished, &hub->dirty);
     hub_flush_output(hub);
-    if (!list_is_empty(&hub->ready) || hub->needs != 0) {
+    if (!list_is_empty(&hub->ready) || !list_is_empty(&hub->unfinished) ||
+        hub->needs != 0) {
         limit_ns = 0;
     }
     int64_t timeout_ns = reactor_wait_limit(&hub->reactor, limit_ns);

@@ -1,0 +1,121 @@
+// nonblocking_file.c: files on their way to a socket: sendfile(2), and reading at a place.
+//
+// The part of nonblocking_io.h that concerns files, called by connections that send one. A
+// file is never "not ready": both calls block while the disk is read, and whoever calls
+// them lets other threads run meanwhile.
+//
+// sendfile has no flag that keeps SIGPIPE away. Where the socket has no option for it either,
+// the signal is blocked during the call, and one that has come is taken away, unless one was
+// there before.
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#ifndef _FILE_OFFSET_BITS
+#define _FILE_OFFSET_BITS 64
+#endif
+
+#include "nonblocking_io.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sys/sendfile.h>
+#endif
+
+// No system is asked for more at once; Linux takes no more, and others refuse it.
+#define MAX_CALL_BYTES ((size_t)0x7fff0000)
+
+ssize_t
+io_read_at(int fd, void *data, size_t length, int64_t offset)
+{
+    ssize_t count;
+    do {
+        count = pread(fd, data, length < MAX_CALL_BYTES ? length : MAX_CALL_BYTES,
+                      (off_t)offset);
+    } while (count < 0 && errno == EINTR);
+    return count < 0 ? -errno : count;
+}
+
+// One call, with errno as it left it. The BSDs tell what was sent before the socket was full,
+// or a signal came, beside the error.
+static ssize_t
+call_sendfile(int fd, int file_fd, int64_t offset, size_t length)
+{
+#if defined(__linux__)
+    off_t position = (off_t)offset;
+    return sendfile(fd, file_fd, &position, length);
+#elif defined(__APPLE__)
+    off_t sent = (off_t)length;
+    int result = sendfile(file_fd, fd, (off_t)offset, &sent, NULL, 0);
+    return result == 0 || sent > 0 ? (ssize_t)sent : -1;
+#elif defined(__FreeBSD__) || defined(__DragonFly__)
+    off_t sent = 0;
+    int result = sendfile(file_fd, fd, (off_t)offset, length, NULL, &sent, 0);
+    return result == 0 || sent > 0 ? (ssize_t)sent : -1;
+#else
+    (void)fd;
+    (void)file_fd;
+    (void)offset;
+    (void)length;
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+#if defined(__APPLE__)
+static ssize_t
+send_file_without_signal(int fd, int file_fd, int64_t offset, size_t length)
+{
+    return call_sendfile(fd, file_fd, offset, length);
+}
+#else
+static ssize_t
+send_file_without_signal(int fd, int file_fd, int64_t offset, size_t length)
+{
+    sigset_t pipe_signal, before, pending;
+    sigemptyset(&pipe_signal);
+    sigaddset(&pipe_signal, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
+    ssize_t count = call_sendfile(fd, file_fd, offset, length);
+    int error = errno;
+    if (count < 0 && error == EPIPE && !sigismember(&before, SIGPIPE) &&
+        sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE)) {
+        const struct timespec at_once = {0, 0};
+        (void)sigtimedwait(&pipe_signal, NULL, &at_once);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = error;
+    return count;
+}
+#endif
+
+ssize_t
+io_send_file(int fd, int file_fd, int64_t offset, size_t length)
+{
+    if (length == 0) {
+        return 0; // to some systems it means "to the end"
+    }
+    ssize_t count;
+    do {
+        count = send_file_without_signal(
+            fd, file_fd, offset, length < MAX_CALL_BYTES ? length : MAX_CALL_BYTES);
+    } while (count < 0 && errno == EINTR);
+    if (count >= 0) {
+        return count;
+    }
+    switch (errno) {
+    case EINVAL:   // a file, or a descriptor, that it does not do
+    case ENOSYS:   // not on this system, or forbidden
+    case ENOTSOCK: // only sockets here, and this is a pipe
+    case ESPIPE:   // a file without positions
+#if ENOTSUP != EOPNOTSUPP
+    case ENOTSUP:
+#endif
+        return -EOPNOTSUPP; // a file system, or a kind of socket, that it does not do
+    default:
+        return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+    }
+}
