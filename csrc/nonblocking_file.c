@@ -65,7 +65,7 @@ call_sendfile(int fd, int file_fd, int64_t offset, size_t length)
 #endif
 }
 
-#if defined(__APPLE__)
+#if !defined(__linux__) && !defined(__FreeBSD__) && !defined(__DragonFly__)
 static ssize_t
 send_file_without_signal(int fd, int file_fd, int64_t offset, size_t length)
 {
