@@ -140,6 +140,12 @@ PyDoc_STRVAR(
     "Whoever waits for it gets ClosedError at once. Never switches.");
 
 PyDoc_STRVAR(
+    flush_all_doc,
+    "flush_all($module, /)\n--\n\n"
+    "Send what the connections of this thread have queued, as far as the system takes it;\n"
+    "return how many bytes are left. Never waits; failures are kept, as for any flush.");
+
+PyDoc_STRVAR(
     co_create_doc,
     "co_create($module, function, /, *args)\n--\n\nA coroutine that has not been entered.");
 
@@ -180,6 +186,7 @@ static PyMethodDef module_methods[] = {
     {"co_call", coroutine_call, METH_O, co_call_doc},
     {"co_resume", coroutine_resume, METH_NOARGS, co_resume_doc},
     {"co_delete", coroutine_delete, METH_O, co_delete_doc},
+    {"flush_all", conn_flush_all, METH_NOARGS, flush_all_doc},
     {"_socket", FASTCALL(socket_open), METH_FASTCALL,
      PyDoc_STR(
          "_socket($module, family, type, protocol=0, /)\n--\n\nA new socket's sk_conn.")},

@@ -18,7 +18,9 @@
 #include "nonblocking_io.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #if defined(__linux__)
@@ -37,6 +39,30 @@ io_read_at(int fd, void *data, size_t length, int64_t offset)
                       (off_t)offset);
     } while (count < 0 && errno == EINTR);
     return count < 0 ? -errno : count;
+}
+
+int
+io_file_size(int fd, int64_t *size)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0) {
+        return -errno;
+    }
+    if (S_ISDIR(status.st_mode)) {
+        return -EISDIR;
+    }
+    if (lseek(fd, 0, SEEK_CUR) < 0) {
+        return -errno; // ESPIPE; terminals too
+    }
+    *size = S_ISREG(status.st_mode) ? (int64_t)status.st_size : -1;
+    return 0;
+}
+
+int
+io_duplicate(int fd)
+{
+    int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return duplicate < 0 ? -errno : duplicate;
 }
 
 // One call, with errno as it left it. The BSDs tell what was sent before the socket was full,

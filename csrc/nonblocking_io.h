@@ -51,6 +51,13 @@ ssize_t io_write_vector(int fd, const struct iovec *blocks, int count);
 // Bytes read at [offset] of a file, 0 at its end, or -errno. The file's own position stays.
 ssize_t io_read_at(int fd, void *data, size_t length, int64_t offset);
 
+// The size of the file that can be read at any place; [*size] is -1 for a device, which has
+// none. 0, -ESPIPE (a pipe, a socket), -EISDIR, or another -errno.
+int io_file_size(int fd, int64_t *size);
+
+// A second descriptor of the same file, close-on-exec; or -errno.
+int io_duplicate(int fd);
+
 // Sends at most [length] bytes of the file [file_fd] from [offset] on, without copying them
 // through the process: sendfile(2). The count, 0 if the file ends there, or -errno;
 // -EOPNOTSUPP for whatever means that this file or this descriptor has to be read and

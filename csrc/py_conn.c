@@ -507,6 +507,10 @@ conn_forget_all(HubObject *hub)
     }
     struct list_node *node;
     while ((node = list_take_first(&hub->connections)) != NULL) {
-        list_remove(&CONTAINER_OF(node, SkConnObject, hub_link)->dirty_link);
+        SkConnObject *conn = CONTAINER_OF(node, SkConnObject, hub_link);
+        Py_INCREF(conn);
+        list_remove(&conn->dirty_link);
+        write_queue_clear(&conn->output);
+        Py_DECREF(conn);
     }
 }

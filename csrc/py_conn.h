@@ -1,7 +1,8 @@
 // py_conn.h: sk_conn, a connection: any pollable descriptor with its buffers.
 //
 // py_conn.c has its life (making, events, waiting, closing), py_conn_type.c the type and
-// its attributes, py_conn_read.c and py_conn_write.c the two directions, py_conn_socket.c connect and accept and the socket
+// its attributes, py_conn_read.c and py_conn_write.c the two directions, py_conn_output.c and
+// py_conn_file.c what users queue, py_conn_socket.c connect and accept and the socket
 // options, py_conn_message.c datagrams and ancillary data.
 //
 // Readiness: a connection is registered once, both directions, edge-triggered, when it
@@ -197,6 +198,9 @@ bool conn_writer_must_wait(const SkConnObject *conn);
 // Bytes that were written and not yet sent: not those that a write() still waits to hand over.
 uint64_t conn_pending(SkConnObject *conn);
 
+// Puts the number of bytes written on the exception that is set.
+void conn_note_bytes_written(size_t written);
+
 // Takes the packet of a writer that waits out of the queue, if there is one.
 void conn_withdraw_write(SkConnObject *conn);
 
@@ -220,6 +224,33 @@ conn_linger_ns(const SkConnObject *conn)
     return conn->output_options == NULL ? DEFAULT_LINGER_NS
                                         : conn->output_options->linger_ns;
 }
+
+// --- py_conn_output.c ---------------------------------------------------------------
+
+extern PyMethodDef conn_output_methods[];
+extern PyGetSetDef conn_output_attributes[];
+
+// 0 if the connection is open and no earlier output failed; else -1 with an exception.
+int conn_check_may_queue(SkConnObject *conn);
+
+// Moves the packets of [batch] to the queue, as one message; see write_queue_join(). They
+// leave before anybody waits.
+void conn_queue(SkConnObject *conn, struct write_queue *batch, bool is_urgent,
+                bool is_joined);
+
+// Calls, or in a forked child drops, what users want called for packets that have gone.
+void conn_run_releases(HubObject *hub);
+void conn_drop_releases(HubObject *hub);
+
+// The objects that packets refer to, for tp_traverse.
+int conn_visit_output(SkConnObject *conn, visitproc visit, void *arg);
+
+// The module's flush_all().
+PyObject *conn_flush_all(PyObject *module, PyObject *unused);
+
+// --- py_conn_file.c -----------------------------------------------------------------
+
+extern PyMethodDef conn_file_methods[];
 
 // --- py_conn_socket.c ---------------------------------------------------------------
 

@@ -148,7 +148,7 @@ PyDoc_STRVAR(
     close_doc,
     "close($self, /)\n--\n\n"
     "Close the connection: whoever waits on it gets ClosedError at once.\n\n"
-    "Output that was collected is still sent, for up to 30 seconds, behind the scenes; with\n"
+    "Output that waits is still sent, for up to `linger` seconds, behind the scenes; with\n"
     "none left the descriptor closes immediately. Idempotent, never switches. Raises the\n"
     "OSError of output that could not be sent before. Answers to conet_close_conn.");
 
@@ -354,13 +354,6 @@ set_buffered(SkConnObject *conn, PyObject *value, void *unused)
 }
 
 static PyObject *
-get_pending(SkConnObject *conn, void *unused)
-{
-    (void)unused;
-    return PyLong_FromUnsignedLongLong(conn_pending(conn));
-}
-
-static PyObject *
 get_closed(SkConnObject *conn, void *unused)
 {
     (void)unused;
@@ -391,14 +384,12 @@ set_coroutine(SkConnObject *conn, PyObject *task, void *unused)
     return 0;
 }
 
-static PyGetSetDef SkConn_getset[] = {
+static PyGetSetDef own_attributes[] = {
     {"timeo", (getter)get_timeo, (setter)set_timeo,
      PyDoc_STR("Seconds each wait may take; None: for ever."), NULL},
     {"buffered", (getter)get_buffered, (setter)set_buffered,
      PyDoc_STR("True: small writes are collected and sent when the task waits or ends."),
      NULL},
-    {"pending", (getter)get_pending, NULL,
-     PyDoc_STR("Bytes that were written and have not been sent."), NULL},
     {"closed", (getter)get_closed, NULL, PyDoc_STR("True once close() was called."),
      NULL},
     {"coroutine", (getter)get_coroutine, (setter)set_coroutine,
@@ -435,7 +426,7 @@ SkConn_traverse(SkConnObject *conn, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(conn));
     Py_VISIT(conn->hub);
     Py_VISIT(conn->coroutine);
-    return 0;
+    return conn_visit_output(conn, visit, arg);
 }
 
 static int
@@ -506,14 +497,30 @@ static PyMethodDef own_methods[] = {
 static PyMethodDef *
 collect_methods(void)
 {
-    static PyMethodDef collected[48];
-    PyMethodDef *const parts[] = {own_methods, conn_read_methods, conn_write_methods,
-                                  conn_socket_methods, conn_message_methods};
+    static PyMethodDef collected[64];
+    PyMethodDef *const parts[] = {
+        own_methods,       conn_read_methods,   conn_write_methods,  conn_output_methods,
+        conn_file_methods, conn_socket_methods, conn_message_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {
             assert(count + 1 < Py_ARRAY_LENGTH(collected));
             collected[count++] = *method;
+        }
+    }
+    return collected;
+}
+
+static PyGetSetDef *
+collect_attributes(void)
+{
+    static PyGetSetDef collected[24];
+    PyGetSetDef *const parts[] = {own_attributes, conn_output_attributes};
+    size_t count = 0;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
+        for (PyGetSetDef *attribute = parts[i]; attribute->name != NULL; attribute++) {
+            assert(count + 1 < Py_ARRAY_LENGTH(collected));
+            collected[count++] = *attribute;
         }
     }
     return collected;
@@ -544,7 +551,7 @@ conn_type_new(PyObject *module)
         {Py_tp_iter, PyObject_SelfIter},
         {Py_tp_iternext, conn_next_line},
         {Py_tp_methods, collect_methods()},
-        {Py_tp_getset, SkConn_getset},
+        {Py_tp_getset, collect_attributes()},
         {Py_tp_members, SkConn_members},
         {0, NULL},
     };

@@ -266,9 +266,8 @@ conn_pause_writer(SkConnObject *conn, bool to_low_mark, const char *operation)
 
 // --- Writing ----------------------------------------------------------------------------
 
-// Puts the number of bytes written on the exception that is set.
-static void
-note_bytes_written(size_t written)
+void
+conn_note_bytes_written(size_t written)
 {
     PyObject *exception = take_exception();
     PyObject *number = PyLong_FromSize_t(written);
@@ -344,7 +343,7 @@ write_through(SkConnObject *conn, const char *data, size_t length, bool to_low_m
     }
     return 0;
 fail:
-    note_bytes_written(written);
+    conn_note_bytes_written(written);
     return -1;
 }
 
@@ -379,7 +378,7 @@ begin_write(SkConnObject *conn)
     if (conn->write_error < 0 || conn->is_cut_off) {
         // An earlier flush failed with nobody there to tell.
         conn_raise_write_error(conn);
-        note_bytes_written(0);
+        conn_note_bytes_written(0);
         return -1;
     }
     return 0;

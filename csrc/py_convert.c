@@ -196,6 +196,20 @@ convert_int(PyObject *number, const char *name, int fallback, int *value)
     return 0;
 }
 
+int
+convert_flag(PyObject *object, int *flag)
+{
+    if (object == NULL) {
+        return 0;
+    }
+    int truth = PyObject_IsTrue(object);
+    if (truth < 0) {
+        return -1;
+    }
+    *flag = truth;
+    return 0;
+}
+
 PyObject *
 get_attribute(PyObject *object, const char *name)
 {

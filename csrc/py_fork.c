@@ -101,6 +101,7 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
     hub_give_signals_back(hub);
     abandon_others(hub, survivor);
     lose_registrations(hub);
+    conn_drop_releases(hub);
     hub->is_main_thread = true; // the forking thread is the child's only one
     hub->kernel_wait_count = count_kernel_waits(survivor);
     hub->needs = 0;

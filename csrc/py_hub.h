@@ -75,6 +75,7 @@ enum hub_needs {
     HUB_NEEDS_SIGNALS = 1,   // Python's signal handlers have to run
     HUB_NEEDS_CALLBACKS = 2, // call_soon_threadsafe() left something
     HUB_NEEDS_TRIM = 4,      // too many workers are idle
+    HUB_NEEDS_RELEASES = 8,  // packets have gone whose owners want to be told
 };
 
 struct HubObject {
@@ -94,6 +95,7 @@ struct HubObject {
     struct list_node tasks;       // every task that was started and has not ended
     struct list_node dirty;       // connections with coalesced output to send
     struct list_node unfinished;  // those that have sent enough for this turn
+    struct list_node releases;    // calls for packets that have gone
     struct list_node connections; // every connection that has an fd
     struct list_node draining;    // closed connections that still send
     size_t task_count;

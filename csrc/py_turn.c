@@ -98,7 +98,7 @@ needs_loop(HubObject *hub)
 {
     unsigned needs = hub->needs;
     if (hub->dispatcher != NULL && hub->dispatch_has_served) {
-        needs &= ~(unsigned)HUB_NEEDS_CALLBACKS;
+        needs &= ~(unsigned)(HUB_NEEDS_CALLBACKS | HUB_NEEDS_RELEASES);
     }
     return needs != 0;
 }
@@ -153,7 +153,8 @@ static bool
 nothing_can_wake(HubObject *hub)
 {
     return hub->kernel_wait_count == 0 && hub->reactor.timers.armed_count == 0 &&
-           !other_threads_are_alive(hub) && !signals_may_wake(hub);
+           !other_threads_are_alive(hub) && !signals_may_wake(hub) &&
+           !conn_has_any_output(hub); // dealloc functions are called when it has left
 }
 
 // Everybody waits and nothing is left to wake them: the main program has to know.
@@ -307,6 +308,9 @@ serve_needs(HubObject *hub)
     }
     if (needs & HUB_NEEDS_CALLBACKS) {
         run_callbacks(hub);
+    }
+    if (needs & HUB_NEEDS_RELEASES) {
+        conn_run_releases(hub);
     }
     if (needs & HUB_NEEDS_TRIM) {
         hub_trim_workers(hub, TRIM_AT_ONCE);
