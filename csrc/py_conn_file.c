@@ -68,6 +68,7 @@ parse_request(PyObject *const *arguments, Py_ssize_t count, PyObject *keyword_na
                                         "close", "urgent", NULL};
     static const struct parameters parameters = {"sendfile", names, 1, 3};
     PyObject *values[5] = {NULL};
+    *request = (struct file_request){.fd = -1};
     if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
         convert_position(values[1], "offset", 0, &request->offset) < 0 ||
         convert_position(values[2], "count", -1, &request->count) < 0 ||

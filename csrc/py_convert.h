@@ -37,7 +37,7 @@ int convert_size(PyObject *number, const char *name, Py_ssize_t least,
 // An int that fits a C int; NULL gives [fallback]. 0, or -1 with an exception.
 int convert_int(PyObject *number, const char *name, int fallback, int *value);
 
-// The truth of an object, 0 or 1; NULL leaves [*flag] as it is. 0, or -1 with an exception.
+// The truth of an object, 0 or 1; NULL leaves [*flag], the default, as it is. 0, or -1 with an exception.
 int convert_flag(PyObject *object, int *flag);
 
 // The attribute of that name; a new reference, NULL with an exception. The name is interned:
