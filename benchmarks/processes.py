@@ -115,11 +115,14 @@ class Server:
 class Load:
     """The C load generator, its connections open; see c/load.c for its options."""
 
+    program = "load"
+
     def __init__(self, port, *options):
         # Without a core of its own it must not spin while the server wants to work.
-        options += () if LOAD_CORE is not None else ("--sleep",)
+        if self.program == "load" and LOAD_CORE is None:
+            options += ("--sleep",)
         self.process = start_process(
-            [BUILD / "load", port, *options],
+            [BUILD / self.program, port, *options],
             LOAD_CORE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -143,6 +146,12 @@ class Load:
             self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
+
+
+class FileLoad(Load):
+    """The program that fetches a file and throws it away; any command is one transfer."""
+
+    program = "file_load"
 
 
 class HttpLoad:

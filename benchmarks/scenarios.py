@@ -7,7 +7,9 @@ reported is the median over the rounds.
 """
 
 import contextlib
+import pathlib
 import shutil
+import tempfile
 from statistics import median, quantiles
 
 from environment import PYTHON, ROOT
@@ -15,6 +17,7 @@ from processes import (
     BUILD,
     HERE,
     SERVER_CORE,
+    FileLoad,
     HttpLoad,
     Load,
     Server,
@@ -37,6 +40,7 @@ CNHTTPD = ROOT / "examples" / "cnhttpd.py"
 IDLE_NEIGHBOURS = 9000
 IDLE_CONNECTIONS = 10000
 COUNTED_REQUESTS = 50000
+FILE_BYTES = 1 << 30
 
 
 def make_command(name, mode):
@@ -58,10 +62,10 @@ def choose(settings, names):
 class Contestant:
     """One server with its load, and what the rounds have given so far."""
 
-    def __init__(self, stack, name, mode, make_load):
+    def __init__(self, stack, command, make_load):
         self.cpu_us = []
         self.per_second = []
-        self.server = Server(make_command(name, mode))
+        self.server = Server(command)
         stack.callback(self.server.stop)
         self.load = make_load(self.server.port)
         stack.callback(self.load.stop)
@@ -129,7 +133,8 @@ def compare(settings, title, unit, names, mode, make_load, limits, ours="pycoron
     """Run `names` side by side and return the table; `limits` is name -> (must, aim)."""
     with contextlib.ExitStack() as stack:
         contestants = {
-            name: Contestant(stack, name, mode, make_load) for name in choose(settings, names)
+            name: Contestant(stack, make_command(name, mode), make_load)
+            for name in choose(settings, names)
         }
         run_rounds(settings, contestants.values())
     headers = [
@@ -199,8 +204,8 @@ def idle_neighbours(settings):
     with contextlib.ExitStack() as stack:
         pairs = {
             name: (
-                Contestant(stack, name, "echo", make_busy_load),
-                Contestant(stack, name, "echo", Load),
+                Contestant(stack, make_command(name, "echo"), make_busy_load),
+                Contestant(stack, make_command(name, "echo"), Load),
             )
             for name in names
         }
@@ -292,6 +297,44 @@ def switches(settings):
     return Table(title, ["load", "switches/request", "must", "aim"], rows, raw)
 
 
+def sendfile(settings):
+    """Time, not processor time: how long a large file takes to whoever throws it away."""
+    title = f"sendfile: {FILE_BYTES >> 20:,} MiB to a receiver that throws them away"
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        path = folder / "sparse"
+        with path.open("wb") as file:
+            file.truncate(FILE_BYTES)
+        script = HERE / "python" / "pycoronet_file_server.py"
+        commands = {
+            "pycoronet": lambda port: [PYTHON, script, port, path],
+            "bare C": lambda port: [BUILD / "file_server", port, path],
+        }
+        contestants = {
+            name: Contestant(stack, commands[name], lambda port: FileLoad(port, FILE_BYTES))
+            for name in choose(settings, commands)
+        }
+        run_rounds(settings, contestants.values())
+    rows = []
+    for name, one in contestants.items():
+        value = None
+        if name != "pycoronet" and "pycoronet" in contestants:
+            ours = contestants["pycoronet"].per_second
+            value = median(a / b for a, b in zip(one.per_second, ours, strict=True))
+        rates = [number * FILE_BYTES / 2**30 for number in one.per_second]
+        cpu_ms = [number / 1000 for number in one.cpu_us]
+        rows.append(
+            [
+                name,
+                format_spread(rates),
+                format_spread(cpu_ms),
+                *judge(value, *((1.11, None) if name == "bare C" else (None, None))),
+            ]
+        )
+    headers = ["server", "GiB/s (middle half)", "CPU ms/GiB", "pycoronet's time ÷ its", "must", "aim"]
+    return Table(title, headers, rows, collect_raw(contestants))
+
+
 def http(settings):
     """cnhttpd, a whole server, against the least that wrk takes for one."""
     title = "HTTP: /mem-100 under wrk, 64 connections"
@@ -319,5 +362,6 @@ SCENARIOS = {
     "idle-memory": idle_memory,
     "spawn": spawn,
     "switches": switches,
+    "sendfile": sendfile,
     "http": http,
 }
