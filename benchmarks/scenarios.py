@@ -331,7 +331,14 @@ def sendfile(settings):
                 *judge(value, *((1.11, None) if name == "bare C" else (None, None))),
             ]
         )
-    headers = ["server", "GiB/s (middle half)", "CPU ms/GiB", "pycoronet's time ÷ its", "must", "aim"]
+    headers = [
+        "server",
+        "GiB/s (middle half)",
+        "CPU ms/GiB",
+        "pycoronet's time ÷ its",
+        "must",
+        "aim",
+    ]
     return Table(title, headers, rows, collect_raw(contestants))
 
 

@@ -9,7 +9,6 @@
 #include "py_conn.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 #include "py_convert.h"
 
@@ -38,7 +37,7 @@ release_file(void *owner, uint64_t unsent)
     if (queued->conn != NULL) {
         conn_note_left(queued->conn, unsent);
     }
-    free(queued);
+    PyMem_Free(queued);
 }
 
 static int
@@ -150,7 +149,7 @@ add_content(SkConnObject *conn, struct write_queue *batch,
 static struct queued_file *
 add_file(struct write_queue *batch, const struct file_request *request)
 {
-    struct queued_file *queued = malloc(sizeof(*queued));
+    struct queued_file *queued = PyMem_Malloc(sizeof(*queued));
     if (queued == NULL) {
         PyErr_NoMemory();
         return NULL;
@@ -158,14 +157,14 @@ add_file(struct write_queue *batch, const struct file_request *request)
     *queued = (struct queued_file){.fd = io_duplicate(request->fd)};
     if (queued->fd < 0) {
         raise_errno(queued->fd);
-        free(queued);
+        PyMem_Free(queued);
         return NULL;
     }
     if (write_queue_add_file(batch, queued->fd, request->offset, (uint64_t)request->count,
                              release_file, queued) < 0) {
         PyErr_NoMemory();
         io_close(queued->fd);
-        free(queued);
+        PyMem_Free(queued);
         return NULL;
     }
     return queued;

@@ -9,7 +9,6 @@
 
 #include "py_conn.h"
 
-#include <stdlib.h>
 
 #include "py_convert.h"
 
@@ -45,7 +44,7 @@ release_buffer(void *owner, uint64_t unsent)
     (void)unsent;
     PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
     PyBuffer_Release(&held->view);
-    free(held);
+    PyMem_Free(held);
     if (exception != NULL) {
         restore_exception(exception);
     }
@@ -56,7 +55,7 @@ free_call(struct release_call *call)
 {
     PyObject *function = call->function;
     PyObject *data = call->data;
-    free(call);
+    PyMem_Free(call);
     Py_DECREF(function);
     Py_DECREF(data);
 }
@@ -153,13 +152,13 @@ add_bytes(struct write_queue *batch, PyObject *bytes)
 static int
 add_buffer(struct write_queue *batch, PyObject *data, bool is_moved)
 {
-    struct held_buffer *held = malloc(sizeof(*held));
+    struct held_buffer *held = PyMem_Malloc(sizeof(*held));
     if (held == NULL) {
         PyErr_NoMemory();
         return -1;
     }
     if (PyObject_GetBuffer(data, &held->view, PyBUF_SIMPLE) < 0) {
-        free(held);
+        PyMem_Free(held);
         return -1;
     }
     size_t length = (size_t)held->view.len;
@@ -212,9 +211,9 @@ add_pieces(struct write_queue *batch, PyObject *data, bool is_moved)
 static int
 add_call(struct write_queue *batch, HubObject *hub, PyObject *function, PyObject *data)
 {
-    struct release_call *call = malloc(sizeof(*call));
+    struct release_call *call = PyMem_Malloc(sizeof(*call));
     if (call == NULL || write_queue_refer(batch, "", 0, release_by_call, call) < 0) {
-        free(call);
+        PyMem_Free(call);
         PyErr_NoMemory();
         return -1;
     }
@@ -299,7 +298,7 @@ static struct output_options *
 own_options(SkConnObject *conn)
 {
     if (conn->output_options == NULL) {
-        struct output_options *options = malloc(sizeof(*options));
+        struct output_options *options = PyMem_Malloc(sizeof(*options));
         if (options == NULL) {
             PyErr_NoMemory();
             return NULL;

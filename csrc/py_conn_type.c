@@ -4,7 +4,6 @@
 #include "py_conn.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <structmember.h>
 
 #include "py_convert.h"
@@ -469,7 +468,7 @@ SkConn_dealloc(SkConnObject *conn)
     }
     line_buffer_clear(&conn->input);
     write_queue_clear(&conn->output);
-    free(conn->output_options);
+    PyMem_Free(conn->output_options);
     SkConn_clear(conn);
     Py_CLEAR(conn->hub);
     type->tp_free(conn);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -182,3 +183,28 @@ def send_all(send: Callable[[bytes], object], content: bytes) -> None:
     for at in range(0, len(content), 30_000):
         send(content[at : at + 30_000])
         pycoronet.sleep(MOMENT)
+
+
+def receive(peer: socket.socket, length: int) -> bytes:
+    """Return that many bytes, or a few more, letting others run until they are there."""
+    received = b""
+    while len(received) < length:
+        piece = drain_now(peer)
+        received += piece
+        if not piece:
+            pycoronet.sleep(MOMENT)
+    return received
+
+
+def behind_full(ends: Ends, kind: str = "unix") -> tuple[Any, socket.socket, int]:
+    """Return a connection that takes no more now, its peer, and how much it took."""
+    conn, peer = ends.pair(kind)
+    taken = fill(conn)
+    pycoronet.sleep(MOMENT)
+    return conn, peer, taken
+
+
+def reset(peer: socket.socket) -> None:
+    """Close with a reset instead of an end of file."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()

@@ -1,6 +1,7 @@
 """pycoronet_file_server.py PORT FILE: sends one file to whoever connects."""
 
 import contextlib
+import pathlib
 import sys
 
 import pycoronet
@@ -14,5 +15,5 @@ def send(conn, address):
 
 
 if __name__ == "__main__":
-    with open(sys.argv[2], "rb") as file:
+    with pathlib.Path(sys.argv[2]).open("rb") as file:
         pycoronet.serve(("127.0.0.1", int(sys.argv[1])), send)

@@ -35,6 +35,8 @@ ALL_CALLS: dict[str, Callable[[Any], object]] = {
     "sendall": lambda conn: conn.sendall(b"x"),
     "printf": lambda conn: conn.printf(b"x"),
     "flush": lambda conn: conn.flush(),
+    "enqueue": lambda conn: conn.enqueue(b"x"),
+    "sendfile": lambda conn: conn.sendfile(0),
     "mod": lambda conn: conn.mod(pycoronet.READ),
     "detach": lambda conn: conn.detach(),
     "accept": lambda conn: conn.accept(),
@@ -56,6 +58,7 @@ HARMLESS = {
     "set_timeo",
     "settimeout",
     "gettimeout",
+    "set_watermarks",
 }
 
 
@@ -101,6 +104,8 @@ def test_what_still_works_after_close(ends: Ends) -> None:
     assert conn.gettimeout() == 5
     conn.settimeout(None)
     conn.buffered = True
+    conn.linger = 5
+    conn.set_watermarks(write_high=5)
     assert "closed" in repr(conn)
 
 
