@@ -502,7 +502,18 @@ static PyObject *
 SkConn_flush(SkConnObject *conn, PyObject *unused)
 {
     (void)unused;
-    if (begin_write(conn) < 0 || write_through(conn, "", 0, false, "flush") < 0) {
+    if (begin_write(conn) < 0) {
+        return NULL;
+    }
+    // Mostly the kernel takes all at once. If not, a packet without bytes stands for what was
+    // queued so far.
+    if (conn_flush(conn) != 0 && conn->write_error == 0 &&
+        write_through(conn, "", 0, false, "flush") < 0) {
+        return NULL;
+    }
+    if (conn->write_error < 0) {
+        conn_raise_write_error(conn);
+        conn_note_bytes_written(0);
         return NULL;
     }
     Py_RETURN_NONE;

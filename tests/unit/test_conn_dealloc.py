@@ -237,17 +237,19 @@ def test_a_forked_child_drops_what_is_queued(ends: Ends, deallocs: Deallocs) -> 
     conn, peer, taken = behind_full(ends)
     data = bytearray(b"parent's")
     conn.enqueue(data, move=True, dealloc=deallocs)
-    gone, other = ends.pair()
+    gone, _ = ends.pair()
     gone.enqueue(b"x", dealloc=deallocs)
     gone.abort()  # its dealloc is due when we fork
-    other.close()
+    childs, _ = ends.pair()
     child = os.fork()
     if child == 0:
         status = 1
         try:
             data.append(1)
+            childs.enqueue(b"c", dealloc=deallocs)
+            childs.flush()
             sleep(0)
-            status = 10 if conn.pending == 0 and deallocs.seen == [] else 2
+            status = 10 if conn.pending == 0 and deallocs.seen == [b"c"] else 2
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10

@@ -252,17 +252,18 @@ def test_a_write_pauses_at_the_high_mark_until_the_low_one(ends: Ends) -> None:
 def test_the_rest_of_a_write_that_went_on_is_its_own(ends: Ends) -> None:
     conn, peer, taken = behind_full(ends)
     conn.buffered = True
-    conn.set_watermarks(write_low=50_000, write_high=50_000)
-    data = bytearray(b"x" * 60_000)
-    conn.enqueue(b"")
+    conn.set_watermarks(write_low=1_000_000, write_high=1_000_000)
+    data = bytearray(b"x" * 1_500_000)
     task = spawn(conn.write, data)
     received = b""
     while not task.done:
         received += drain_now(peer, 20_000)
         sleep(MOMENT)
+    assert 0 < conn.pending <= 1_000_000
     data[:] = b"y" * 70_000  # it is not held any more
-    received += receive(peer, taken + 60_000 - len(received))
-    assert received == b"f" * taken + b"x" * 60_000
+    conn.enqueue(b"end")
+    received += receive(peer, taken + 1_500_003 - len(received))
+    assert received == b"f" * taken + b"x" * 1_500_000 + b"end"
 
 
 def test_memory_stays_at_the_high_mark_if_nobody_reads(ends: Ends) -> None:
@@ -353,6 +354,7 @@ def test_what_is_not_sent_lingers(ends: Ends, linger: float | None, fd_lives: bo
     conn.linger = linger
     conn.enqueue(b"x")
     conn.close()
+    assert (conn.fileno() < 0) == (linger == 0)
     sleep(10)
     assert (conn.fileno() >= 0) == fd_lives
     assert conn.pending == fd_lives
@@ -381,6 +383,19 @@ def test_close_under_a_paused_write_sends_what_was_queued(ends: Ends) -> None:
     assert peer.recv(10) == b""
 
 
+def test_close_sends_nothing_more_of_a_paused_write(ends: Ends) -> None:
+    conn, peer, taken = behind_full(ends)
+    task = spawn(attempt, conn.write, b"not begun")
+    sleep(MOMENT)
+    received = receive(peer, taken)
+    conn.close()  # there is room, but its event has not come yet
+    error = task.get()
+    assert isinstance(error, ClosedError)
+    assert error.bytes_written == 0  # type: ignore[attr-defined]
+    assert received == b"f" * taken
+    assert peer.recv(10) == b""
+
+
 def test_a_cancelled_write_takes_its_rest_out(ends: Ends) -> None:
     conn, peer, taken = behind_full(ends)
     conn.enqueue(b"before")
@@ -404,8 +419,11 @@ def test_one_connection_does_not_hold_up_the_others(ends: Ends) -> None:
     assert 0 < conn.pending < 20_000_000
     assert drain_now(peer) == b"y"
     spawn(sleep, 100)  # nothing is ready, and yet it goes on
-    pycoronet.get_hub().wait(50)
-    pycoronet.get_hub().wait(50)
+    hub = pycoronet.get_hub()
+    began = hub.time
+    hub.wait(50)
+    hub.wait(50)
+    assert hub.time == began
     assert 0 < conn.pending < 10_000_000
     sleep(MOMENT)
     conn.flush()
