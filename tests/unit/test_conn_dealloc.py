@@ -240,14 +240,14 @@ def test_a_forked_child_drops_what_is_queued(ends: Ends, deallocs: Deallocs) -> 
     gone, _ = ends.pair()
     gone.enqueue(b"x", dealloc=deallocs)
     gone.abort()  # its dealloc is due when we fork
-    childs, _ = ends.pair()
+    own_end, _ = ends.pair()
     child = os.fork()
     if child == 0:
         status = 1
         try:
             data.append(1)
-            childs.enqueue(b"c", dealloc=deallocs)
-            childs.flush()
+            own_end.enqueue(b"c", dealloc=deallocs)
+            own_end.flush()
             sleep(0)
             status = 10 if conn.pending == 0 and deallocs.seen == [b"c"] else 2
         finally:
