@@ -20,7 +20,7 @@ import sys
 import environment
 from processes import BUILD, Load, Server
 from report import Table, format_text, skipped
-from scenarios import ALL, choose, make_command
+from scenarios import BOTH, choose, make_command
 
 FEW_REQUESTS = 2000
 MANY_REQUESTS = 12000
@@ -51,7 +51,7 @@ def measure(name, mode, load_options):
     return (many_instructions - few_instructions) / (many - few)
 
 
-def instructions(settings, names=ALL, mode="echo", connections=64):
+def instructions(settings, names=BOTH, mode="echo", connections=64):
     """Measure `names` one after the other and return the table."""
     in_flight = 16 if mode == "lines" else 1
     title = f"User-space instructions: {mode}, {connections} × {in_flight} in flight"
@@ -69,7 +69,7 @@ def instructions(settings, names=ALL, mode="echo", connections=64):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", default=",".join(ALL), help=f"servers, with commas: {ALL}")
+    parser.add_argument("--only", default=",".join(BOTH), help=f"servers, with commas: {BOTH}")
     parser.add_argument("--mode", choices=["echo", "lines"], default="echo")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--python", default=sys.executable, help="the interpreter to use")

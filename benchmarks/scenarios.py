@@ -28,6 +28,7 @@ from report import Table, judge, skipped
 
 SERVERS = {
     "pycoronet": ["pycoronet_server.py"],
+    "pycoronet callbacks": ["pycoronet_server.py", "--style=callbacks"],
     "uvloop Protocol": ["asyncio_server.py", "--loop=uvloop", "--style=protocol"],
     "uvloop streams": ["asyncio_server.py", "--loop=uvloop", "--style=streams"],
     "asyncio streams": ["asyncio_server.py", "--loop=asyncio", "--style=streams"],
@@ -35,7 +36,9 @@ SERVERS = {
     "eventlet": ["eventlet_server.py"],
 }
 BARE_C = {"echo": "echo_server", "lines": "line_server", "http": "http_server"}
-ALL = ["pycoronet", "bare C", *list(SERVERS)[1:]]
+PEERS = ["bare C", *list(SERVERS)[2:]]
+ALL = ["pycoronet", *PEERS]
+BOTH = [*ALL, "pycoronet callbacks"]
 CNHTTPD = ROOT / "examples" / "cnhttpd.py"
 IDLE_NEIGHBOURS = 9000
 IDLE_CONNECTIONS = 10000
@@ -47,6 +50,8 @@ def make_command(name, mode):
     """Return the function from a port to the command line of server `name`."""
     if name == "bare C":
         return lambda port: [BUILD / BARE_C[mode], port]
+    if name == "bare C blocks":
+        return lambda port: [BUILD / BARE_C["echo"], port]
     if name == "cnhttpd.py":
         return lambda port: [PYTHON, CNHTTPD, "-p", port]
     script, *options = SERVERS[name]
@@ -55,7 +60,7 @@ def make_command(name, mode):
 
 def choose(settings, names):
     """Drop pycoronet, and what is built on it, from a run of the peers only."""
-    ours = {"pycoronet", "cnhttpd.py"} if settings.peers_only else set()
+    ours = {"pycoronet", "pycoronet callbacks", "cnhttpd.py"} if settings.peers_only else set()
     return [name for name in names if name not in ours]
 
 
@@ -167,6 +172,19 @@ def echo(settings):
     )
 
 
+def echo_callbacks(settings):
+    return compare(
+        settings,
+        "Echo by callbacks: 64 connections × 64 bytes",
+        "request",
+        ["pycoronet callbacks", *ALL],
+        "echo",
+        Load,
+        {"bare C": (1.12, None), "uvloop Protocol": (0.90, None)},
+        ours="pycoronet callbacks",
+    )
+
+
 def ping_pong(settings):
     return compare(
         settings,
@@ -188,6 +206,21 @@ def lines(settings):
         "lines",
         lambda port: Load(port, "--in-flight", 16),
         {"uvloop streams": (0.10, 0.08), "gevent": (0.10, 0.08)},
+    )
+
+
+def line_callbacks(settings):
+    """Compare with bare C that sends the blocks back as they are: the least there can be."""
+    limits = {"bare C blocks": (2.5, None), "uvloop streams": (0.10, None), "gevent": (0.10, None)}
+    return compare(
+        settings,
+        "Lines by callbacks: 64 connections, 16 lines of 64 bytes in flight",
+        "line",
+        ["pycoronet callbacks", "bare C blocks", *ALL],
+        "lines",
+        lambda port: Load(port, "--in-flight", 16),
+        limits,
+        ours="pycoronet callbacks",
     )
 
 
@@ -233,7 +266,7 @@ def idle_memory(settings):
     if raise_file_limit() < IDLE_CONNECTIONS + 200:
         return skipped(title, "the limit on open files is too low")
     rows, raw = [], {}
-    for name in choose(settings, ALL):
+    for name in choose(settings, BOTH):
         with contextlib.ExitStack() as stack:
             server = Server(make_command(name, "echo"))
             stack.callback(server.stop)
@@ -241,8 +274,8 @@ def idle_memory(settings):
             load = Load(server.port, "--connections", 0, "--idle", IDLE_CONNECTIONS)
             stack.callback(load.stop)
             grown = (server.read_resident_bytes() - before) / IDLE_CONNECTIONS
-        limits = (7.5, 6.5) if name == "pycoronet" else (None, None)
-        rows.append([name, *judge(grown / 1024, *limits)])
+        limits = {"pycoronet": (7.5, 6.5), "pycoronet callbacks": (1.0, None)}
+        rows.append([name, *judge(grown / 1024, *limits.get(name, (None, None)))])
         raw[name] = {"bytes": grown}
     return Table(title, ["server", "KiB a connection", "must", "aim"], rows, raw)
 
@@ -363,8 +396,10 @@ def http(settings):
 
 SCENARIOS = {
     "echo": echo,
+    "echo-callbacks": echo_callbacks,
     "ping-pong": ping_pong,
     "lines": lines,
+    "line-callbacks": line_callbacks,
     "idle-neighbours": idle_neighbours,
     "idle-memory": idle_memory,
     "spawn": spawn,

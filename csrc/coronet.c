@@ -248,7 +248,28 @@ make_types(PyObject *module, struct module_state *state)
     state->scope_type = state->conn_type == NULL ? NULL : scope_type_new(module);
     state->parking_lot_type =
         state->scope_type == NULL ? NULL : parking_lot_type_new(module);
-    return state->parking_lot_type == NULL ? -1 : 0;
+    state->timer_type = state->parking_lot_type == NULL ? NULL : timer_type_new(module);
+    return state->timer_type == NULL ? -1 : 0;
+}
+
+static int
+intern_names(struct module_state *state)
+{
+    const struct {
+        PyObject **place;
+        const char *name;
+    } wanted[] = {
+        {&state->on_open, "on_open"},         {&state->on_data, "on_data"},
+        {&state->on_ready, "on_ready"},       {&state->on_eof, "on_eof"},
+        {&state->on_error, "on_error"},       {&state->on_timeout, "on_timeout"},
+        {&state->on_shutdown, "on_shutdown"}, {&state->on_close, "on_close"},
+    };
+    int error = 0;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(wanted) && error == 0; i++) {
+        *wanted[i].place = PyUnicode_InternFromString(wanted[i].name);
+        error = *wanted[i].place == NULL ? -1 : 0;
+    }
+    return error;
 }
 
 static int
@@ -269,7 +290,8 @@ module_exec(PyObject *module)
     const char *fresh = getenv("PYCORONET_FRESH_GREENLETS");
     state->reuses_workers = fresh == NULL || strcmp(fresh, "1") != 0;
     if (greenlet_bridge_import() < 0 || import_errors(state) < 0 ||
-        make_types(module, state) < 0 || add_constants(module) < 0) {
+        make_types(module, state) < 0 || intern_names(state) < 0 ||
+        add_constants(module) < 0) {
         return -1;
     }
     // Hubs need it in their first wait, where a SIGINT could cut the import short.
@@ -291,6 +313,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->conn_type);
     Py_VISIT(state->scope_type);
     Py_VISIT(state->parking_lot_type);
+    Py_VISIT(state->timer_type);
     Py_VISIT(state->Cancelled);
     Py_VISIT(state->ClosedError);
     Py_VISIT(state->BusyError);
@@ -311,6 +334,15 @@ module_clear(PyObject *module)
     Py_CLEAR(state->conn_type);
     Py_CLEAR(state->scope_type);
     Py_CLEAR(state->parking_lot_type);
+    Py_CLEAR(state->timer_type);
+    Py_CLEAR(state->on_open);
+    Py_CLEAR(state->on_data);
+    Py_CLEAR(state->on_ready);
+    Py_CLEAR(state->on_eof);
+    Py_CLEAR(state->on_error);
+    Py_CLEAR(state->on_timeout);
+    Py_CLEAR(state->on_shutdown);
+    Py_CLEAR(state->on_close);
     Py_CLEAR(state->Cancelled);
     Py_CLEAR(state->ClosedError);
     Py_CLEAR(state->BusyError);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "py_callbacks.h"
 #include "py_convert.h"
 #include "py_task.h"
 
@@ -143,7 +144,7 @@ conn_send_on(SkConnObject *conn, bool *woke)
 {
     uint64_t before = write_queue_length(&conn->output);
     int result = write_queue_is_empty(&conn->output) ? 0 : conn_flush(conn);
-    *woke = false;
+    *woke = conn->callbacks != NULL && callbacks_sent(conn);
     if (conn->drain != NULL && result != -EAGAIN && result != FLUSH_GOES_ON) {
         end_drain(conn);
     }
@@ -151,7 +152,7 @@ conn_send_on(SkConnObject *conn, bool *woke)
         return result;
     }
     if (!conn_writer_must_wait(conn)) {
-        *woke = wake(conn, conn->writer, WOKEN_READY);
+        *woke |= wake(conn, conn->writer, WOKEN_READY);
     }
     else if (write_queue_length(&conn->output) < before) {
         extend_pause(conn);
@@ -195,7 +196,8 @@ take_event(struct ready_target *target, unsigned ready)
     }
     if (ready & (EVENT_READ | EVENT_PRIORITY | ends)) {
         conn->may_read = true;
-        woke |= wake(conn, conn->reader, WOKEN_READY);
+        woke |= conn->callbacks != NULL ? callbacks_readable(conn)
+                                        : wake(conn, conn->reader, WOKEN_READY);
         if (!woke && conn->is_listener) {
             // Nobody accepts: a level-triggered listener would be reported for ever. One
             // that mod() asked about is reported by edges from now on.
@@ -228,10 +230,17 @@ lose_descriptor(struct ready_target *target, bool is_forked)
     write_queue_clear(&conn->output);
     list_remove(&conn->dirty_link);
     if (conn->drain != NULL) {
+        // Whose callbacks were to hear of its end; they are the parent's.
+        if (conn->callbacks != NULL) {
+            callbacks_abandon(conn);
+        }
         end_drain(conn);
         return;
     }
     conn->may_read = conn->may_write = true;
+    if (conn->callbacks != NULL) {
+        callbacks_abandon(conn);
+    }
     // Of those who were abandoned nobody reads or writes here any more.
     if (conn->reader != NULL && conn->reader->status == WAITER_FREE) {
         conn->reader = NULL;
@@ -320,6 +329,9 @@ conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction)
         conn_raise_closed(conn);
         return -1;
     }
+    if (conn->callbacks != NULL && callbacks_begin(conn, direction) < 0) {
+        return -1;
+    }
     return conn_check_free(conn, waiter, direction);
 }
 
@@ -327,6 +339,15 @@ int
 conn_wait_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
                  const char *operation)
 {
+    if (conn->callbacks != NULL && conn->hub->is_serving) {
+        PyErr_Format(
+            PyExc_RuntimeError,
+            "%s would have to wait, and a callback cannot: take() and take_line() "
+            "give what is there, enqueue() never waits, and spawn() makes a task "
+            "that can",
+            operation);
+        return -1;
+    }
     int error = conn_register(conn);
     if (error < 0) {
         conn_raise(conn, error);
@@ -375,11 +396,17 @@ release_descriptor(SkConnObject *conn)
     list_remove(&conn->dirty_link);
     line_buffer_clear(&conn->input);
     write_queue_clear(&conn->output);
+    if (conn->callbacks != NULL) {
+        callbacks_notice(conn); // on_close is due
+    }
 }
 
 static void
 wake_waiters(SkConnObject *conn)
 {
+    if (conn->callbacks != NULL) {
+        callbacks_stop(conn);
+    }
     wake(conn, conn->reader, WOKEN_CLOSED);
     wake(conn, conn->writer, WOKEN_CLOSED);
     TaskObject *task = (TaskObject *)conn->coroutine;
@@ -502,8 +529,13 @@ conn_has_any_output(HubObject *hub)
 void
 conn_forget_all(HubObject *hub)
 {
+    callbacks_forget_closed(hub);
     while (!list_is_empty(&hub->draining)) {
-        end_drain(CONTAINER_OF(hub->draining.next, struct drain, link)->conn);
+        SkConnObject *conn = CONTAINER_OF(hub->draining.next, struct drain, link)->conn;
+        if (conn->callbacks != NULL) {
+            callbacks_forget(conn);
+        }
+        end_drain(conn);
     }
     struct list_node *node;
     while ((node = list_take_first(&hub->connections)) != NULL) {
@@ -511,6 +543,9 @@ conn_forget_all(HubObject *hub)
         Py_INCREF(conn);
         list_remove(&conn->dirty_link);
         write_queue_clear(&conn->output);
+        if (conn->callbacks != NULL) {
+            callbacks_forget(conn);
+        }
         Py_DECREF(conn);
     }
 }

@@ -19,8 +19,6 @@
 #include "nonblocking_io.h"
 #include "write_queue.h"
 
-typedef struct SkConnObject SkConnObject;
-
 // A buffered write that would make more than the high mark wait is sent at once, and waits
 // until no more than the low mark is left. What set_watermarks() changes.
 #define OUTPUT_HIGH_MARK (64 * 1024)
@@ -76,6 +74,7 @@ struct SkConnObject {
     struct list_node hub_link;   // on hub->connections while it has an fd
     struct list_node dirty_link; // on hub->dirty while coalesced output has not been sent
     struct drain *drain;         // owned; while it is closed and sends what is left
+    struct callbacks *callbacks; // owned; who is told what happens to it, or NULL
 };
 
 // --- py_conn.c ----------------------------------------------------------------------
@@ -100,6 +99,10 @@ conn_check_usable(SkConnObject *conn)
 
 // The same, and it is a socket; otherwise -1 with OSError (ENOTSOCK).
 int conn_check_socket(SkConnObject *conn);
+
+// A connection with callbacks is read by them: 0 if [direction] is another, or if one of
+// them asks; else -1 with BusyError. What has just come is in the buffer after it.
+int callbacks_begin(SkConnObject *conn, const char *direction);
 
 // 0 if [waiter] (its reader or writer) is free; else -1 with BusyError.
 int conn_check_free(SkConnObject *conn, struct waiter *waiter, const char *direction);
@@ -151,6 +154,13 @@ void conn_forget_all(HubObject *hub);
 // --- py_conn_read.c -----------------------------------------------------------------
 
 extern PyMethodDef conn_read_methods[];
+
+// One attempt to receive: the count, 0 at the end of file, -EAGAIN or another -errno.
+ssize_t conn_receive_now(SkConnObject *conn, char *data, size_t length);
+
+// Keeps bytes that have left the kernel. Without memory for them the stream has a hole, so
+// the connection ends here. 0, or -1 with MemoryError.
+int conn_keep_input(SkConnObject *conn, const char *data, size_t length);
 
 // tp_iternext: the next line; NULL without an exception at the end of file.
 PyObject *conn_next_line(SkConnObject *conn);
@@ -258,6 +268,19 @@ extern PyMethodDef conn_socket_methods[];
 
 // The module's _socket(family, type, protocol=0): a connection over a new socket.
 PyObject *socket_open(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+
+// Takes a connection off the queue of a listener without waiting. 0 with a new reference in
+// [*accepted], which is NULL if the one that was there had failed; -errno, -EAGAIN for none;
+// 1 with an exception if one was lost for want of memory.
+int conn_accept_now(SkConnObject *conn, SkConnObject **accepted);
+
+// --- py_conn_take.c -------------------------------------------------------------------
+
+extern PyMethodDef conn_take_methods[];
+
+// Has what came last for the callbacks, and was not taken, in the connection's buffer. 0, or
+// -1 with MemoryError and the connection closed.
+int conn_keep_fresh(SkConnObject *conn);
 
 // --- py_conn_message.c --------------------------------------------------------------
 

@@ -19,8 +19,8 @@
 
 // --- Receiving --------------------------------------------------------------------------
 
-static ssize_t
-receive_now(SkConnObject *conn, char *data, size_t length)
+ssize_t
+conn_receive_now(SkConnObject *conn, char *data, size_t length)
 {
     ssize_t count;
     if (!conn->is_socket) {
@@ -51,7 +51,7 @@ receive(SkConnObject *conn, char *data, size_t length, const char *operation)
 {
     for (;;) {
         if (conn->may_read) {
-            ssize_t count = receive_now(conn, data, length);
+            ssize_t count = conn_receive_now(conn, data, length);
             if (count >= 0) {
                 return count;
             }
@@ -66,10 +66,8 @@ receive(SkConnObject *conn, char *data, size_t length, const char *operation)
     }
 }
 
-// Keeps bytes that have left the kernel. Without memory for them the stream has a hole,
-// so the connection ends here. 0, or -1 with MemoryError.
-static int
-keep_input(SkConnObject *conn, const char *data, size_t length)
+int
+conn_keep_input(SkConnObject *conn, const char *data, size_t length)
 {
     if (length == 0 || line_buffer_append(&conn->input, data, length) == 0) {
         return 0;
@@ -91,7 +89,7 @@ fill_input(SkConnObject *conn, size_t wanted, const char *operation)
     if (count <= 0) {
         return (int)count;
     }
-    return keep_input(conn, conn->hub->scratch, (size_t)count) < 0 ? -1 : 1;
+    return conn_keep_input(conn, conn->hub->scratch, (size_t)count) < 0 ? -1 : 1;
 }
 
 // The first [length] bytes of the buffer, without the last [trimmed] ones.
@@ -135,7 +133,7 @@ read_some(SkConnObject *conn, PyObject *number, const char *operation)
     }
     PyObject *bytes = PyBytes_FromStringAndSize(scratch, count);
     if (bytes == NULL) {
-        keep_input(conn, scratch, (size_t)count);
+        conn_keep_input(conn, scratch, (size_t)count);
     }
     return bytes;
 }
@@ -319,13 +317,13 @@ receive_line(SkConnObject *conn, size_t limit, bool keeps_end, const char *opera
     size_t length = feed == NULL ? 0 : (size_t)(feed - scratch) + 1;
     if (length == 0 || length > limit) {
         // The buffer's own search says what to make of it.
-        keep_input(conn, scratch, received);
+        conn_keep_input(conn, scratch, received);
         return NULL;
     }
     PyObject *line =
         PyBytes_FromStringAndSize(scratch, (Py_ssize_t)(keeps_end ? length : length - 1));
     size_t taken = line == NULL ? 0 : length;
-    if (keep_input(conn, scratch + taken, received - taken) < 0) {
+    if (conn_keep_input(conn, scratch + taken, received - taken) < 0) {
         Py_CLEAR(line);
     }
     return line;

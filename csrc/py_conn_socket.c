@@ -217,6 +217,20 @@ accept_descriptor(SkConnObject *conn, struct sockaddr_storage *address, socklen_
     }
 }
 
+int
+conn_accept_now(SkConnObject *conn, SkConnObject **accepted)
+{
+    *accepted = NULL;
+    struct sockaddr_storage storage;
+    socklen_t length = sizeof(storage);
+    int fd = io_accept(conn->fd, (struct sockaddr *)&storage, &length);
+    if (fd < 0) {
+        return fd != -EAGAIN && is_failure_of_peer(fd) && conn->is_listener ? 0 : fd;
+    }
+    *accepted = adopt_socket(conn->hub, fd, conn->is_stream, conn->is_internet_stream);
+    return *accepted == NULL ? 1 : 0;
+}
+
 PyDoc_STRVAR(
     accept_doc,
     "accept($self, /)\n--\n\n"

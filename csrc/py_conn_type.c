@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <structmember.h>
 
+#include "py_callbacks.h"
 #include "py_convert.h"
 #include "py_task.h"
 #include "py_wait.h"
@@ -197,6 +198,9 @@ SkConn_set_timeo(SkConnObject *conn, PyObject *seconds)
         return NULL;
     }
     conn->timeout_ns = timeout_ns;
+    if (conn->callbacks != NULL) {
+        callbacks_set_timeout(conn);
+    }
     Py_RETURN_NONE;
 }
 
@@ -278,7 +282,7 @@ static PyObject *
 SkConn_detach(SkConnObject *conn, PyObject *unused)
 {
     (void)unused;
-    if (conn_check_usable(conn) < 0) {
+    if (conn_check_usable(conn) < 0 || conn_keep_fresh(conn) < 0) {
         return NULL;
     }
     size_t unread = line_buffer_length(&conn->input);
@@ -325,7 +329,13 @@ static int
 set_timeo(SkConnObject *conn, PyObject *seconds, void *unused)
 {
     (void)unused;
-    return convert_timeout(seconds, &conn->timeout_ns);
+    if (convert_timeout(seconds, &conn->timeout_ns) < 0) {
+        return -1;
+    }
+    if (conn->callbacks != NULL) {
+        callbacks_set_timeout(conn);
+    }
+    return 0;
 }
 
 static PyObject *
@@ -391,6 +401,8 @@ static PyGetSetDef own_attributes[] = {
      NULL},
     {"closed", (getter)get_closed, NULL, PyDoc_STR("True once close() was called."),
      NULL},
+    {"callbacks", (getter)protocol_get, NULL,
+     PyDoc_STR("What set_callbacks() was given, or made of it; None without."), NULL},
     {"coroutine", (getter)get_coroutine, (setter)set_coroutine,
      PyDoc_STR("The Task that mod() concerns, or None; bound by conet_new_conn."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -425,6 +437,9 @@ SkConn_traverse(SkConnObject *conn, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(conn));
     Py_VISIT(conn->hub);
     Py_VISIT(conn->coroutine);
+    if (conn->callbacks != NULL) {
+        Py_VISIT(conn->callbacks->protocol);
+    }
     return conn_visit_output(conn, visit, arg);
 }
 
@@ -498,8 +513,9 @@ collect_methods(void)
 {
     static PyMethodDef collected[64];
     PyMethodDef *const parts[] = {
-        own_methods,       conn_read_methods,   conn_write_methods,  conn_output_methods,
-        conn_file_methods, conn_socket_methods, conn_message_methods};
+        own_methods,         conn_read_methods,    conn_take_methods,
+        conn_write_methods,  conn_output_methods,  conn_file_methods,
+        conn_socket_methods, conn_message_methods, protocol_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {

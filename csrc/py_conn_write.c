@@ -14,6 +14,7 @@
 
 #include <errno.h>
 
+#include "py_callbacks.h"
 #include "py_convert.h"
 
 // How many packets leave in one call.
@@ -142,6 +143,9 @@ fail_output(SkConnObject *conn, int error)
         }
     }
     conn->write_error = error;
+    if (conn->callbacks != NULL) {
+        callbacks_notice(conn); // on_error is due
+    }
     write_queue_clear(&conn->output);
     return error;
 }
@@ -390,10 +394,13 @@ write_bytes(SkConnObject *conn, const char *data, size_t length, const char *ope
     if (begin_write(conn) < 0) {
         return -1;
     }
-    if (!conn->is_buffered) {
+    // A callback cannot wait until there is room; all it writes leaves together.
+    bool must_collect = conn->hub->is_serving && conn->is_stream;
+    if (!must_collect && !conn->is_buffered) {
         return write_through(conn, data, length, false, operation);
     }
-    if (write_queue_length(&conn->output) + length > conn_high_mark(conn)) {
+    if (!must_collect &&
+        write_queue_length(&conn->output) + length > conn_high_mark(conn)) {
         return write_through(conn, data, length, true, operation);
     }
     if (write_queue_append(&conn->output, data, length, NULL) < 0) {

@@ -12,6 +12,7 @@
 #include "py_conn.h"
 #include "py_convert.h"
 #include "py_task.h"
+#include "py_timer.h"
 
 static void
 abandon_waiters(HubObject *hub, TaskObject *task)
@@ -79,6 +80,19 @@ lose_registrations(HubObject *hub)
     }
 }
 
+// What callbacks were to be told, and timers to do, is the parent's business as well.
+static void
+abandon_calls(HubObject *hub)
+{
+    timers_abandon(hub);
+    while (list_take_first(&hub->calls) != NULL) {
+    }
+    while (list_take_first(&hub->calls_now) != NULL) {
+    }
+    hub->callback_count = 0; // also of those that were closed and had not heard of it
+    hub->is_stopping = false;
+}
+
 PyObject *
 hub_after_fork_in_child(PyObject *module, PyObject *unused)
 {
@@ -101,6 +115,7 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
     hub_give_signals_back(hub);
     abandon_others(hub, survivor);
     lose_registrations(hub);
+    abandon_calls(hub);
     conn_drop_releases(hub);
     hub->is_main_thread = true; // the forking thread is the child's only one
     hub->kernel_wait_count = count_kernel_waits(survivor);

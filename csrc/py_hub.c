@@ -12,9 +12,11 @@
 #include <string.h>
 
 #include "greenlet_bridge.h"
+#include "py_callbacks.h"
 #include "py_conn.h"
 #include "py_convert.h"
 #include "py_task.h"
+#include "py_timer.h"
 
 // How long closing connections may take to send what they hold when the hub closes.
 #define CLOSE_DRAIN_NS INT64_C(5000000000)
@@ -153,7 +155,10 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
     list_init(&hub->draining);
     list_init(&hub->idle);
     list_init(&hub->idle_watchers);
-    hub->scratch = malloc(HUB_SCRATCH_SIZE);
+    list_init(&hub->calls);
+    list_init(&hub->calls_now);
+    list_init(&hub->timers);
+    hub->scratch = malloc(HUB_SCRATCH_SIZE + HUB_FRESH_SIZE);
     if (hub->scratch == NULL) {
         PyErr_NoMemory();
         goto fail;
@@ -461,13 +466,26 @@ cancel_all_tasks(HubObject *hub)
 }
 
 int
-hub_wait_until_idle(HubObject *hub, int64_t timeout_ns)
+hub_wait_for_end(HubObject *hub, int64_t timeout_ns)
 {
-    if (hub->task_count == 0) {
-        return WOKEN_READY;
-    }
     return hub_park(hub, NULL, &hub->idle_watchers, WAITS_FOR_OTHERS, timeout_ns, "run",
                     NULL);
+}
+
+void
+hub_note_end(HubObject *hub)
+{
+    struct list_node *node;
+    while ((node = list_take_first(&hub->idle_watchers)) != NULL) {
+        waiter_wake(hub, CONTAINER_OF(node, struct waiter, link), WOKEN_READY);
+    }
+}
+
+bool
+hub_is_idle(HubObject *hub)
+{
+    return hub->task_count == 0 && hub->callback_count == 0 && hub->timer_count == 0 &&
+           PyList_GET_SIZE(hub->callbacks) == 0;
 }
 
 // Cancels the tasks and lets their finally blocks run, then sends what connections still
@@ -476,22 +494,37 @@ static void
 wind_down(HubObject *hub)
 {
     uint64_t deadline_ns = reactor_now_ns(&hub->reactor) + (uint64_t)CLOSE_DRAIN_NS;
+    timers_cancel_all(hub);
+    callbacks_shut_down(hub);
     for (;;) {
         int64_t left_ns = (int64_t)(deadline_ns - reactor_now_ns(&hub->reactor));
-        bool has_tasks = hub->task_count > 0;
-        if (left_ns <= 0 || (!has_tasks && !conn_has_any_output(hub))) {
+        bool has_others = hub->task_count > 0 || hub->callback_count > 0;
+        if (left_ns <= 0 || (!has_others && !conn_has_any_output(hub))) {
             return;
         }
         cancel_all_tasks(hub);
         int status;
-        if (has_tasks) {
-            status = hub_wait_until_idle(hub, left_ns);
+        if (has_others) {
+            status = hub_wait_for_end(hub, left_ns);
         }
         else {
             // Polling here serves no callbacks and signals; the loop does.
             status = hub->needs != 0 ? hub_yield(hub, "close") : hub_poll(hub, left_ns);
         }
         if (status < 0) {
+            report_exception((PyObject *)hub);
+        }
+    }
+}
+
+// Every connection with callbacks hears that it is closed, also those whose time was over.
+static void
+tell_the_rest(HubObject *hub)
+{
+    timers_cancel_all(hub);
+    while (hub->callback_count > 0) {
+        callbacks_abort_all(hub);
+        if (hub_yield(hub, "close") < 0) {
             report_exception((PyObject *)hub);
         }
     }
@@ -512,6 +545,7 @@ hub_close(HubObject *hub)
     }
     hub->is_closing = true;
     wind_down(hub);
+    tell_the_rest(hub);
     // Idle workers end one after the other in the loop, while it runs for the last time.
     hub->needs |= HUB_NEEDS_TRIM;
     while (hub->idle_count > 0) {
@@ -531,6 +565,7 @@ hub_abandon(HubObject *hub)
     }
     hub->is_closed = true;
     hub_give_signals_back(hub);
+    timers_cancel_all(hub);
     conn_forget_all(hub);
     conn_run_releases(hub);
     reactor_close(&hub->reactor);

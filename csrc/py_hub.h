@@ -14,6 +14,7 @@
 
 typedef struct TaskObject TaskObject;
 typedef struct HubObject HubObject;
+typedef struct SkConnObject SkConnObject;
 
 enum waiter_status {
     WAITER_FREE,       // nobody waits
@@ -71,11 +72,18 @@ struct ready_target {
     void (*on_lost)(struct ready_target *target, bool is_forked);
 };
 
+// Something to be done by the hub greenlet, in no coroutine's context: a callback.
+struct hub_call {
+    struct list_node link; // on hub->calls, or on hub->calls_now, while it is due
+    void (*run)(struct hub_call *call); // leaves no exception behind
+};
+
 enum hub_needs {
     HUB_NEEDS_SIGNALS = 1,   // Python's signal handlers have to run
-    HUB_NEEDS_CALLBACKS = 2, // call_soon_threadsafe() left something
+    HUB_NEEDS_CALLBACKS = 2, // call_soon() or call_soon_threadsafe() left something
     HUB_NEEDS_TRIM = 4,      // too many workers are idle
     HUB_NEEDS_RELEASES = 8,  // packets have gone whose owners want to be told
+    HUB_NEEDS_CALLS = 16,    // hub->calls is not empty
 };
 
 struct HubObject {
@@ -89,6 +97,8 @@ struct HubObject {
     bool has_signals;     // SIGINT and the wake-up descriptor are taken over
     bool had_many_events; // the last poll brought more than one
     bool is_polling;      // inside a wait that gave the GIL up: others must wake it
+    bool is_serving;  // callbacks run: nobody may wait, and what is written is collected
+    bool is_stopping; // stop() was called: Hub.run() is to return
 
     struct reactor reactor;
     struct list_node ready;       // waiters woken, and tasks to start, in order
@@ -100,9 +110,14 @@ struct HubObject {
     struct list_node draining;    // closed connections that still send
     size_t task_count;
     size_t idle_count;
-    size_t kernel_wait_count; // waiters of WAITS_FOR_KERNEL that are parked
-    struct list_node idle;    // idle workers; owns their greenlets
-    PyObject *callbacks;      // owned list of (function, arguments)
+    size_t kernel_wait_count;   // waiters of WAITS_FOR_KERNEL that are parked
+    struct list_node idle;      // idle workers; owns their greenlets
+    PyObject *callbacks;        // owned list of (function, arguments)
+    struct list_node calls;     // hub_calls for the next round of callbacks
+    struct list_node calls_now; // what is left of the round that is going on
+    struct list_node timers;    // timers of call_later() and call_every(), owned
+    size_t timer_count;         // how many those are
+    size_t callback_count;      // connections with callbacks
 
     PyObject *root;             // owned; the thread's main greenlet
     PyObject *loop;             // owned; the hub greenlet, NULL until it is needed
@@ -133,9 +148,16 @@ struct HubObject {
     struct ready_target signal_target;
 
     char *scratch; // owned; where reads land before their size is known
+
+    // What has just come for the callbacks of a connection. It lies behind the scratch area
+    // and is the connection's only input until it is taken, or kept by conn_keep_fresh().
+    SkConnObject *fresh_conn; // borrowed; NULL = there is nothing
+    char *fresh_data;
+    size_t fresh_length;
 };
 
 #define HUB_SCRATCH_SIZE (256 * 1024)
+#define HUB_FRESH_SIZE (64 * 1024)
 
 // Transfers this long are worth giving the GIL up for.
 #define GIL_RELEASE_SIZE (64 * 1024)
@@ -201,9 +223,15 @@ int hub_close(HubObject *hub);
 // hub that has been wound down.
 void hub_abandon(HubObject *hub);
 
-// Parks the main program until no task is left or the time is over: WOKEN_READY,
-// WOKEN_TIMEOUT, or -1 with an exception.
-int hub_wait_until_idle(HubObject *hub, int64_t timeout_ns);
+// Parks the main program until it is told that somebody has ended, or the time is over:
+// WOKEN_READY, WOKEN_TIMEOUT, or -1 with an exception. The caller looks whether all have.
+int hub_wait_for_end(HubObject *hub, int64_t timeout_ns);
+
+// A task, timer or connection with callbacks has ended: wakes who waits for all of them.
+void hub_note_end(HubObject *hub);
+
+// True if Hub.run() has nothing left to wait for.
+bool hub_is_idle(HubObject *hub);
 
 // What everybody waits for: a list of "task: operation subject" strings, a new reference.
 PyObject *hub_describe_waiters(HubObject *hub);
@@ -231,6 +259,21 @@ int hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand);
 
 // Takes due timers; driven by hand, the dispatcher calls it.
 void hub_run_due_timers(HubObject *hub);
+
+// Has the hub greenlet run [call] in its next round of callbacks; once, however often this
+// is called before.
+static inline void
+hub_queue_call(HubObject *hub, struct hub_call *call)
+{
+    if (!list_is_linked(&call->link)) {
+        list_append(&hub->calls, &call->link);
+        hub->needs |= HUB_NEEDS_CALLS;
+    }
+}
+
+// Reports the exception that is set, or leaves it to the main program if it is one that
+// ends programs: what a callback raised, or what [subject] names.
+void hub_take_exception(HubObject *hub, PyObject *subject);
 
 // The hub greenlet's function.
 PyObject *hub_loop_main(PyObject *hub, PyObject *unused);

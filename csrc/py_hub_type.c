@@ -4,8 +4,10 @@
 
 #include <structmember.h>
 
+#include "py_callbacks.h"
 #include "py_convert.h"
 #include "py_task.h"
+#include "py_timer.h"
 
 // --- Methods ----------------------------------------------------------------------------------
 
@@ -29,8 +31,31 @@ check_main_program(HubObject *hub, const char *operation)
     return 0;
 }
 
-PyDoc_STRVAR(Hub_run_doc, "run($self, /)\n--\n\n"
-                          "Wait until no task is left. For the main program; switches.");
+PyDoc_STRVAR(
+    Hub_run_doc,
+    "run($self, /)\n--\n\n"
+    "Serve until no task, no connection with callbacks and no timer is left, or until\n"
+    "stop(). For the main program; switches.\n\n"
+    "After stop() each open connection with callbacks gets on_shutdown(), is closed, sends\n"
+    "what it still has to send, and gets on_close(); then this returns.");
+
+// Closes all connections with callbacks and waits until they have sent what they hold.
+static int
+shut_down(HubObject *hub)
+{
+    hub->is_stopping = false;
+    while (hub->callback_count > 0) {
+        callbacks_shut_down(hub); // new ones, too
+        if (hub->is_stopping) {
+            callbacks_abort_all(hub); // somebody is impatient
+        }
+        if (hub_wait_for_end(hub, -1) < 0) {
+            return -1;
+        }
+    }
+    hub->is_stopping = false;
+    return 0;
+}
 
 static PyObject *
 Hub_run(HubObject *hub, PyObject *unused)
@@ -39,11 +64,38 @@ Hub_run(HubObject *hub, PyObject *unused)
     if (check_main_program(hub, "Hub.run()") < 0) {
         return NULL;
     }
-    while (hub->task_count > 0) {
-        if (hub_wait_until_idle(hub, -1) < 0) {
+    while (!hub->is_stopping && !hub_is_idle(hub)) {
+        if (hub_wait_for_end(hub, -1) < 0) {
             return NULL;
         }
     }
+    if (hub->is_stopping && shut_down(hub) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(
+    Hub_stop_doc,
+    "stop($self, /)\n--\n\n"
+    "End the run() that is going on, or else the next one.\n\n"
+    "Called again while connections still send, it drops what they hold. For callbacks,\n"
+    "tasks and signal handlers of the hub's thread; another one uses\n"
+    "call_soon_threadsafe(hub.stop). Never switches.");
+
+static PyObject *
+Hub_stop(HubObject *hub, PyObject *unused)
+{
+    (void)unused;
+    if (hub_check_thread(hub, "this hub") < 0) {
+        return NULL;
+    }
+    if (hub->is_closed) {
+        PyErr_SetString(PyExc_RuntimeError, "this hub is closed");
+        return NULL;
+    }
+    hub->is_stopping = true;
+    hub_note_end(hub);
     Py_RETURN_NONE;
 }
 
@@ -156,6 +208,9 @@ Hub_dispatch(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
         error = run_dispatch(hub);
     }
     hub->dispatcher = NULL;
+    if (!list_is_empty(&hub->calls)) {
+        hub->needs |= HUB_NEEDS_CALLS;
+    }
     if (error < 0 || hub_raise_main_exception(hub) < 0) {
         return NULL;
     }
@@ -170,30 +225,56 @@ PyDoc_STRVAR(
     "reported through sys.unraisablehook. Raises RuntimeError if the hub is closed. Never\n"
     "switches.");
 
-static PyObject *
-Hub_call_soon_threadsafe(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
+// Has arguments[0] called with the others. 0, or -1 with an exception that names [caller].
+static int
+add_callback(HubObject *hub, PyObject *const *arguments, Py_ssize_t count,
+             const char *caller)
 {
     if (count < 1 || !PyCallable_Check(arguments[0])) {
-        PyErr_SetString(PyExc_TypeError,
-                        "call_soon_threadsafe() needs something callable first");
-        return NULL;
+        PyErr_Format(PyExc_TypeError, "%s() needs something callable first", caller);
+        return -1;
     }
     if (hub->is_closed) {
         PyErr_SetString(PyExc_RuntimeError, "this hub is closed");
-        return NULL;
+        return -1;
     }
     PyObject *values = pack_tuple(arguments + 1, count - 1);
     if (values == NULL) {
-        return NULL;
+        return -1;
     }
     PyObject *entry = PyTuple_Pack(2, arguments[0], values);
     Py_DECREF(values);
     int error = entry == NULL ? -1 : PyList_Append(hub->callbacks, entry);
     Py_XDECREF(entry);
-    if (error < 0) {
+    if (error == 0) {
+        hub->needs |= HUB_NEEDS_CALLBACKS;
+    }
+    return error;
+}
+
+PyDoc_STRVAR(
+    Hub_call_soon_doc,
+    "call_soon($self, function, /, *args)\n--\n\n"
+    "Have the hub call function(*args) in its next turn.\n\n"
+    "The function must not wait; it may spawn() a task that does. What it raises is reported\n"
+    "through sys.unraisablehook. For the hub's own thread; never switches.");
+
+static PyObject *
+Hub_call_soon(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (hub_check_thread(hub, "this hub") < 0 ||
+        add_callback(hub, arguments, count, "call_soon") < 0) {
         return NULL;
     }
-    hub->needs |= HUB_NEEDS_CALLBACKS;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Hub_call_soon_threadsafe(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (add_callback(hub, arguments, count, "call_soon_threadsafe") < 0) {
+        return NULL;
+    }
     if (hub->is_polling) {
         hub->reactor.operations->wake(hub->reactor.engine);
     }
@@ -324,6 +405,13 @@ static PyMethodDef Hub_methods[] = {
      Hub_dispatch_doc},
     {"call_soon_threadsafe", (PyCFunction)(void (*)(void))Hub_call_soon_threadsafe,
      METH_FASTCALL, Hub_call_soon_threadsafe_doc},
+    {"call_soon", (PyCFunction)(void (*)(void))Hub_call_soon, METH_FASTCALL,
+     Hub_call_soon_doc},
+    {"call_later", (PyCFunction)(void (*)(void))Hub_call_later, METH_FASTCALL,
+     Hub_call_later_doc},
+    {"call_every", (PyCFunction)(void (*)(void))Hub_call_every, METH_FASTCALL,
+     Hub_call_every_doc},
+    {"stop", (PyCFunction)Hub_stop, METH_NOARGS, Hub_stop_doc},
     {"waiters", (PyCFunction)Hub_waiters, METH_NOARGS, Hub_waiters_doc},
     {"close", (PyCFunction)Hub_close, METH_NOARGS, Hub_close_doc},
     {NULL, NULL, 0, NULL},

@@ -20,6 +20,7 @@ struct module_state {
     PyTypeObject *conn_type;
     PyTypeObject *scope_type;
     PyTypeObject *parking_lot_type;
+    PyTypeObject *timer_type;
 
     // Exceptions, owned; defined in pycoronet/errors.py.
     PyObject *Cancelled;
@@ -28,6 +29,16 @@ struct module_state {
     PyObject *LineTooLongError;
     PyObject *IncompleteReadError;
     PyObject *DeadlockError;
+
+    // Names of a protocol's methods, owned and interned.
+    PyObject *on_open;
+    PyObject *on_data;
+    PyObject *on_ready;
+    PyObject *on_eof;
+    PyObject *on_error;
+    PyObject *on_timeout;
+    PyObject *on_shutdown;
+    PyObject *on_close;
 
     PyObject *resolve;           // owned; pycoronet's resolver of host names, or NULL
     PyObject *interrupt_handler; // owned; stands in for Python's own SIGINT handler
@@ -48,5 +59,6 @@ PyTypeObject *task_type_new(PyObject *module);
 PyTypeObject *conn_type_new(PyObject *module);
 PyTypeObject *scope_type_new(PyObject *module);
 PyTypeObject *parking_lot_type_new(PyObject *module);
+PyTypeObject *timer_type_new(PyObject *module);
 
 #endif

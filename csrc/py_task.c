@@ -192,9 +192,7 @@ task_finish(TaskObject *task, PyObject *value)
         hub_end_orphaned_process(task);
     }
     if (hub->task_count == 0) {
-        while ((node = list_take_first(&hub->idle_watchers)) != NULL) {
-            waiter_wake(hub, CONTAINER_OF(node, struct waiter, link), WOKEN_READY);
-        }
+        hub_note_end(hub);
     }
     task_leave_scopes(task);
     // Last, for what goes here may run code. The function stays: the name is made of it.

@@ -269,6 +269,18 @@ take_loop_exception(HubObject *hub)
     }
 }
 
+void
+hub_take_exception(HubObject *hub, PyObject *subject)
+{
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+        PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        hub_interrupt_main(hub, take_exception());
+    }
+    else {
+        report_exception(subject);
+    }
+}
+
 static void
 run_callbacks(HubObject *hub)
 {
@@ -284,16 +296,32 @@ run_callbacks(HubObject *hub)
         PyObject *entry = PyList_GET_ITEM(callbacks, i);
         PyObject *function = PyTuple_GET_ITEM(entry, 0);
         PyObject *result = PyObject_CallObject(function, PyTuple_GET_ITEM(entry, 1));
-        if (result == NULL && (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-                               PyErr_ExceptionMatches(PyExc_SystemExit))) {
-            hub_interrupt_main(hub, take_exception());
-        }
-        else if (result == NULL) {
-            report_exception(function);
+        if (result == NULL) {
+            hub_take_exception(hub, function);
         }
         Py_XDECREF(result);
     }
     Py_DECREF(callbacks);
+    if (hub_is_idle(hub)) {
+        hub_note_end(hub);
+    }
+}
+
+static void
+run_calls(HubObject *hub)
+{
+    // The list of this round lies in the hub: what runs may take others off it, and may do
+    // so in a greenlet of its own, while our stack is elsewhere.
+    list_move_all(&hub->calls, &hub->calls_now);
+    struct list_node *node;
+    while ((node = list_take_first(&hub->calls_now)) != NULL) {
+        struct hub_call *call = CONTAINER_OF(node, struct hub_call, link);
+        call->run(call);
+    }
+    if (hub->dispatcher != NULL) {
+        // What asks to run again may do so in the next dispatch, which has to end some time.
+        hub->needs &= ~(unsigned)HUB_NEEDS_CALLS;
+    }
 }
 
 static void
@@ -306,12 +334,17 @@ serve_needs(HubObject *hub)
         // A signal handler belongs to the main program, and so does what it raises.
         hub_interrupt_main(hub, take_exception());
     }
+    hub->is_serving = true;
     if (needs & HUB_NEEDS_CALLBACKS) {
         run_callbacks(hub);
+    }
+    if (needs & HUB_NEEDS_CALLS) {
+        run_calls(hub);
     }
     if (needs & HUB_NEEDS_RELEASES) {
         conn_run_releases(hub);
     }
+    hub->is_serving = false;
     if (needs & HUB_NEEDS_TRIM) {
         hub_trim_workers(hub, TRIM_AT_ONCE);
     }

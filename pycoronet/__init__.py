@@ -21,6 +21,7 @@ from ._coronet import (
     WRITE,
     Hub,
     Task,
+    TimerHandle,
     _after_fork_in_child,
     _close_at_exit,
     current,
@@ -36,6 +37,7 @@ from ._coronet import (
     wait_readable,
     wait_writable,
 )
+from ._protocol import Protocol
 from ._sockets import connect, listen, serve
 from ._threads import getaddrinfo, to_thread
 from .errors import (
@@ -59,7 +61,9 @@ __all__ = [
     "Hub",
     "IncompleteReadError",
     "LineTooLongError",
+    "Protocol",
     "Task",
+    "TimerHandle",
     "connect",
     "current",
     "flush_all",

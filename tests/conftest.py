@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from connections import Ends, Keep
+from connections import PEER_TIMEOUT, Ends, Keep
 
 import pycoronet
 
@@ -57,3 +59,27 @@ def ends() -> Iterator[Ends]:
 def keep(ends: Ends) -> Keep:
     """Return a function that closes its argument at the end of the test."""
     return ends.keep
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collect what is reported through sys.unraisablehook."""
+    reports: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda report: reports.append(report.exc_value))
+    return reports
+
+
+@pytest.fixture
+def listener(ends: Ends) -> Any:
+    """Return a listener on a port of its own."""
+    return ends.keep(pycoronet.listen(("127.0.0.1", 0)))
+
+
+@pytest.fixture
+def dial(ends: Ends, listener: Any) -> Callable[[], socket.socket]:
+    """Return a function that connects to the listener."""
+
+    def connect() -> socket.socket:
+        return ends.keep(socket.create_connection(listener.getsockname(), PEER_TIMEOUT))
+
+    return connect

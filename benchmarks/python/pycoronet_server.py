@@ -1,4 +1,7 @@
-"""pycoronet_server.py PORT MODE: straight-line handlers on pycoronet.
+"""pycoronet_server.py PORT MODE [--style handlers|callbacks]: pycoronet's two interfaces.
+
+Handlers are straight-line code, each in a coroutine; callbacks are the methods of one object
+for all connections, which asyncio's Protocol is to be compared with.
 
 On SIGUSR1 it prints how often the hub has switched greenlets so far.
 """
@@ -29,12 +32,42 @@ def http(conn, address):
                 conn.sendall(HTTP_REPLY)
 
 
+class Echo(pycoronet.Protocol):
+    def on_data(self, conn):
+        conn.write(conn.take(65536))
+
+
+class Lines(pycoronet.Protocol):
+    def on_data(self, conn):
+        while line := conn.take_line():
+            conn.write(line)
+
+
+class Http(pycoronet.Protocol):
+    def on_data(self, conn):
+        while line := conn.take_line():
+            if line == b"\r\n":
+                conn.write(HTTP_REPLY)
+
+
 def print_switch_count(signal_number, frame):
     print(pycoronet.get_hub().switch_count, flush=True)
 
 
+def serve_callbacks(address, mode):
+    listener = pycoronet.listen(address, backlog=BACKLOG)
+    listener.set_callbacks({"echo": Echo, "lines": Lines, "http": Http}[mode]())
+    pycoronet.get_hub().run()
+
+
 if __name__ == "__main__":
-    arguments = make_parser().parse_args()
+    parser = make_parser()
+    parser.add_argument("--style", choices=["handlers", "callbacks"], default="handlers")
+    arguments = parser.parse_args()
     signal.signal(signal.SIGUSR1, print_switch_count)
-    handler = {"echo": echo, "lines": lines, "http": http}[arguments.mode]
-    pycoronet.serve(("127.0.0.1", arguments.port), handler, backlog=BACKLOG)
+    address = ("127.0.0.1", arguments.port)
+    if arguments.style == "callbacks":
+        serve_callbacks(address, arguments.mode)
+    else:
+        handler = {"echo": echo, "lines": lines, "http": http}[arguments.mode]
+        pycoronet.serve(address, handler, backlog=BACKLOG)

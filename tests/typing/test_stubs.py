@@ -98,11 +98,14 @@ def can_be_set(type_: type, name: str) -> bool:
         left, right = socket.socketpair()
         with right, _coronet.sk_conn(left) as conn:
             return accepts(conn, name)
+    timer = pycoronet.get_hub().call_later(1, print)
     things: dict[type, Any] = {
         _coronet.Hub: pycoronet.get_hub(),
         _coronet.Scope: pycoronet.timeout(1),
         _coronet.Task: pycoronet.current(),
+        _coronet.TimerHandle: timer,
     }
+    timer.cancel()
     return accepts(things[type_], name)
 
 

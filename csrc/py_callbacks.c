@@ -1,0 +1,285 @@
+// py_callbacks.c: the life of the callbacks of a connection, and the events they get.
+//
+// Events only set flags and queue the record's hub call, which py_callbacks_serve.c runs.
+// Invariants:
+//   1. The record lives until its on_close() has returned, or it was dropped and does not
+//      run; it owns a reference to its connection all that time.
+//   2. While it is on a connection, the connection counts as a wait for the kernel: Hub.run()
+//      goes on, and nobody is deadlocked.
+//   3. An idle timer is moved by each event without looking at the clock.
+//
+// Not here: who may set callbacks, and which methods they need (py_protocol.c).
+
+#include "py_callbacks.h"
+
+#include <stdlib.h>
+
+#include "py_convert.h"
+
+static void time_out(struct timer *timer);
+
+// --- Life -------------------------------------------------------------------------------
+
+void
+callbacks_arm_timer(struct callbacks *self)
+{
+    // 0 bounds a wait to none at all; nothing can be that idle.
+    if (self->conn->timeout_ns > 0 && !callbacks_is_acceptor(self)) {
+        reactor_arm(&self->conn->hub->reactor, &self->timer,
+                    (uint64_t)self->conn->timeout_ns);
+    }
+}
+
+// The same without looking at the clock, for it has been read in this turn: the timer is
+// armed. Mostly a store.
+static void
+move_idle_timer(struct callbacks *self)
+{
+    struct reactor *reactor = &self->conn->hub->reactor;
+    if (timer_is_armed(&self->timer)) {
+        reactor_arm_at(reactor, &self->timer,
+                       reactor->now_ns + (uint64_t)self->conn->timeout_ns);
+    }
+}
+
+// Has the engine watch for what the callbacks want to hear of. 0 or -errno.
+static int
+watch(struct callbacks *self)
+{
+    SkConnObject *conn = self->conn;
+    struct reactor *reactor = &conn->hub->reactor;
+    bool was_registered = reactor_is_registered(reactor, conn->fd);
+    int error = conn->is_listener && !self->receives
+                    ? reactor_register(reactor, conn->fd, EVENT_READ, ENGINE_EDGE)
+                    : conn_register(conn);
+    if (error < 0 || callbacks_is_acceptor(self)) {
+        return error;
+    }
+    // What is ready when it is registered is reported; an edge that has been is not.
+    self->has_news = line_buffer_length(&conn->input) > 0 ||
+                     (was_registered && callbacks_receives_itself(self));
+    conn->may_read = was_registered || callbacks_receives_itself(self);
+    if (was_registered || self->has_news) {
+        callbacks_notice(conn);
+    }
+    return 0;
+}
+
+int
+callbacks_attach(SkConnObject *conn, PyObject *protocol, bool is_factory, bool receives)
+{
+    struct callbacks *self = calloc(1, sizeof(*self));
+    if (self == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->call.run = callbacks_serve;
+    self->conn = conn;
+    timer_init(&self->timer, time_out);
+    self->unread = -1;
+    self->receives = receives;
+    self->is_factory = is_factory;
+    conn->callbacks = self;
+    int error = watch(self);
+    if (error < 0) {
+        conn->callbacks = NULL;
+        list_remove(&self->call.link);
+        free(self);
+        conn_raise(conn, error);
+        return -1;
+    }
+    Py_INCREF(conn);
+    self->protocol = Py_NewRef(protocol);
+    conn->hub->callback_count++;
+    conn->hub->kernel_wait_count++;
+    callbacks_arm_timer(self);
+    return 0;
+}
+
+void
+callbacks_free(struct callbacks *self)
+{
+    SkConnObject *conn = self->conn;
+    PyObject *protocol = self->protocol;
+    free(self);
+    // Last, for what goes here may run code.
+    Py_DECREF(protocol);
+    Py_DECREF(conn);
+}
+
+void
+callbacks_detach(struct callbacks *self)
+{
+    HubObject *hub = self->conn->hub;
+    self->conn->callbacks = NULL;
+    list_remove(&self->call.link);
+    timer_wheel_unlink(&hub->reactor.timers, &self->timer);
+    hub->callback_count--;
+    hub->kernel_wait_count--;
+    if (hub->callback_count == 0) {
+        hub_note_end(hub);
+    }
+}
+
+void
+callbacks_drop(SkConnObject *conn)
+{
+    struct callbacks *self = conn->callbacks;
+    callbacks_detach(self);
+    if (self->is_running) {
+        self->is_dropped = true;
+    }
+    else {
+        callbacks_free(self);
+    }
+}
+
+void
+callbacks_abandon(SkConnObject *conn)
+{
+    struct callbacks *self = conn->callbacks;
+    callbacks_detach(self);
+    // Nothing is released: a destructor, or the warning of a connection left open, would be
+    // the parent's business. One that forked in its own callback goes when that returns.
+    self->is_dropped = self->is_running;
+}
+
+void
+callbacks_forget(SkConnObject *conn)
+{
+    struct callbacks *self = conn->callbacks;
+    callbacks_detach(self);
+    callbacks_free(self);
+}
+
+void
+callbacks_forget_closed(HubObject *hub)
+{
+    struct list_node *node;
+    while ((node = list_take_first(&hub->calls)) != NULL) {
+        struct hub_call *call = CONTAINER_OF(node, struct hub_call, link);
+        if (call->run == callbacks_serve) {
+            callbacks_forget(CONTAINER_OF(call, struct callbacks, call)->conn);
+        }
+    }
+}
+
+// --- Events -----------------------------------------------------------------------------
+
+void
+callbacks_notice(SkConnObject *conn)
+{
+    hub_queue_call(conn->hub, &conn->callbacks->call);
+}
+
+bool
+callbacks_readable(SkConnObject *conn)
+{
+    struct callbacks *self = conn->callbacks;
+    self->has_news |= callbacks_receives_itself(self);
+    move_idle_timer(self);
+    hub_queue_call(conn->hub, &self->call);
+    return true;
+}
+
+bool
+callbacks_sent(SkConnObject *conn)
+{
+    struct callbacks *self = conn->callbacks;
+    if (conn->is_closed) {
+        return false;
+    }
+    move_idle_timer(self);
+    if (write_queue_length(&conn->output) > conn_low_mark(conn)) {
+        self->is_behind = true;
+        return false;
+    }
+    bool was_behind = self->is_behind;
+    self->is_behind = !write_queue_is_empty(&conn->output);
+    if (!was_behind) {
+        return false;
+    }
+    self->is_ready = true;
+    hub_queue_call(conn->hub, &self->call);
+    return true;
+}
+
+static void
+time_out(struct timer *timer)
+{
+    struct callbacks *self = CONTAINER_OF(timer, struct callbacks, timer);
+    if (callbacks_is_acceptor(self)) {
+        self->is_paused = false;
+    }
+    else {
+        self->is_late = true;
+    }
+    hub_queue_call(self->conn->hub, &self->call);
+}
+
+void
+callbacks_set_timeout(SkConnObject *conn)
+{
+    struct callbacks *self = conn->callbacks;
+    if (!callbacks_is_acceptor(self)) {
+        self->is_late = false;
+        timer_wheel_disarm(&conn->hub->reactor.timers, &self->timer);
+        callbacks_arm_timer(self);
+    }
+}
+
+void
+callbacks_stop(SkConnObject *conn)
+{
+    struct callbacks *self = conn->callbacks;
+    if (conn->hub->fresh_conn == conn) {
+        conn->hub->fresh_conn = NULL;
+    }
+    timer_wheel_disarm(&conn->hub->reactor.timers, &self->timer);
+}
+
+int
+callbacks_begin(SkConnObject *conn, const char *direction)
+{
+    if (direction[0] != 'r') {
+        return 0;
+    }
+    if (!conn->hub->is_serving) {
+        PyErr_SetString(conn->hub->state->BusyError,
+                        "callbacks are reading this connection already; "
+                        "set_callbacks(None) ends that");
+        return -1;
+    }
+    if (conn->callbacks->is_paused) {
+        callbacks_notice(conn); // there may be room after this
+    }
+    return conn_keep_fresh(conn);
+}
+
+// --- Ending -----------------------------------------------------------------------------
+
+void
+callbacks_shut_down(HubObject *hub)
+{
+    for (struct list_node *node = hub->connections.next; node != &hub->connections;
+         node = node->next) {
+        SkConnObject *conn = CONTAINER_OF(node, SkConnObject, hub_link);
+        if (conn->callbacks != NULL && !conn->is_closed) {
+            conn->callbacks->must_close = true;
+            callbacks_notice(conn);
+        }
+    }
+}
+
+void
+callbacks_abort_all(HubObject *hub)
+{
+    struct list_node *node = hub->connections.next;
+    while (node != &hub->connections) {
+        SkConnObject *conn = CONTAINER_OF(node, SkConnObject, hub_link);
+        node = node->next; // the record keeps the connection, and nothing runs here
+        if (conn->callbacks != NULL) {
+            conn_abort(conn);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+// py_callbacks.h: connections that are served by callbacks instead of a coroutine.
+//
+// py_callbacks.c has their life and their events, py_callbacks_serve.c what is called when;
+// py_protocol.c checks protocols and has set_callbacks(). Each such connection has one record, which owns one reference
+// to it from set_callbacks() until on_close() has returned, for nobody else may hold it.
+//
+// All of a user's callbacks run in the hub greenlet, as hub calls: never in the context of
+// some coroutine, never one inside another, and never deeper for a chain of events.
+
+#ifndef CORONET_PY_CALLBACKS_H
+#define CORONET_PY_CALLBACKS_H
+
+#include "py_conn.h"
+
+// More input than this is left in the kernel until somebody takes what there is.
+#define INPUT_HIGH_MARK (64 * 1024)
+
+struct callbacks {
+    struct hub_call call; // due when there is something to tell
+    SkConnObject *conn;   // owned
+    PyObject *protocol;   // owned; whose methods are called; for a listener perhaps a
+                          // callable that makes one for each connection
+    struct timer timer;   // nothing has happened for too long; for a listener: may go on
+    int unread;           // bytes the user left, with `receives` off; -1 = not known
+
+    bool receives : 1;   // bytes are received for the user, connections accepted
+    bool is_factory : 1; // a listener's protocol is called for each connection
+    bool is_running : 1; // a callback of it is on the stack
+    bool is_dropped : 1; // nobody's any more; freed when it has run
+    bool is_paused : 1;  // too much is held already: reading goes on later
+    bool has_news : 1;   // on_data is due whether something comes or not
+    bool is_behind : 1;  // some output could not be sent at once
+    bool is_ready : 1;   // on_ready is due
+    bool is_late : 1;    // on_timeout is due
+    bool must_close : 1; // on_shutdown is due, and then the end
+    bool has_ended : 1;  // on_eof was called
+    bool has_failed : 1; // on_error was called
+};
+
+// True if it is told when to receive, rather than what has been received: with receive=False,
+// and for packets, which are not to be run together.
+static inline bool
+callbacks_receives_itself(const struct callbacks *self)
+{
+    return !self->receives || !self->conn->is_stream;
+}
+
+static inline bool
+callbacks_is_acceptor(const struct callbacks *self)
+{
+    return self->conn->is_listener && self->receives;
+}
+
+// True if the connection is open and these are its callbacks still.
+static inline bool
+callbacks_is_current(const struct callbacks *self)
+{
+    return self->conn->callbacks == self && !self->conn->is_closed;
+}
+
+// --- py_callbacks.c -----------------------------------------------------------------
+
+// Gives the connection, which has none, a record with this protocol. 0, or -1 with an
+// exception.
+int callbacks_attach(SkConnObject *conn, PyObject *protocol, bool is_factory,
+                     bool receives);
+
+// Takes the callbacks off the connection, which calls nothing any more.
+void callbacks_drop(SkConnObject *conn);
+
+// Takes the record off the connection and the hub; it stays allocated, until
+// callbacks_free(), which gives its references back.
+void callbacks_detach(struct callbacks *self);
+void callbacks_free(struct callbacks *self);
+
+// Starts the time after which on_timeout() is due, if the connection has one.
+void callbacks_arm_timer(struct callbacks *self);
+
+// Something is to be told: has the record looked at in the next round of callbacks.
+void callbacks_notice(SkConnObject *conn);
+
+// The connection's timeout has changed.
+void callbacks_set_timeout(SkConnObject *conn);
+
+// There is something to be received. True always: the event has been taken.
+bool callbacks_readable(SkConnObject *conn);
+
+// After an attempt to send what waits: on_ready may be due. True if it is.
+bool callbacks_sent(SkConnObject *conn);
+
+// The connection is closed, though it may still send: only on_close() is left.
+void callbacks_stop(SkConnObject *conn);
+
+// In a forked child: the callbacks are the parent's. Nothing is called or released.
+void callbacks_abandon(SkConnObject *conn);
+
+// For a hub that is gone: frees the record, calls nothing. The connection may go, too.
+void callbacks_forget(SkConnObject *conn);
+
+// The same for those that are closed already and whose on_close() will not come.
+void callbacks_forget_closed(HubObject *hub);
+
+// Has on_shutdown() called for each connection with callbacks, and then closes it.
+void callbacks_shut_down(HubObject *hub);
+
+// Closes all of them at once, dropping what they still hold.
+void callbacks_abort_all(HubObject *hub);
+
+// --- py_callbacks_serve.c -------------------------------------------------------------
+
+// The record's hub call: tells its protocol what has happened.
+void callbacks_serve(struct hub_call *call);
+
+// --- py_protocol.c --------------------------------------------------------------------
+
+extern PyMethodDef protocol_methods[];
+
+// The attribute `callbacks`: the protocol or None. A new reference.
+PyObject *protocol_get(SkConnObject *conn, void *unused);
+
+// What [factory] makes for one connection; a new reference, NULL with an exception.
+PyObject *protocol_make(HubObject *hub, PyObject *factory);
+
+#endif

@@ -1,0 +1,413 @@
+// py_callbacks_serve.c: what is called when, on connections that have callbacks.
+//
+// callbacks_serve() runs in the hub greenlet when something has happened to a connection, and
+// calls the user's methods one after the other. Invariants:
+//   1. A user's method may do anything to its connection: close it, give it other callbacks,
+//      none at all. So callbacks_is_current() is asked again after each of them.
+//   2. on_close() is called from one place, when the descriptor has gone, whatever the reason.
+//   3. Reading stops while too much input or output is held, and goes on by an event or by a
+//      call that takes some: memory is bounded, and nothing is asked in a loop.
+
+#include "py_callbacks.h"
+
+#include <errno.h>
+#include <sys/ioctl.h>
+
+#include "py_convert.h"
+
+// How often one connection may receive, and a listener accept, before others get a turn.
+#define RECEIVE_LIMIT 4
+#define ACCEPT_LIMIT 64
+
+// How long a listener rests while the system is short of descriptors or memory.
+#define SHORTAGE_PAUSE_NS INT64_C(100000000)
+
+// --- Calling ----------------------------------------------------------------------------
+
+static void fail(struct callbacks *self, PyObject *exception);
+
+// What a method raised: reported, and the connection's end. One that ends the program is
+// the main program's to deal with.
+static void
+take_method_exception(struct callbacks *self, PyObject *protocol, PyObject *name)
+{
+    bool ends_program = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+                        PyErr_ExceptionMatches(PyExc_SystemExit);
+    PyObject *exception = take_exception();
+    PyObject *method = PyObject_GetAttr(protocol, name);
+    if (method == NULL) {
+        PyErr_Clear(); // it is only for the report
+    }
+    restore_exception(Py_NewRef(exception));
+    hub_take_exception(self->conn->hub, method == NULL ? protocol : method);
+    Py_XDECREF(method);
+    if (ends_program) {
+        Py_DECREF(exception);
+        return;
+    }
+    fail(self, exception);
+}
+
+// Calls the protocol's method with the connection and perhaps one argument more. What it
+// raises is dealt with here.
+static void
+call_method(struct callbacks *self, PyObject *name, PyObject *argument)
+{
+    PyObject *protocol = Py_NewRef(self->protocol); // it may be given another one
+    PyObject *arguments[4] = {NULL, protocol, (PyObject *)self->conn, argument};
+    size_t count = argument == NULL ? 2 : 3;
+    PyObject *result = PyObject_VectorcallMethod(
+        name, arguments + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    if (result == NULL) {
+        take_method_exception(self, protocol, name);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(protocol);
+}
+
+static void
+close_quietly(SkConnObject *conn)
+{
+    conn->write_error = 0; // on_error has told
+    if (conn_close(conn) < 0) {
+        PyErr_Clear();
+    }
+}
+
+// Tells on_error() once, and closes the connection. Steals [exception].
+static void
+fail(struct callbacks *self, PyObject *exception)
+{
+    if (callbacks_is_current(self) && !self->has_failed) {
+        self->has_failed = true;
+        call_method(self, self->conn->hub->state->on_error, exception);
+    }
+    Py_DECREF(exception);
+    if (callbacks_is_current(self)) {
+        close_quietly(self->conn);
+    }
+}
+
+static void
+fail_with_errno(struct callbacks *self, int negative_errno)
+{
+    conn_raise(self->conn, negative_errno);
+    fail(self, take_exception());
+}
+
+static void
+fail_with_exception(struct callbacks *self)
+{
+    PyObject *exception = take_exception();
+    restore_exception(Py_NewRef(exception));
+    report_exception((PyObject *)self->conn);
+    fail(self, exception);
+}
+
+// --- Receiving --------------------------------------------------------------------------
+
+// Sends what the callback has written, in one go.
+static void
+send_written(struct callbacks *self)
+{
+    SkConnObject *conn = self->conn;
+    if (list_is_linked(&conn->dirty_link) && conn_flush(conn) != 0) {
+        self->is_behind = true; // or has failed: then we are called again
+    }
+}
+
+static void
+tell_of_data(struct callbacks *self)
+{
+    SkConnObject *conn = self->conn;
+    call_method(self, conn->hub->state->on_data, NULL);
+    if (conn_keep_fresh(conn) < 0) {
+        fail_with_exception(self);
+        return;
+    }
+    if (callbacks_is_current(self)) {
+        send_written(self);
+    }
+}
+
+static void
+tell_of_end(struct callbacks *self)
+{
+    self->has_ended = true;
+    call_method(self, self->conn->hub->state->on_eof, NULL);
+}
+
+// Receives once and tells of it. False if there is nothing more to be had now.
+static bool
+receive_once(struct callbacks *self)
+{
+    SkConnObject *conn = self->conn;
+    HubObject *hub = conn->hub;
+    size_t held = line_buffer_length(&conn->input);
+    if (write_queue_length(&conn->output) > conn_high_mark(conn)) {
+        send_written(
+            self); // others may have written to it: only what cannot leave counts
+    }
+    self->is_paused = held >= INPUT_HIGH_MARK ||
+                      write_queue_length(&conn->output) > conn_high_mark(conn);
+    if (!conn->may_read || self->is_paused) {
+        return false;
+    }
+    char *room = hub->scratch + HUB_SCRATCH_SIZE;
+    ssize_t count = conn_receive_now(conn, room, HUB_FRESH_SIZE - held);
+    if (count == -EAGAIN) {
+        return false;
+    }
+    if (count < 0) {
+        fail_with_errno(self, (int)count);
+        return false;
+    }
+    if (count == 0) {
+        tell_of_end(self);
+        return false;
+    }
+    if (held > 0) {
+        if (conn_keep_input(conn, room, (size_t)count) < 0) {
+            fail_with_exception(self);
+            return false;
+        }
+    }
+    else {
+        hub->fresh_conn = conn;
+        hub->fresh_data = room;
+        hub->fresh_length = (size_t)count;
+    }
+    tell_of_data(self);
+    return true;
+}
+
+static void
+receive(struct callbacks *self)
+{
+    if (self->has_news) {
+        self->has_news = false;
+        tell_of_data(self);
+    }
+    int count = 0;
+    while (callbacks_is_current(self) && !self->has_ended && receive_once(self)) {
+        if (++count == RECEIVE_LIMIT) {
+            hub_queue_call(self->conn->hub, &self->call);
+            return;
+        }
+    }
+    if (self->has_ended && callbacks_is_current(self) && self->conn->is_socket) {
+        // After the end of file an event can only tell that the peer has gone altogether.
+        int error = io_take_socket_error(self->conn->fd);
+        if (error < 0) {
+            fail_with_errno(self, error);
+        }
+    }
+}
+
+// Whether the stream has come to its end, where the user receives: 1, 0 if it has not, or
+// -errno. Nothing is taken.
+static int
+has_come_to_end(SkConnObject *conn)
+{
+    if (!conn->is_socket) {
+        int ready = io_ready_now(conn->fd, EVENT_READ);
+        return ready < 0 ? ready : (ready & (EVENT_READ | EVENT_HANGUP)) == EVENT_HANGUP;
+    }
+    char byte;
+    struct iovec room = {&byte, 1};
+    struct msghdr message = {.msg_iov = &room, .msg_iovlen = 1};
+    ssize_t count = io_receive_message(conn->fd, &message, MSG_PEEK);
+    return count == -EAGAIN ? 0 : count < 0 ? (int)count : count == 0;
+}
+
+// After a hang-up no further event comes: what the user has left is told of again, as long
+// as it gets less; when nothing is left it is the end.
+static void
+look_for_end(struct callbacks *self)
+{
+    SkConnObject *conn = self->conn;
+    int status = has_come_to_end(conn);
+    if (status < 0) {
+        fail_with_errno(self, status);
+        return;
+    }
+    if (status > 0) {
+        tell_of_end(self);
+        return;
+    }
+    int unread = 0;
+    if (ioctl(conn->fd, FIONREAD, &unread) == 0 && unread > 0) {
+        bool gets_less = self->unread < 0 || unread < self->unread;
+        self->unread = unread;
+        if (gets_less) {
+            self->has_news = true;
+            hub_queue_call(conn->hub, &self->call);
+        }
+    }
+}
+
+// For what the user receives: a descriptor of libreact's, or packets.
+static void
+tell_only(struct callbacks *self)
+{
+    SkConnObject *conn = self->conn;
+    if (self->has_news) {
+        self->has_news = false;
+        call_method(self, conn->hub->state->on_data, NULL);
+    }
+    if (callbacks_is_current(self) && conn->reads_to_the_end && conn->is_stream &&
+        !conn->is_listener && !self->has_ended) {
+        look_for_end(self);
+    }
+}
+
+// --- Accepting --------------------------------------------------------------------------
+
+static bool
+is_shortage(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
+}
+
+// While the system is short of something the connections stay queued.
+static void
+rest(struct callbacks *self)
+{
+    struct reactor *reactor = &self->conn->hub->reactor;
+    reactor_register(reactor, self->conn->fd, 0, ENGINE_LEVEL);
+    reactor_arm(reactor, &self->timer, (uint64_t)SHORTAGE_PAUSE_NS);
+    self->is_paused = true;
+}
+
+// Gives a new connection its callbacks and tells them. On failure it is closed.
+static void
+welcome(struct callbacks *self, SkConnObject *accepted)
+{
+    PyObject *protocol = self->is_factory ? protocol_make(self->conn->hub, self->protocol)
+                                          : Py_NewRef(self->protocol);
+    if (protocol == NULL || callbacks_attach(accepted, protocol, false, true) < 0) {
+        hub_take_exception(self->conn->hub, self->protocol);
+        Py_XDECREF(protocol);
+        conn_abort(accepted);
+        return;
+    }
+    Py_DECREF(protocol);
+    struct callbacks *its = accepted->callbacks;
+    its->is_running = true;
+    call_method(its, self->conn->hub->state->on_open, NULL);
+    its->is_running = false;
+    if (its->is_dropped) {
+        callbacks_free(its);
+    }
+}
+
+static void
+accept_connections(struct callbacks *self)
+{
+    SkConnObject *conn = self->conn;
+    if (self->is_paused) {
+        return;
+    }
+    int error = conn_register(conn); // it may have rested
+    for (int i = 0; i < ACCEPT_LIMIT && error == 0 && callbacks_is_current(self); i++) {
+        SkConnObject *accepted;
+        error = conn_accept_now(conn, &accepted);
+        if (accepted != NULL) {
+            welcome(self, accepted);
+            Py_DECREF(accepted);
+        }
+    }
+    if (!callbacks_is_current(self) || error == 0 || error == -EAGAIN) {
+        return; // what is left is reported by the next poll
+    }
+    if (error > 0) {
+        report_exception((PyObject *)conn);
+    }
+    if (error > 0 || is_shortage(error)) {
+        rest(self);
+        return;
+    }
+    conn_raise(conn, error);
+    report_exception((PyObject *)conn);
+    close_quietly(conn);
+}
+
+// --- Serving ----------------------------------------------------------------------------
+
+// The descriptor has gone: the last that is heard of the connection.
+static void
+tell_closed(struct callbacks *self)
+{
+    HubObject *hub = self->conn->hub;
+    self->has_failed = true; // it is too late for on_error
+    if (!callbacks_is_acceptor(self)) {
+        call_method(self, hub->state->on_close, NULL);
+    }
+    if (self->conn->callbacks == self) {
+        callbacks_detach(self);
+        self->is_dropped = true;
+    }
+}
+
+static void
+serve_connection(struct callbacks *self)
+{
+    SkConnObject *conn = self->conn;
+    struct module_state *state = conn->hub->state;
+    if (conn->write_error < 0) {
+        conn_raise_write_error(conn);
+        fail(self, take_exception());
+    }
+    if (self->must_close && callbacks_is_current(self)) {
+        call_method(self, state->on_shutdown, NULL);
+        if (callbacks_is_current(self)) {
+            close_quietly(conn);
+        }
+    }
+    if (self->is_ready && callbacks_is_current(self)) {
+        self->is_ready = false;
+        call_method(self, state->on_ready, NULL);
+    }
+    if (callbacks_is_current(self)) {
+        if (self->receives && conn->is_stream) {
+            receive(self);
+        }
+        else {
+            tell_only(self);
+        }
+    }
+    if (self->is_late && callbacks_is_current(self)) {
+        self->is_late = false;
+        callbacks_arm_timer(self);
+        call_method(self, state->on_timeout, NULL);
+    }
+    if (callbacks_is_current(self)) {
+        send_written(self);
+    }
+}
+
+void
+callbacks_serve(struct hub_call *call)
+{
+    struct callbacks *self = CONTAINER_OF(call, struct callbacks, call);
+    SkConnObject *conn = self->conn;
+    self->is_running = true;
+    if (callbacks_is_current(self)) {
+        if (!callbacks_is_acceptor(self)) {
+            serve_connection(self);
+        }
+        else if (self->must_close) {
+            close_quietly(conn);
+        }
+        else {
+            accept_connections(self);
+        }
+    }
+    if (conn->callbacks == self && conn->fd < 0) {
+        tell_closed(self);
+    }
+    self->is_running = false;
+    if (self->is_dropped) {
+        callbacks_free(self);
+    }
+}

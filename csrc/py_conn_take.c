@@ -1,0 +1,215 @@
+// py_conn_take.c: reading without waiting: take and take_line.
+//
+// This is how callbacks read. What has just come for one lies in the hub's fresh area and is
+// handed out from there; only what the callback leaves goes into the connection's buffer. At
+// most one connection has fresh bytes, and only while its callback runs. Invariant: while it
+// has some its buffer is empty, so the order of bytes is never in question.
+
+#include "py_conn.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "py_callbacks.h"
+#include "py_convert.h"
+
+#define DEFAULT_LINE_LIMIT 65536
+
+int
+conn_keep_fresh(SkConnObject *conn)
+{
+    HubObject *hub = conn->hub;
+    if (hub->fresh_conn != conn) {
+        return 0;
+    }
+    hub->fresh_conn = NULL;
+    return conn_keep_input(conn, hub->fresh_data, hub->fresh_length);
+}
+
+// The first [length] of the fresh bytes, without the last [trimmed] ones.
+static PyObject *
+take_fresh(HubObject *hub, size_t length, size_t trimmed)
+{
+    PyObject *bytes =
+        PyBytes_FromStringAndSize(hub->fresh_data, (Py_ssize_t)(length - trimmed));
+    if (bytes == NULL) {
+        return NULL;
+    }
+    hub->fresh_data += length;
+    hub->fresh_length -= length;
+    if (hub->fresh_length == 0) {
+        hub->fresh_conn = NULL;
+    }
+    return bytes;
+}
+
+static PyObject *
+take_held(SkConnObject *conn, size_t length, size_t trimmed)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(line_buffer_data(&conn->input),
+                                                (Py_ssize_t)(length - trimmed));
+    if (bytes == NULL) {
+        return NULL;
+    }
+    line_buffer_drain(&conn->input, length);
+    if (conn->callbacks != NULL && conn->callbacks->is_paused) {
+        callbacks_notice(conn); // there is room again
+    }
+    return bytes;
+}
+
+// One attempt to receive, for somebody who does not wait: as conn_receive_now(), but 0 for
+// -EAGAIN, too, and -1 with an exception.
+static ssize_t
+try_to_receive(SkConnObject *conn, char *data, size_t length)
+{
+    if (conn->callbacks != NULL && (!conn->may_read || conn->callbacks->has_ended)) {
+        return 0; // an event will tell
+    }
+    if (length == 0) {
+        return 0;
+    }
+    ssize_t count = conn_receive_now(conn, data, length);
+    if (count == 0 && conn->callbacks != NULL) {
+        callbacks_notice(conn); // which will find the end of file, too
+    }
+    if (count < 0 && count != -EAGAIN) {
+        conn_raise(conn, count);
+        return -1;
+    }
+    return count < 0 ? 0 : count;
+}
+
+static int
+check_may_take(SkConnObject *conn)
+{
+    return conn_check_usable(conn) < 0 ||
+                   (conn->reader != NULL &&
+                    conn_check_free(conn, conn->reader, "reading") < 0)
+               ? -1
+               : 0;
+}
+
+PyDoc_STRVAR(
+    take_doc,
+    "take($self, n, /)\n--\n\n"
+    "Return what is there, at most n bytes; b\"\" if nothing is there now, or at the end.\n\n"
+    "What was received before comes first; if that is nothing, one attempt is made to\n"
+    "receive. Never waits, never switches; for callbacks, and of use elsewhere too. On a\n"
+    "datagram socket it takes one packet. Raises ClosedError, BusyError if a task is reading,\n"
+    "or the OSError of the failure.");
+
+static PyObject *
+SkConn_take(SkConnObject *conn, PyObject *number)
+{
+    Py_ssize_t size;
+    if (convert_size(number, "n", 0, 0, &size) < 0 || check_may_take(conn) < 0) {
+        return NULL;
+    }
+    HubObject *hub = conn->hub;
+    if (hub->fresh_conn == conn) {
+        size_t length = hub->fresh_length;
+        return take_fresh(hub, (size_t)size < length ? (size_t)size : length, 0);
+    }
+    size_t held = line_buffer_length(&conn->input);
+    if (held > 0) {
+        return take_held(conn, (size_t)size < held ? (size_t)size : held, 0);
+    }
+    size_t room = (size_t)size < HUB_SCRATCH_SIZE ? (size_t)size : HUB_SCRATCH_SIZE;
+    ssize_t count = try_to_receive(conn, hub->scratch, room);
+    if (count < 0) {
+        return NULL;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(hub->scratch, count);
+    if (bytes == NULL) {
+        conn_keep_input(conn, hub->scratch, (size_t)count);
+    }
+    return bytes;
+}
+
+static PyObject *
+take_held_line(SkConnObject *conn, size_t limit, size_t trimmed)
+{
+    size_t length;
+    switch (line_buffer_find_line(&conn->input, limit, &length)) {
+    case LINE_FOUND:
+        return take_held(conn, length, trimmed);
+    case LINE_TOO_LONG:
+        PyErr_Format(conn->hub->state->LineTooLongError,
+                     "no end of line within %zu bytes; they stay readable", limit);
+        return NULL;
+    case LINE_INCOMPLETE:
+        break;
+    }
+    return NULL;
+}
+
+// A line, or NULL without an exception if no whole one is there.
+static PyObject *
+take_line(SkConnObject *conn, size_t limit, size_t trimmed)
+{
+    HubObject *hub = conn->hub;
+    if (hub->fresh_conn == conn) {
+        size_t size = hub->fresh_length < limit ? hub->fresh_length : limit;
+        char *feed = memchr(hub->fresh_data, '\n', size);
+        if (feed != NULL) {
+            return take_fresh(hub, (size_t)(feed - hub->fresh_data) + 1, trimmed);
+        }
+        if (conn_keep_fresh(conn) < 0) {
+            return NULL;
+        }
+    }
+    for (;;) {
+        PyObject *line = take_held_line(conn, limit, trimmed);
+        if (line != NULL || PyErr_Occurred()) {
+            return line;
+        }
+        ssize_t count = try_to_receive(conn, hub->scratch, INPUT_HIGH_MARK);
+        if (count <= 0 || conn_keep_input(conn, hub->scratch, (size_t)count) < 0) {
+            return NULL;
+        }
+    }
+}
+
+PyDoc_STRVAR(
+    take_line_doc,
+    "take_line($self, /, limit=65536, *, keepends=True)\n--\n\n"
+    "Return the next line with its line feed, None if no whole line is there yet.\n\n"
+    "limit: the most bytes a line may have, line feed included.\n"
+    "keepends: False leaves the line feed out.\n\n"
+    "What follows the last line feed stays for take(), at the end of file, too. Never waits,\n"
+    "never switches. Raises LineTooLongError (the bytes stay readable) and what take()\n"
+    "raises.");
+
+static PyObject *
+SkConn_take_line(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
+                 PyObject *keyword_names)
+{
+    static const char *const names[] = {"limit", "keepends", NULL};
+    static const struct parameters parameters = {"take_line", names, 0, 1};
+    Py_ssize_t limit = DEFAULT_LINE_LIMIT;
+    int keepends = 1;
+    if (count > 0 || keyword_names != NULL) {
+        PyObject *values[2];
+        if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
+            convert_size(values[0], "limit", 1, DEFAULT_LINE_LIMIT, &limit) < 0) {
+            return NULL;
+        }
+        keepends = values[1] == NULL ? 1 : PyObject_IsTrue(values[1]);
+        if (keepends < 0) {
+            return NULL;
+        }
+    }
+    if (check_may_take(conn) < 0) {
+        return NULL;
+    }
+    PyObject *line = take_line(conn, (size_t)limit, keepends ? 0 : 1);
+    return line != NULL || PyErr_Occurred() ? line : Py_NewRef(Py_None);
+}
+
+PyMethodDef conn_take_methods[] = {
+    {"take", (PyCFunction)SkConn_take, METH_O, take_doc},
+    {"take_line", (PyCFunction)(void (*)(void))SkConn_take_line,
+     METH_FASTCALL | METH_KEYWORDS, take_line_doc},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,212 @@
+// py_protocol.c: set_callbacks: whose methods a connection's events call.
+//
+// A protocol is anything with the eight methods of pycoronet.Protocol. One object may serve
+// any number of connections; a class, or another callable without the methods, is a factory
+// that is called for each connection. What is wrong with one is said here, where the caller
+// can see it, rather than at the first event.
+
+#include <errno.h>
+
+#include "py_callbacks.h"
+#include "py_convert.h"
+
+// Adds the methods that the object lacks to a list of names. 0, or -1 with an exception.
+static int
+list_missing(struct module_state *state, PyObject *object, PyObject *missing)
+{
+    PyObject *const names[] = {state->on_open,     state->on_data,  state->on_ready,
+                               state->on_eof,      state->on_error, state->on_timeout,
+                               state->on_shutdown, state->on_close};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
+        PyObject *method = PyObject_GetAttr(object, names[i]);
+        if (method == NULL) {
+            if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+                return -1;
+            }
+            PyErr_Clear();
+        }
+        bool is_missing = method == NULL || !PyCallable_Check(method);
+        Py_XDECREF(method);
+        if (is_missing && PyList_Append(missing, names[i]) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+// 0 if the object has all methods; else -1 with a TypeError that names those it lacks.
+static int
+check_methods(struct module_state *state, PyObject *object)
+{
+    PyObject *missing = PyList_New(0);
+    if (missing == NULL || list_missing(state, object, missing) < 0) {
+        Py_XDECREF(missing);
+        return -1;
+    }
+    int error = 0;
+    if (PyList_GET_SIZE(missing) > 0) {
+        PyObject *comma = PyUnicode_FromString(", ");
+        PyObject *text = comma == NULL ? NULL : PyUnicode_Join(comma, missing);
+        if (text != NULL) {
+            PyErr_Format(PyExc_TypeError,
+                         "%R cannot be called back: it has no method %U; "
+                         "pycoronet.Protocol is a base class with all of them",
+                         object, text);
+        }
+        Py_XDECREF(comma);
+        Py_XDECREF(text);
+        error = -1;
+    }
+    Py_DECREF(missing);
+    return error;
+}
+
+// The same for what may also be a factory, which is told in [*is_factory].
+static int
+check_protocol(struct module_state *state, PyObject *object, bool *is_factory)
+{
+    *is_factory = PyType_Check(object);
+    if (check_methods(state, object) == 0) {
+        return 0;
+    }
+    if (*is_factory || !PyCallable_Check(object) ||
+        !PyErr_ExceptionMatches(PyExc_TypeError)) {
+        return -1;
+    }
+    // What it makes is looked at when it has been made.
+    PyErr_Clear();
+    *is_factory = true;
+    return 0;
+}
+
+PyObject *
+protocol_make(HubObject *hub, PyObject *factory)
+{
+    PyObject *protocol = PyObject_CallNoArgs(factory);
+    if (protocol != NULL && check_methods(hub->state, protocol) < 0) {
+        Py_CLEAR(protocol);
+    }
+    return protocol;
+}
+
+PyObject *
+protocol_get(SkConnObject *conn, void *unused)
+{
+    (void)unused;
+    return Py_NewRef(conn->callbacks == NULL ? Py_None : conn->callbacks->protocol);
+}
+
+// A socket may have begun to listen after its connection was made.
+static void
+notice_listener(SkConnObject *conn)
+{
+    int is_listening = 0;
+    socklen_t length = sizeof(is_listening);
+    if (conn->is_socket && !conn->is_listener &&
+        getsockopt(conn->fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &length) == 0) {
+        conn->is_listener = is_listening != 0;
+    }
+}
+
+// Gives a connection that has callbacks already another protocol.
+static void
+replace(SkConnObject *conn, PyObject *protocol, bool is_factory)
+{
+    struct callbacks *callbacks = conn->callbacks;
+    callbacks->is_factory = is_factory;
+    if (line_buffer_length(&conn->input) > 0) {
+        // It has not heard of these bytes.
+        callbacks->has_news = true;
+        callbacks_notice(conn);
+    }
+    Py_SETREF(callbacks->protocol, Py_NewRef(protocol));
+}
+
+static int
+install(SkConnObject *conn, PyObject *protocol, bool is_factory, bool receives)
+{
+    if (conn->hub->is_closing) {
+        PyErr_SetString(PyExc_RuntimeError, "the connection's hub is closing");
+        return -1;
+    }
+    if (conn_check_free(conn, conn->reader, "reading") < 0 || conn_keep_fresh(conn) < 0) {
+        return -1;
+    }
+    notice_listener(conn);
+    if (conn->callbacks != NULL && conn->callbacks->receives == receives) {
+        replace(conn, protocol, is_factory);
+        return 0;
+    }
+    if (conn->callbacks != NULL) {
+        callbacks_drop(conn);
+    }
+    return callbacks_attach(conn, protocol, is_factory, receives);
+}
+
+PyDoc_STRVAR(
+    set_callbacks_doc,
+    "set_callbacks($self, protocol, /, *, receive=True)\n--\n\n"
+    "Have the methods of protocol called when something happens to the connection.\n\n"
+    "protocol: an object with the methods of pycoronet.Protocol; a class, or another callable\n"
+    "without them, is called to make one; None ends the callbacks and calls nothing. It may\n"
+    "be changed at any time, from inside a callback too. On a listener, protocol is given to\n"
+    "each connection that comes in (a class: an object to each), and then on_open() called.\n"
+    "receive: False only tells by on_data() that there is something to receive, or to accept,\n"
+    "once for each time it is news; take it until nothing is left. So it is for datagrams.\n\n"
+    "From now on the hub keeps the connection alive until it is closed. Its timeout becomes\n"
+    "that of on_timeout(): so long without anything coming or going; None or 0: none. Tasks\n"
+    "may write to it, but not read. Raises TypeError for a protocol without all methods,\n"
+    "BusyError if a task is reading, ClosedError, RuntimeError while the hub closes. Never\n"
+    "switches.");
+
+static PyObject *
+SkConn_set_callbacks(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
+                     PyObject *keyword_names)
+{
+    static const char *const names[] = {"protocol", "receive", NULL};
+    static const struct parameters parameters = {"set_callbacks", names, 1, 1};
+    PyObject *values[2];
+    if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0) {
+        return NULL;
+    }
+    int receives = values[1] == NULL ? 1 : PyObject_IsTrue(values[1]);
+    if (receives < 0 || conn_check_usable(conn) < 0) {
+        return NULL;
+    }
+    PyObject *protocol = values[0];
+    if (protocol == Py_None) {
+        if (conn->callbacks != NULL) {
+            if (conn_keep_fresh(conn) < 0) {
+                return NULL;
+            }
+            callbacks_drop(conn);
+        }
+        Py_RETURN_NONE;
+    }
+    bool is_factory;
+    if (check_protocol(conn->hub->state, protocol, &is_factory) < 0) {
+        return NULL;
+    }
+    PyObject *made = NULL;
+    if (is_factory && !(conn->is_listener && receives)) {
+        made = protocol_make(conn->hub, protocol);
+        if (made == NULL || conn_check_usable(conn) < 0) {
+            Py_XDECREF(made);
+            return NULL;
+        }
+        protocol = made;
+        is_factory = false;
+    }
+    int error = install(conn, protocol, is_factory, receives != 0);
+    Py_XDECREF(made);
+    if (error < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyMethodDef protocol_methods[] = {
+    {"set_callbacks", (PyCFunction)(void (*)(void))SkConn_set_callbacks,
+     METH_FASTCALL | METH_KEYWORDS, set_callbacks_doc},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,51 @@
+"""The base class for objects whose methods a connection's events call."""
+
+from ._coronet import sk_conn
+
+__all__ = ["Protocol"]
+
+
+class Protocol:
+    """What a connection with callbacks calls; override what you need.
+
+    One object may serve any number of connections, for each method is told which one it is.
+    The methods run in the hub, one at a time and never in a coroutine: what would have to
+    wait raises RuntimeError there. `conn.take()` and `conn.take_line()` give what has come,
+    `conn.write()` collects what is then sent in one go, `spawn()` starts a task for the rest.
+
+    What a method raises is reported through sys.unraisablehook, told to `on_error()`, and
+    the connection is closed. However a connection ends, `on_close()` is called once.
+    """
+
+    __slots__ = ()
+
+    def on_open(self, conn: sk_conn) -> None:
+        """Begin: a listener with these callbacks has accepted the connection."""
+
+    def on_data(self, conn: sk_conn) -> None:
+        """Take what has come; what is left stays for the next time.
+
+        While 64 KiB are left, or as much waits to be sent, nothing more is received.
+        """
+
+    def on_ready(self, conn: sk_conn) -> None:
+        """Go on writing: what could not be sent at once has been sent."""
+
+    def on_eof(self, conn: sk_conn) -> None:
+        """Note that the peer sends no more. Unless overridden, it closes the connection."""
+        conn.close()
+
+    def on_error(self, conn: sk_conn, error: Exception) -> None:
+        """Note that the connection failed, or a callback did; it is closed after this."""
+
+    def on_timeout(self, conn: sk_conn) -> None:
+        """Note that nothing has come or gone for as long as `conn.settimeout()` said.
+
+        It is called again when as long a time has passed once more.
+        """
+
+    def on_shutdown(self, conn: sk_conn) -> None:
+        """Say goodbye: the hub is about to stop, and closes the connection after this."""
+
+    def on_close(self, conn: sk_conn) -> None:
+        """Let go of the connection: its descriptor is closed."""

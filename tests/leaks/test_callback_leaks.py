@@ -1,0 +1,210 @@
+"""Callbacks and timers over many rounds: no descriptor, object or memory stays behind."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from connections import open_descriptors
+from recorders import Recorder, raise_error, reset, turn
+from test_conn_leaks import ROUNDS, SPARE_BLOCKS, SPARE_BYTES, WARM_UP, least_growth, run_rounds
+
+import pycoronet
+from pycoronet import Protocol, TimerHandle, get_hub, sk_conn, spawn
+
+pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
+
+
+def count_objects() -> dict[str, int]:
+    """Return how many of our objects the collector knows."""
+    gc.collect()
+    counts = {"sk_conn": 0, "TimerHandle": 0, "Recorder": 0}
+    for item in gc.get_objects():
+        if type(item) in (sk_conn, TimerHandle, Recorder):
+            counts[type(item).__name__] += 1
+    return counts
+
+
+def pair(recorder: Any, **options: Any) -> tuple[Any, socket.socket]:
+    left, right = socket.socketpair()
+    right.settimeout(10)
+    conn = sk_conn(left)
+    conn.set_callbacks(recorder, **options)
+    return conn, right
+
+
+# Each is one round, complete with its clean-up.
+
+
+def echoed() -> None:
+    recorder = Recorder(data=lambda conn: conn.write(recorder.received))
+    _, peer = pair(recorder)
+    peer.sendall(b"some bytes")
+    turn(1)
+    assert peer.recv(100) == b"some bytes"
+    peer.close()
+    turn(1)
+    assert recorder.log == ["data", "eof", "close"]
+
+
+def lines() -> None:
+    def take_lines(conn: Any) -> None:
+        while conn.take_line() is not None:
+            pass
+
+    conn, peer = pair(Recorder(takes=False, data=take_lines))
+    for piece in (b"one\ntw", b"o\n", b"rest"):
+        peer.sendall(piece)
+        turn(1)
+    conn.abort()
+    peer.close()
+
+
+def many_ends() -> None:
+    for end in ("close", "abort", "set_callbacks", "detach", "reset", "stop"):
+        conn, peer = pair(Recorder)
+        peer.sendall(b"x")
+        turn(1)
+        if end == "set_callbacks":
+            conn.set_callbacks(None)
+            conn.close()
+        elif end == "detach":
+            socket.socket(fileno=conn.detach()).close()
+        elif end == "reset":
+            conn.write(b"unread")
+            reset(peer)
+        elif end == "stop":
+            get_hub().stop()
+            get_hub().run()
+        else:
+            getattr(conn, end)()
+        peer.close()
+        turn(1)
+
+
+def failing() -> None:
+    hook, sys.unraisablehook = sys.unraisablehook, lambda report: None
+    try:
+        recorder = Recorder(data=raise_error, error=raise_error, close=raise_error)
+        _, peer = pair(recorder)
+        peer.sendall(b"x")
+        turn(1)
+        peer.close()
+        assert recorder.log == ["data", "error", "close"]
+    finally:
+        sys.unraisablehook = hook
+
+
+def refused() -> None:
+    left, right = socket.socketpair()
+    with right, sk_conn(left) as conn:
+        for wrong in (5, object(), object, lambda: 5, raise_error):
+            with pytest.raises((TypeError, ZeroDivisionError)):
+                conn.set_callbacks(wrong)
+        for call in (conn.take, conn.take_line, conn.set_callbacks):
+            with pytest.raises((TypeError, ValueError)):
+                call(-1)
+
+
+def replaced() -> None:
+    def replace(conn: Any) -> None:
+        conn.set_callbacks(None)
+        conn.set_callbacks(Recorder)
+        conn.set_callbacks(Recorder, receive=False)
+        conn.set_callbacks(Recorder())
+
+    conn, peer = pair(Recorder(takes=False, data=replace))
+    peer.sendall(b"x")
+    turn(1)
+    conn.close()
+    peer.close()
+    turn(1)
+
+
+def accepted() -> None:
+    listener = pycoronet.listen(("127.0.0.1", 0))
+    listener.set_callbacks(Recorder)
+    with socket.create_connection(listener.getsockname()) as peer:
+        turn(1)
+        peer.sendall(b"x")
+        turn(1)
+    turn(1)
+    listener.close()
+    turn(1)
+
+
+def timed() -> None:
+    hub = get_hub()
+    calls: list[int] = []
+    hub.call_later(0.001, calls.append, 1)
+    hub.call_later(1, calls.append, 2).cancel()
+    every = hub.call_every(0.001, calls.append, 3)
+    hub.call_soon(calls.append, 4)
+    pycoronet.sleep(0.01)
+    every.cancel()
+    for wrong in (-1, float("nan"), "x", None):
+        with pytest.raises((TypeError, ValueError)):
+            hub.call_later(wrong, print)  # type: ignore[arg-type]
+    assert set(calls) == {1, 3, 4}
+
+
+def handed_over() -> None:
+    def hand_over(conn: Any) -> None:
+        conn.set_callbacks(None)
+        spawn(lambda: (conn.recv(100), conn.close()))
+
+    _, peer = pair(Recorder(takes=False, data=hand_over))
+    peer.sendall(b"x")
+    turn(2)
+    peer.close()
+
+
+CASES = [
+    echoed,
+    lines,
+    many_ends,
+    failing,
+    refused,
+    replaced,
+    accepted,
+    timed,
+    handed_over,
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_nothing_stays_behind(case: Callable[[], None]) -> None:
+    turn()  # what the hub itself opens is open
+    run_rounds(case, WARM_UP)
+    descriptors, objects = open_descriptors(), count_objects()
+    types = (sk_conn, TimerHandle, Recorder, Protocol)
+    references = {value: sys.getrefcount(value) for value in types}
+    more_blocks = least_growth(case, sys.getallocatedblocks)
+    tracemalloc.start()
+    try:
+        more_memory = least_growth(case, lambda: tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert open_descriptors() == descriptors
+    assert count_objects() == objects
+    assert more_blocks < SPARE_BLOCKS
+    assert more_memory < SPARE_BYTES
+    for value, count in references.items():
+        assert abs(sys.getrefcount(value) - count) < 10
+
+
+def test_closing_the_hub_with_open_callbacks_frees_all_of_them() -> None:
+    objects = count_objects()
+    peers = []
+    for _ in range(ROUNDS):
+        peers.append(pair(Recorder)[1])
+        get_hub().call_later(1000, print)
+    get_hub().close()
+    for peer in peers:
+        peer.close()
+    assert count_objects() == objects

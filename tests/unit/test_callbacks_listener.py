@@ -1,0 +1,220 @@
+"""Listeners with callbacks: accepting, factories, shortages."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from recorders import Recorder, raise_error, turn
+
+import pycoronet
+from pycoronet import get_hub, spawn
+
+HOST = "127.0.0.1"
+pytestmark = pytest.mark.usefixtures("virtual_hub")
+
+
+# --- Accepting -----------------------------------------------------------------------------------
+
+
+def test_one_object_serves_all_connections(listener: Any, dial: Any) -> None:
+    echo = Recorder(data=lambda conn: conn.write(echo.received))
+    listener.set_callbacks(echo)
+    peers = [dial() for _ in range(3)]
+    turn()
+    assert echo.log == ["open"] * 3
+    peers[1].sendall(b"hello")
+    turn()
+    assert peers[1].recv(10) == b"hello"
+    for peer in peers:
+        peer.close()
+    turn()
+    assert sorted(echo.log) == ["close"] * 3 + ["data"] + ["eof"] * 3 + ["open"] * 3
+    assert not listener.closed
+
+
+@pytest.mark.parametrize("is_class", [True, False])
+def test_a_factory_makes_an_object_for_each_connection(
+    listener: Any, dial: Any, is_class: bool
+) -> None:
+    made: list[Recorder] = []
+
+    class Noted(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    listener.set_callbacks(Noted if is_class else lambda: Noted())
+    assert made == []
+    first, second = dial(), dial()
+    turn()
+    assert [one.log for one in made] == [["open"], ["open"]]
+    second.sendall(b"2")
+    turn()
+    assert sorted(one.received for one in made) == [b"", b"2"]
+    first.close()
+
+
+def test_what_is_queued_before_is_accepted_and_more_than_one_turn_takes(
+    listener: Any, dial: Any
+) -> None:
+    peers = [dial() for _ in range(150)]
+    recorder = Recorder()
+    listener.set_callbacks(recorder)
+    turn(6)
+    assert recorder.log == ["open"] * 150
+    assert len(peers) == 150
+
+
+def test_on_open_may_write_and_close(listener: Any, dial: Any) -> None:
+    def greet(conn: Any) -> None:
+        conn.write(b"go away\n")
+        conn.close()
+
+    recorder = Recorder(open=greet)
+    listener.set_callbacks(recorder)
+    peer = dial()
+    turn()
+    assert peer.recv(100) == b"go away\n"
+    assert peer.recv(100) == b""
+    assert recorder.log == ["open", "close"]
+
+
+def test_on_open_that_raises_and_that_lets_go(listener: Any, dial: Any, reports: list[Any]) -> None:
+    recorder = Recorder(open=raise_error)
+    listener.set_callbacks(recorder)
+    peer = dial()
+    turn()
+    assert recorder.log == ["open", "error", "close"]
+    assert peer.recv(100) == b""
+    assert len(reports) == 1
+
+    def hand_over(conn: Any) -> None:
+        conn.set_callbacks(None)
+        spawn(lambda: (conn.sendall(b"from a task"), conn.close()))
+
+    recorder.actions["open"] = hand_over
+    peer = dial()
+    turn()
+    assert peer.recv(100) == b"from a task"
+    assert recorder.log == ["open", "error", "close", "open"]
+
+
+class Deficient:
+    def on_data(self, conn: Any) -> None: ...
+
+
+@pytest.mark.parametrize("factory", [raise_error, Deficient], ids=["raises", "deficient"])
+def test_a_factory_that_fails_costs_only_its_connection(
+    listener: Any, dial: Any, reports: list[Any], factory: Any
+) -> None:
+    listener.set_callbacks(lambda: factory())
+    peer = dial()
+    turn()
+    assert peer.recv(10) == b""
+    (error,) = reports
+    assert isinstance(error, ZeroDivisionError if factory is raise_error else TypeError)
+    recorder = Recorder()
+    listener.set_callbacks(recorder)
+    peer = dial()
+    turn()
+    assert recorder.log == ["open"]
+
+
+def test_closing_the_listener_from_a_callback(listener: Any, dial: Any) -> None:
+    recorder = Recorder(open=lambda conn: listener.close())
+    listener.set_callbacks(recorder)
+    peers = [dial(), dial(), dial()]
+    turn()
+    assert recorder.log == ["open"]
+    assert listener.closed
+    peers[0].close()
+    turn()
+    assert recorder.log == ["open", "eof", "close"]
+
+
+def test_a_listener_gives_its_connections_back_to_accept(listener: Any, dial: Any) -> None:
+    recorder = Recorder()
+    listener.set_callbacks(recorder)
+    turn()
+    listener.set_callbacks(None)
+    peer = dial()
+    turn()
+    conn, _ = listener.accept()
+    with conn:
+        conn.sendall(b"accepted")
+        assert peer.recv(10) == b"accepted"
+    assert recorder.log == []
+
+
+def test_only_telling_of_connections(listener: Any, dial: Any) -> None:
+    accepted: list[Any] = []
+    recorder = Recorder(takes=False, data=lambda conn: accepted.append(conn.accept()[0]))
+    listener.set_callbacks(recorder, receive=False)
+    turn()
+    assert accepted == []
+    peers = [dial(), dial()]
+    turn(5)
+    for conn in accepted:
+        conn.close()
+    # By edges: what is left in the queue is not told of again.
+    assert recorder.log == ["data"] * len(accepted)
+    assert 1 <= len(accepted) <= 2
+    listener.close()
+    turn()
+    assert recorder.log[-1] == "close"
+    assert len(peers) == 2
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[Callable[[int], None]]:
+    """Return a function that leaves so many descriptors to be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def leave(number: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        probe = os.dup(0)
+        os.close(probe)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (probe + number, hard))
+
+    yield leave
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_running_out_of_descriptors_pauses_accepting(
+    listener: Any, dial: Any, few_descriptors: Callable[[int], None]
+) -> None:
+    recorder = Recorder()
+    listener.set_callbacks(recorder)
+    turn()  # the hub has what it needs
+    peers = [dial() for _ in range(3)]
+    few_descriptors(1)
+    hub = get_hub()
+    start = hub.time
+    turn()
+    assert recorder.log == ["open"]
+    # It rests: the time in which it could have turned for ever passes in one go.
+    pycoronet.sleep(10)
+    assert recorder.log == ["open"]
+    assert hub.time - start < 11
+    assert hub.switch_count < 100
+    few_descriptors(100)
+    pycoronet.sleep(0.2)
+    assert recorder.log == ["open"] * 3
+    assert len(peers) == 3
+
+
+def test_a_listener_that_breaks_is_reported_and_closed(listener: Any, reports: list[Any]) -> None:
+    recorder = Recorder()
+    listener.set_callbacks(recorder)
+    turn()
+    listener.shutdown(socket.SHUT_RDWR)
+    turn()
+    assert listener.closed
+    (error,) = reports
+    assert isinstance(error, OSError)
+    assert recorder.log == []
