@@ -65,6 +65,35 @@ watch(struct callbacks *self)
     return 0;
 }
 
+// The function that the protocol's class has for on_data(). Finding it again for each piece
+// of data would cost as much as receiving it does.
+static PyObject *
+find_function(PyObject *protocol, PyObject *name)
+{
+    PyObject *method = PyObject_GetAttr(protocol, name);
+    PyObject *function = NULL;
+    if (method != NULL && PyMethod_Check(method) &&
+        PyMethod_GET_SELF(method) == protocol) {
+        function = Py_NewRef(PyMethod_GET_FUNCTION(method));
+    }
+    Py_XDECREF(method);
+    PyErr_Clear(); // the call will tell; and a factory need not have it
+    return function;
+}
+
+void
+callbacks_set_protocol(struct callbacks *self, PyObject *protocol)
+{
+    PyObject *function = find_function(protocol, self->conn->hub->state->on_data);
+    // What goes here may run code: not before all is in place.
+    PyObject *old_protocol = self->protocol;
+    PyObject *old_function = self->on_data;
+    self->protocol = Py_NewRef(protocol);
+    self->on_data = function;
+    Py_XDECREF(old_protocol);
+    Py_XDECREF(old_function);
+}
+
 int
 callbacks_attach(SkConnObject *conn, PyObject *protocol, bool is_factory, bool receives)
 {
@@ -89,7 +118,7 @@ callbacks_attach(SkConnObject *conn, PyObject *protocol, bool is_factory, bool r
         return -1;
     }
     Py_INCREF(conn);
-    self->protocol = Py_NewRef(protocol);
+    callbacks_set_protocol(self, protocol);
     conn->hub->callback_count++;
     conn->hub->kernel_wait_count++;
     callbacks_arm_timer(self);
@@ -101,9 +130,11 @@ callbacks_free(struct callbacks *self)
 {
     SkConnObject *conn = self->conn;
     PyObject *protocol = self->protocol;
+    PyObject *on_data = self->on_data;
     free(self);
     // Last, for what goes here may run code.
     Py_DECREF(protocol);
+    Py_XDECREF(on_data);
     Py_DECREF(conn);
 }
 

@@ -20,8 +20,10 @@ struct callbacks {
     SkConnObject *conn;   // owned
     PyObject *protocol;   // owned; whose methods are called; for a listener perhaps a
                           // callable that makes one for each connection
-    struct timer timer;   // nothing has happened for too long; for a listener: may go on
-    int unread;           // bytes the user left, with `receives` off; -1 = not known
+    PyObject *on_data;  // owned; the function behind the method; NULL = looked up at each
+                        // call, for it is something else than a method of a class
+    struct timer timer; // nothing has happened for too long; for a listener: may go on
+    int unread;         // bytes the user left, with `receives` off; -1 = not known
 
     bool receives : 1;   // bytes are received for the user, connections accepted
     bool is_factory : 1; // a listener's protocol is called for each connection
@@ -64,6 +66,9 @@ callbacks_is_current(const struct callbacks *self)
 // exception.
 int callbacks_attach(SkConnObject *conn, PyObject *protocol, bool is_factory,
                      bool receives);
+
+// Gives the record another protocol.
+void callbacks_set_protocol(struct callbacks *self, PyObject *protocol);
 
 // Takes the callbacks off the connection, which calls nothing any more.
 void callbacks_drop(SkConnObject *conn);

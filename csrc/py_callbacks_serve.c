@@ -66,6 +66,27 @@ call_method(struct callbacks *self, PyObject *name, PyObject *argument)
 }
 
 static void
+call_on_data(struct callbacks *self)
+{
+    PyObject *name = self->conn->hub->state->on_data;
+    if (self->on_data == NULL) {
+        call_method(self, name, NULL);
+        return;
+    }
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *function = Py_NewRef(self->on_data);
+    PyObject *arguments[3] = {NULL, protocol, (PyObject *)self->conn};
+    PyObject *result = PyObject_Vectorcall(function, arguments + 1,
+                                           2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    if (result == NULL) {
+        take_method_exception(self, protocol, name);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(function);
+    Py_DECREF(protocol);
+}
+
+static void
 close_quietly(SkConnObject *conn)
 {
     conn->write_error = 0; // on_error has told
@@ -111,8 +132,14 @@ static void
 send_written(struct callbacks *self)
 {
     SkConnObject *conn = self->conn;
-    if (list_is_linked(&conn->dirty_link) && conn_flush(conn) != 0) {
-        self->is_behind = true; // or has failed: then we are called again
+    if (!list_is_linked(&conn->dirty_link)) {
+        return;
+    }
+    bool was_behind = self->is_behind;
+    self->is_behind = conn_flush(conn) != 0; // or it has failed: then we are called again
+    if (was_behind && !self->is_behind) {
+        self->is_ready = true;
+        hub_queue_call(conn->hub, &self->call);
     }
 }
 
@@ -120,7 +147,7 @@ static void
 tell_of_data(struct callbacks *self)
 {
     SkConnObject *conn = self->conn;
-    call_method(self, conn->hub->state->on_data, NULL);
+    call_on_data(self);
     if (conn_keep_fresh(conn) < 0) {
         fail_with_exception(self);
         return;
@@ -253,7 +280,7 @@ tell_only(struct callbacks *self)
     SkConnObject *conn = self->conn;
     if (self->has_news) {
         self->has_news = false;
-        call_method(self, conn->hub->state->on_data, NULL);
+        call_on_data(self);
     }
     if (callbacks_is_current(self) && conn->reads_to_the_end && conn->is_stream &&
         !conn->is_listener && !self->has_ended) {

@@ -144,7 +144,8 @@ conn_send_on(SkConnObject *conn, bool *woke)
 {
     uint64_t before = write_queue_length(&conn->output);
     int result = write_queue_is_empty(&conn->output) ? 0 : conn_flush(conn);
-    *woke = conn->callbacks != NULL && callbacks_sent(conn);
+    *woke = conn->callbacks != NULL && (before > 0 || conn->callbacks->is_behind) &&
+            callbacks_sent(conn);
     if (conn->drain != NULL && result != -EAGAIN && result != FLUSH_GOES_ON) {
         end_drain(conn);
     }

@@ -119,7 +119,7 @@ replace(SkConnObject *conn, PyObject *protocol, bool is_factory)
         callbacks->has_news = true;
         callbacks_notice(conn);
     }
-    Py_SETREF(callbacks->protocol, Py_NewRef(protocol));
+    callbacks_set_protocol(callbacks, protocol);
 }
 
 static int
@@ -151,6 +151,7 @@ PyDoc_STRVAR(
     "without them, is called to make one; None ends the callbacks and calls nothing. It may\n"
     "be changed at any time, from inside a callback too. On a listener, protocol is given to\n"
     "each connection that comes in (a class: an object to each), and then on_open() called.\n"
+    "Its on_data() is looked up now, once.\n"
     "receive: False only tells by on_data() that there is something to receive, or to accept,\n"
     "once for each time it is news; take it until nothing is left. So it is for datagrams.\n\n"
     "From now on the hub keeps the connection alive until it is closed. Its timeout becomes\n"
