@@ -4,6 +4,7 @@ import datetime
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 
 from processes import HERE, SERVER_CORE
@@ -45,6 +46,18 @@ def make_venv(python, with_project):
     run(*pip, "-r", HERE / "requirements.txt")
     if with_project:
         run(*pip, ROOT)
+
+
+def make_certificate(folder):
+    """Return a new file in `folder` with a certificate and its key; None without openssl."""
+    if shutil.which("openssl") is None:
+        return None
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"]
+    command += ["-subj", "/CN=localhost", "-out", certificate, "-keyout", key]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    certificate.write_text(certificate.read_text() + key.read_text())
+    return certificate
 
 
 def build_c_programs():

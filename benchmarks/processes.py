@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 HERE = pathlib.Path(__file__).parent
@@ -121,8 +122,11 @@ class Load:
         # Without a core of its own it must not spin while the server wants to work.
         if self.program == "load" and LOAD_CORE is None:
             options += ("--sleep",)
+        self._start([BUILD / self.program, port, *options])
+
+    def _start(self, command):
         self.process = start_process(
-            [BUILD / self.program, port, *options],
+            command,
             LOAD_CORE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -152,6 +156,13 @@ class FileLoad(Load):
     """The program that fetches a file and throws it away; any command is one transfer."""
 
     program = "file_load"
+
+
+class TlsLoad(Load):
+    """The same over TLS, in Python; see python/tls_load.py for its options."""
+
+    def __init__(self, port, *options):
+        self._start([sys.executable, HERE / "python" / "tls_load.py", port, *options])
 
 
 class HttpLoad:

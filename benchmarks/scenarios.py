@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from statistics import median, quantiles
 
-from environment import PYTHON, ROOT
+from environment import PYTHON, ROOT, make_certificate
 from processes import (
     BUILD,
     HERE,
@@ -21,6 +21,7 @@ from processes import (
     HttpLoad,
     Load,
     Server,
+    TlsLoad,
     raise_file_limit,
     start_process,
 )
@@ -46,8 +47,9 @@ COUNTED_REQUESTS = 50000
 FILE_BYTES = 1 << 30
 
 
-def make_command(name, mode):
+def make_command(name, mode, certificate=None):
     """Return the function from a port to the command line of server `name`."""
+    tls = [] if certificate is None else ["--tls", certificate]
     if name == "bare C":
         return lambda port: [BUILD / BARE_C[mode], port]
     if name == "bare C blocks":
@@ -55,7 +57,7 @@ def make_command(name, mode):
     if name == "cnhttpd.py":
         return lambda port: [PYTHON, CNHTTPD, "-p", port]
     script, *options = SERVERS[name]
-    return lambda port: [PYTHON, HERE / "python" / script, port, mode, *options]
+    return lambda port: [PYTHON, HERE / "python" / script, port, mode, *options, *tls]
 
 
 def choose(settings, names):
@@ -134,11 +136,13 @@ def collect_raw(contestants):
     }
 
 
-def compare(settings, title, unit, names, mode, make_load, limits, ours="pycoronet"):
+def compare(
+    settings, title, unit, names, mode, make_load, limits, ours="pycoronet", certificate=None
+):
     """Run `names` side by side and return the table; `limits` is name -> (must, aim)."""
     with contextlib.ExitStack() as stack:
         contestants = {
-            name: Contestant(stack, make_command(name, mode), make_load)
+            name: Contestant(stack, make_command(name, mode, certificate), make_load)
             for name in choose(settings, names)
         }
         run_rounds(settings, contestants.values())
@@ -394,6 +398,32 @@ def http(settings):
     )
 
 
+def compare_tls(settings, title, unit, mode, *options):
+    with tempfile.TemporaryDirectory() as folder:
+        certificate = make_certificate(pathlib.Path(folder))
+        if certificate is None:
+            return skipped(title, "openssl is not installed")
+        return compare(
+            settings,
+            title,
+            unit,
+            ["pycoronet", "uvloop Protocol", "uvloop streams", "asyncio streams", "gevent"],
+            mode,
+            lambda port: TlsLoad(port, *options),
+            {"gevent": (1.0, 0.7), "asyncio streams": (1.0, 0.5)},
+            certificate=certificate,
+        )
+
+
+def tls_echo(settings):
+    return compare_tls(settings, "TLS echo: 64 connections × 64 bytes", "request", "echo")
+
+
+def tls_bulk(settings):
+    size = ["--line", "--size", 1024 * 1024, "--connections", 4]
+    return compare_tls(settings, "TLS bulk: 4 connections, 1 MiB each time", "MiB", "bulk", *size)
+
+
 SCENARIOS = {
     "echo": echo,
     "echo-callbacks": echo_callbacks,
@@ -406,4 +436,6 @@ SCENARIOS = {
     "switches": switches,
     "sendfile": sendfile,
     "http": http,
+    "tls-echo": tls_echo,
+    "tls-bulk": tls_bulk,
 }

@@ -240,19 +240,6 @@ import_errors(struct module_state *state)
 }
 
 static int
-make_types(PyObject *module, struct module_state *state)
-{
-    state->hub_type = hub_type_new(module);
-    state->task_type = state->hub_type == NULL ? NULL : task_type_new(module);
-    state->conn_type = state->task_type == NULL ? NULL : conn_type_new(module);
-    state->scope_type = state->conn_type == NULL ? NULL : scope_type_new(module);
-    state->parking_lot_type =
-        state->scope_type == NULL ? NULL : parking_lot_type_new(module);
-    state->timer_type = state->parking_lot_type == NULL ? NULL : timer_type_new(module);
-    return state->timer_type == NULL ? -1 : 0;
-}
-
-static int
 intern_names(struct module_state *state)
 {
     const struct {
@@ -263,6 +250,9 @@ intern_names(struct module_state *state)
         {&state->on_ready, "on_ready"},       {&state->on_eof, "on_eof"},
         {&state->on_error, "on_error"},       {&state->on_timeout, "on_timeout"},
         {&state->on_shutdown, "on_shutdown"}, {&state->on_close, "on_close"},
+        {&state->name_wrap, "wrap"},         {&state->name_unwrap, "unwrap"},
+        {&state->name_finish, "finish"},     {&state->name_started, "started"},
+        {&state->name_on_clear, "on_clear"},
     };
     int error = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(wanted) && error == 0; i++) {
@@ -270,6 +260,20 @@ intern_names(struct module_state *state)
         error = *wanted[i].place == NULL ? -1 : 0;
     }
     return error;
+}
+
+static int
+make_types(PyObject *module, struct module_state *state)
+{
+    state->hub_type = hub_type_new(module);
+    state->task_type = state->hub_type == NULL ? NULL : task_type_new(module);
+    state->conn_type = state->task_type == NULL ? NULL : conn_type_new(module);
+    state->scope_type = state->conn_type == NULL ? NULL : scope_type_new(module);
+    state->parking_lot_type =
+        state->scope_type == NULL ? NULL : parking_lot_type_new(module);
+    state->timer_type = state->parking_lot_type == NULL ? NULL : timer_type_new(module);
+    state->layer_type = state->timer_type == NULL ? NULL : layer_type_new(module);
+    return state->layer_type == NULL ? -1 : 0;
 }
 
 static int
@@ -290,7 +294,7 @@ module_exec(PyObject *module)
     const char *fresh = getenv("PYCORONET_FRESH_GREENLETS");
     state->reuses_workers = fresh == NULL || strcmp(fresh, "1") != 0;
     if (greenlet_bridge_import() < 0 || import_errors(state) < 0 ||
-        make_types(module, state) < 0 || intern_names(state) < 0 ||
+        intern_names(state) < 0 || make_types(module, state) < 0 ||
         add_constants(module) < 0) {
         return -1;
     }
@@ -314,6 +318,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->scope_type);
     Py_VISIT(state->parking_lot_type);
     Py_VISIT(state->timer_type);
+    Py_VISIT(state->layer_type);
     Py_VISIT(state->Cancelled);
     Py_VISIT(state->ClosedError);
     Py_VISIT(state->BusyError);
@@ -343,6 +348,12 @@ module_clear(PyObject *module)
     Py_CLEAR(state->on_timeout);
     Py_CLEAR(state->on_shutdown);
     Py_CLEAR(state->on_close);
+    Py_CLEAR(state->layer_type);
+    Py_CLEAR(state->name_wrap);
+    Py_CLEAR(state->name_unwrap);
+    Py_CLEAR(state->name_finish);
+    Py_CLEAR(state->name_started);
+    Py_CLEAR(state->name_on_clear);
     Py_CLEAR(state->Cancelled);
     Py_CLEAR(state->ClosedError);
     Py_CLEAR(state->BusyError);

@@ -12,6 +12,7 @@
 
 #include "py_callbacks.h"
 #include "py_convert.h"
+#include "py_layer.h"
 #include "py_task.h"
 
 // What is left to do for a closed connection with unsent output.
@@ -142,11 +143,12 @@ extend_pause(SkConnObject *conn)
 int
 conn_send_on(SkConnObject *conn, bool *woke)
 {
-    uint64_t before = write_queue_length(&conn->output);
-    int result = write_queue_is_empty(&conn->output) ? 0 : conn_flush(conn);
+    uint64_t before = conn_unsent(conn);
+    int result = conn_has_output(conn) ? conn_flush(conn) : 0;
     *woke = conn->callbacks != NULL && (before > 0 || conn->callbacks->is_behind) &&
             callbacks_sent(conn);
     if (conn->drain != NULL && result != -EAGAIN && result != FLUSH_GOES_ON) {
+        transport_discard_input(conn);
         end_drain(conn);
     }
     if (conn->writer == NULL || !conn->writer_is_paused) {
@@ -155,7 +157,7 @@ conn_send_on(SkConnObject *conn, bool *woke)
     if (!conn_writer_must_wait(conn)) {
         *woke |= wake(conn, conn->writer, WOKEN_READY);
     }
-    else if (write_queue_length(&conn->output) < before) {
+    else if (conn_unsent(conn) < before) {
         extend_pause(conn);
     }
     return result;
@@ -229,6 +231,9 @@ lose_descriptor(struct ready_target *target, bool is_forked)
     }
     // In the child: what was queued is the parent's to send.
     write_queue_clear(&conn->output);
+    if (conn->transport != NULL) {
+        transport_clear_wire(conn->transport);
+    }
     list_remove(&conn->dirty_link);
     if (conn->drain != NULL) {
         // Whose callbacks were to hear of its end; they are the parent's.
@@ -273,6 +278,9 @@ PyObject *
 conn_raise_closed(SkConnObject *conn)
 {
     conn->error = EBADF;
+    if (conn->transport != NULL && transport_raise_failure(conn)) {
+        return NULL;
+    }
     return raise_os_error(conn->hub->state->ClosedError, EBADF,
                           "the connection is closed");
 }
@@ -305,6 +313,17 @@ conn_check_socket(SkConnObject *conn)
 }
 
 int
+conn_check_unlayered(SkConnObject *conn, const char *operation)
+{
+    if (conn->transport == NULL) {
+        return 0;
+    }
+    PyErr_Format(PyExc_RuntimeError, "%s() would go past the connection's layers",
+                 operation);
+    return -1;
+}
+
+int
 conn_check_free(SkConnObject *conn, struct waiter *waiter, const char *direction)
 {
     if (waiter == NULL) {
@@ -330,7 +349,8 @@ conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction)
         conn_raise_closed(conn);
         return -1;
     }
-    if (conn->callbacks != NULL && callbacks_begin(conn, direction) < 0) {
+    if ((conn->transport != NULL && transport_refuse_reentry(conn) < 0) ||
+        (conn->callbacks != NULL && callbacks_begin(conn, direction) < 0)) {
         return -1;
     }
     return conn_check_free(conn, waiter, direction);
@@ -400,6 +420,10 @@ release_descriptor(SkConnObject *conn)
     if (conn->callbacks != NULL) {
         callbacks_notice(conn); // on_close is due
     }
+    if (conn->transport != NULL) {
+        transport_clear_wire(conn->transport);
+        transport_drop_layers(conn);
+    }
 }
 
 static void
@@ -453,24 +477,43 @@ begin_drain(SkConnObject *conn)
     return 0;
 }
 
+// A layer's failure that nobody has been told of, and that nobody waits to be told.
+static int
+raise_untold_failure(SkConnObject *conn)
+{
+    bool is_told = conn->transport == NULL || conn->reader != NULL ||
+                   conn->writer != NULL || !transport_raise_failure(conn);
+    return is_told ? 0 : -1;
+}
+
 int
 conn_close(SkConnObject *conn)
 {
     if (conn->is_closed) {
-        return 0;
+        return raise_untold_failure(conn);
     }
     conn->is_closed = true;
     wake_waiters(conn);
     line_buffer_clear(&conn->input);
     conn_withdraw_write(conn); // its writer is told how much of it was written
-    if (!write_queue_is_empty(&conn->output) && !conn->hub->is_closed) {
+    // That layers cannot say their last words, to a peer who has gone, is no loss.
+    bool has_only_last_words = conn->transport != NULL && !conn_has_output(conn);
+    int kept_error = conn->write_error;
+    if (conn->transport != NULL && !conn->hub->is_closed) {
+        transport_add_all_marks(conn);
+    }
+    if (conn_has_output(conn) && !conn->hub->is_closed) {
         int result = conn_flush(conn);
         if ((result == -EAGAIN || result == FLUSH_GOES_ON) && conn_linger_ns(conn) != 0 &&
             begin_drain(conn) == 0) {
-            return 0;
+            return raise_untold_failure(conn);
         }
     }
-    int lost = conn->write_error;
+    if (conn->fd < 0) {
+        return raise_untold_failure(conn); // a layer has aborted it
+    }
+    int lost = has_only_last_words ? kept_error : conn->write_error;
+    transport_discard_input(conn);
     int error = close_descriptor(conn);
     if (lost < 0) {
         return conn_raise_write_error(conn);
@@ -479,7 +522,7 @@ conn_close(SkConnObject *conn)
         conn_raise(conn, error);
         return -1;
     }
-    return 0;
+    return raise_untold_failure(conn);
 }
 
 void
@@ -520,7 +563,7 @@ conn_has_any_output(HubObject *hub)
     for (struct list_node *node = hub->connections.next; node != &hub->connections;
          node = node->next) {
         // Those that were closed and drain are on the list as well.
-        if (!write_queue_is_empty(&CONTAINER_OF(node, SkConnObject, hub_link)->output)) {
+        if (conn_has_output(CONTAINER_OF(node, SkConnObject, hub_link))) {
             return true;
         }
     }

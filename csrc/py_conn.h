@@ -19,6 +19,9 @@
 #include "nonblocking_io.h"
 #include "write_queue.h"
 
+typedef struct SkConnObject SkConnObject;
+struct transport;
+
 // A buffered write that would make more than the high mark wait is sent at once, and waits
 // until no more than the low mark is left. What set_watermarks() changes.
 #define OUTPUT_HIGH_MARK (64 * 1024)
@@ -56,12 +59,13 @@ struct SkConnObject {
     bool pauses_to_low_mark : 1; // ... or for so little to wait
     bool is_cut_off : 1;         // its output ended in the middle of a file
 
-    struct waiter *reader;     // who waits to read, NULL = nobody
-    struct waiter *writer;     // who waits to write, NULL = nobody
-    struct line_buffer input;  // bytes received and not yet taken
-    struct write_queue output; // packets written and not yet sent
-    void *waiting_owner;       // borrowed; of the packet its writer waits for, or NULL
-    uint64_t writer_unsent;    // once that is gone: how much of it was dropped
+    struct waiter *reader;       // who waits to read, NULL = nobody
+    struct waiter *writer;       // who waits to write, NULL = nobody
+    struct line_buffer input;    // bytes received and not yet taken
+    struct write_queue output;   // packets written and not yet sent
+    struct transport *transport; // owned; its layers (py_layer.h), NULL = none
+    void *waiting_owner;         // borrowed; of the packet its writer waits for, or NULL
+    uint64_t writer_unsent;      // once that is gone: how much of it was dropped
     struct output_options *output_options; // owned; NULL: as it is for all
     int64_t timeout_ns;                    // bounds each wait; -1 = none
     int error;                             // errno of the last failure, 0 = none
@@ -123,6 +127,9 @@ int conn_wait_writable(SkConnObject *conn, const char *operation);
 int conn_wait_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
                      const char *operation);
 
+// Raises RuntimeError if the connection has layers, which [operation] would go past. 0 or -1.
+int conn_check_unlayered(SkConnObject *conn, const char *operation);
+
 // Tells the engine of the fd, if it does not know it yet. 0 or -errno.
 int conn_register(SkConnObject *conn);
 
@@ -155,7 +162,8 @@ void conn_forget_all(HubObject *hub);
 
 extern PyMethodDef conn_read_methods[];
 
-// One attempt to receive: the count, 0 at the end of file, -EAGAIN or another -errno.
+// One attempt to receive, past any layers: the count, 0 at the end of file, -EAGAIN or
+// another -errno.
 ssize_t conn_receive_now(SkConnObject *conn, char *data, size_t length);
 
 // Keeps bytes that have left the kernel. Without memory for them the stream has a hole, so
@@ -186,6 +194,9 @@ hub_flush_output(HubObject *hub)
 // queue is dropped, the error kept. The caller owns a reference: other threads may run.
 #define FLUSH_GOES_ON 1
 int conn_flush(SkConnObject *conn);
+
+// Drops the output for an error of the kernel, which is kept for the next write. Returns it.
+int conn_fail_output(SkConnObject *conn, int error);
 
 // Puts it on the hub's dirty list: what waits leaves before anybody waits.
 void conn_mark_dirty(SkConnObject *conn);

@@ -18,6 +18,7 @@
 #include "py_address.h"
 #include "py_ancillary.h"
 #include "py_convert.h"
+#include "py_layer.h"
 
 #if !defined(MSG_CMSG_CLOEXEC)
 #define MSG_CMSG_CLOEXEC 0
@@ -145,7 +146,8 @@ take_buffered(SkConnObject *conn, struct reception *reception)
 static int
 receive(SkConnObject *conn, struct reception *reception)
 {
-    if (conn_begin(conn, conn->reader, "reading") < 0) {
+    if (conn_begin(conn, conn->reader, "reading") < 0 ||
+        conn_check_unlayered(conn, reception->operation) < 0) {
         return -1;
     }
     int status = take_buffered(conn, reception);
@@ -295,10 +297,11 @@ struct sending {
 int
 conn_send_pending(SkConnObject *conn, const char *operation)
 {
-    while (conn->write_error == 0 && !write_queue_is_empty(&conn->output)) {
+    while (conn->write_error == 0 && conn_has_output(conn)) {
         // Room is made by an event, which also sends what waits.
-        if (conn_flush(conn) == -EAGAIN &&
-            (conn_wait_writable(conn, operation) < 0 || conn_check_usable(conn) < 0)) {
+        int result = conn_flush(conn);
+        if ((result == -EAGAIN && conn_wait_writable(conn, operation) < 0) ||
+            conn_check_usable(conn) < 0) {
             return -1;
         }
     }
@@ -374,6 +377,7 @@ static PyObject *
 send_message(SkConnObject *conn, const struct sending *sending)
 {
     if (conn_begin(conn, conn->writer, "writing") < 0 ||
+        conn_check_unlayered(conn, sending->operation) < 0 ||
         conn_send_pending(conn, sending->operation) < 0) {
         return NULL;
     }

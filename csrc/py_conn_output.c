@@ -11,6 +11,7 @@
 
 
 #include "py_convert.h"
+#include "py_layer.h"
 
 // Bytes up to this length are copied: a reference to them costs as much.
 #define COPY_LIMIT 1024
@@ -237,7 +238,7 @@ conn_check_may_queue(SkConnObject *conn)
 void
 conn_queue(SkConnObject *conn, struct write_queue *batch, bool is_urgent, bool is_joined)
 {
-    const struct write_placing placing = {NULL, is_urgent, is_joined};
+    const struct write_placing placing = {transport_top(conn), is_urgent, is_joined};
     write_queue_join(&conn->output, batch, &placing);
     if (!write_queue_is_empty(&conn->output)) {
         conn_mark_dirty(conn);

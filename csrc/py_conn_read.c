@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "py_convert.h"
+#include "py_layer.h"
 
 #define DEFAULT_LINE_LIMIT 65536
 
@@ -78,10 +79,27 @@ conn_keep_input(SkConnObject *conn, const char *data, size_t length)
     return -1;
 }
 
+// fill_input() for a connection with layers.
+static int
+fill_through_layers(SkConnObject *conn, const char *operation)
+{
+    PyObject *plain = transport_receive(conn, operation);
+    if (plain == NULL) {
+        return -1;
+    }
+    size_t length = (size_t)PyBytes_GET_SIZE(plain);
+    int error = conn_keep_input(conn, PyBytes_AS_STRING(plain), length);
+    Py_DECREF(plain);
+    return error < 0 ? -1 : length > 0;
+}
+
 // Adds what comes next to the buffer: 1, 0 at the end of file, -1 with an exception.
 static int
 fill_input(SkConnObject *conn, size_t wanted, const char *operation)
 {
+    if (conn->transport != NULL) {
+        return fill_through_layers(conn, operation);
+    }
     size_t size = wanted < READ_CHUNK_SIZE    ? READ_CHUNK_SIZE
                   : wanted > HUB_SCRATCH_SIZE ? HUB_SCRATCH_SIZE
                                               : wanted;
@@ -114,6 +132,21 @@ take_up_to(SkConnObject *conn, size_t size)
 
 // --- Blocks -----------------------------------------------------------------------------
 
+// read_some() for a connection with layers. What they give at once is the caller's if it is
+// not too much, without being copied.
+static PyObject *
+read_some_through_layers(SkConnObject *conn, size_t size, const char *operation)
+{
+    PyObject *plain = transport_receive(conn, operation);
+    if (plain == NULL || (size_t)PyBytes_GET_SIZE(plain) <= size) {
+        return plain;
+    }
+    int error =
+        keep_input(conn, PyBytes_AS_STRING(plain), (size_t)PyBytes_GET_SIZE(plain));
+    Py_DECREF(plain);
+    return error < 0 ? NULL : take_up_to(conn, size);
+}
+
 static PyObject *
 read_some(SkConnObject *conn, PyObject *number, const char *operation)
 {
@@ -124,6 +157,9 @@ read_some(SkConnObject *conn, PyObject *number, const char *operation)
     }
     if (line_buffer_length(&conn->input) > 0 || size == 0) {
         return take_up_to(conn, (size_t)size);
+    }
+    if (conn->transport != NULL) {
+        return read_some_through_layers(conn, (size_t)size, operation);
     }
     char *scratch = conn->hub->scratch;
     size_t room = (size_t)size < HUB_SCRATCH_SIZE ? (size_t)size : HUB_SCRATCH_SIZE;
@@ -169,6 +205,16 @@ PyDoc_STRVAR(
     "0 at the end of file (or for an empty buffer). May switch. Raises what readsome()\n"
     "raises. The buffer cannot be resized meanwhile.");
 
+// With layers nothing is received straight into the caller's buffer.
+static int
+fill_for_recv_into(SkConnObject *conn, Py_ssize_t size)
+{
+    if (conn->transport == NULL || size == 0 || line_buffer_length(&conn->input) > 0) {
+        return 0;
+    }
+    return fill_through_layers(conn, "recv_into");
+}
+
 static PyObject *
 SkConn_recv_into(SkConnObject *conn, PyObject *object)
 {
@@ -177,7 +223,8 @@ SkConn_recv_into(SkConnObject *conn, PyObject *object)
         return NULL;
     }
     ssize_t count = -1;
-    if (conn_begin(conn, conn->reader, "reading") == 0) {
+    if (conn_begin(conn, conn->reader, "reading") == 0 &&
+        fill_for_recv_into(conn, view.len) >= 0) {
         size_t held = line_buffer_length(&conn->input);
         if (held > 0) {
             count = held < (size_t)view.len ? (ssize_t)held : view.len;
@@ -185,7 +232,7 @@ SkConn_recv_into(SkConnObject *conn, PyObject *object)
             line_buffer_drain(&conn->input, (size_t)count);
         }
         else {
-            count = view.len == 0
+            count = view.len == 0 || conn->transport != NULL
                         ? 0
                         : receive(conn, view.buf, (size_t)view.len, "recv_into");
         }
@@ -341,7 +388,7 @@ read_line(SkConnObject *conn, size_t limit, bool keeps_end, const char *operatio
             return line;
         }
         size_t held = line_buffer_length(&conn->input);
-        if (held == 0) {
+        if (held == 0 && conn->transport == NULL) {
             line = receive_line(conn, limit, keeps_end, operation, &is_end);
             if (line != NULL || PyErr_Occurred()) {
                 return line;

@@ -15,6 +15,7 @@
 
 #include "py_address.h"
 #include "py_convert.h"
+#include "py_layer.h"
 
 // So many failed connections are passed over before others get their turn.
 #define MAX_ACCEPT_FAILURES 16
@@ -331,9 +332,16 @@ SkConn_shutdown(SkConnObject *conn, PyObject *how)
         return NULL;
     }
     // Who only reads is not kept from it by a writer that waits.
-    if (direction != SHUT_RD && (conn_begin(conn, conn->writer, "writing") < 0 ||
-                                 conn_send_pending(conn, "shutdown") < 0)) {
-        return NULL;
+    if (direction != SHUT_RD) {
+        if (conn_begin(conn, conn->writer, "writing") < 0) {
+            return NULL;
+        }
+        if (conn->transport != NULL) {
+            transport_add_all_marks(conn);
+        }
+        if (conn_send_pending(conn, "shutdown") < 0) {
+            return NULL;
+        }
     }
     if (shutdown(conn->fd, direction) < 0) {
         return conn_raise(conn, -errno);

@@ -8,6 +8,7 @@
 
 #include "py_callbacks.h"
 #include "py_convert.h"
+#include "py_layer.h"
 #include "py_task.h"
 #include "py_wait.h"
 
@@ -285,6 +286,9 @@ SkConn_detach(SkConnObject *conn, PyObject *unused)
     if (conn_check_usable(conn) < 0 || conn_keep_fresh(conn) < 0) {
         return NULL;
     }
+    if (conn_check_unlayered(conn, "detach") < 0) {
+        return NULL;
+    }
     size_t unread = line_buffer_length(&conn->input);
     uint64_t unsent = write_queue_length(&conn->output);
     if (unread > 0 || unsent > 0) {
@@ -440,6 +444,12 @@ SkConn_traverse(SkConnObject *conn, visitproc visit, void *arg)
     if (conn->callbacks != NULL) {
         Py_VISIT(conn->callbacks->protocol);
     }
+    if (conn->transport != NULL) {
+        int result = transport_traverse(conn->transport, visit, arg);
+        if (result != 0) {
+            return result;
+        }
+    }
     return conn_visit_output(conn, visit, arg);
 }
 
@@ -485,6 +495,9 @@ SkConn_dealloc(SkConnObject *conn)
     write_queue_clear(&conn->output);
     PyMem_Free(conn->output_options);
     SkConn_clear(conn);
+    if (conn->transport != NULL) {
+        transport_free(conn);
+    }
     Py_CLEAR(conn->hub);
     type->tp_free(conn);
     Py_DECREF(type);
@@ -515,7 +528,8 @@ collect_methods(void)
     PyMethodDef *const parts[] = {
         own_methods,         conn_read_methods,    conn_take_methods,
         conn_write_methods,  conn_output_methods,  conn_file_methods,
-        conn_socket_methods, conn_message_methods, protocol_methods};
+        conn_socket_methods, conn_message_methods, conn_layer_methods,
+        protocol_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {
@@ -530,7 +544,8 @@ static PyGetSetDef *
 collect_attributes(void)
 {
     static PyGetSetDef collected[24];
-    PyGetSetDef *const parts[] = {own_attributes, conn_output_attributes};
+    PyGetSetDef *const parts[] = {own_attributes, conn_output_attributes,
+                                  conn_layer_attributes};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyGetSetDef *attribute = parts[i]; attribute->name != NULL; attribute++) {

@@ -16,6 +16,7 @@
 
 #include "py_callbacks.h"
 #include "py_convert.h"
+#include "py_layer.h"
 
 // How many packets leave in one call.
 #define FLUSH_SPANS 64
@@ -133,10 +134,11 @@ send_next(SkConnObject *conn, uint64_t limit)
 
 // The queue is lost. A stream that breaks off in the middle of a file must not look as if it
 // had ended, and nothing may follow: the peer would take it for the rest of the file.
-static int
-fail_output(SkConnObject *conn, int error)
+int
+conn_fail_output(SkConnObject *conn, int error)
 {
-    if (write_queue_first(&conn->output)->kind == WRITE_FILE) {
+    struct write_packet *first = write_queue_first(&conn->output);
+    if (first != NULL && first->kind == WRITE_FILE) {
         conn->is_cut_off = true;
         if (conn->is_socket) {
             io_set_hard_close(conn->fd);
@@ -153,6 +155,9 @@ fail_output(SkConnObject *conn, int error)
 int
 conn_flush(SkConnObject *conn)
 {
+    if (conn->transport != NULL) {
+        return transport_flush(conn);
+    }
     uint64_t budget = FLUSH_BUDGET;
     list_remove(&conn->dirty_link);
     while (!write_queue_is_empty(&conn->output)) {
@@ -169,7 +174,7 @@ conn_flush(SkConnObject *conn)
             }
         }
         if (count < 0) {
-            return fail_output(conn, (int)count);
+            return conn_fail_output(conn, (int)count);
         }
         write_queue_drain(&conn->output, (uint64_t)count);
         budget -= (uint64_t)count < budget ? (uint64_t)count : budget;
@@ -203,8 +208,11 @@ conn_mark_dirty(SkConnObject *conn)
 bool
 conn_writer_must_wait(const SkConnObject *conn)
 {
-    return conn->waiting_owner != NULL &&
-           !(conn->pauses_to_low_mark &&
+    if (conn->waiting_owner == NULL) {
+        // With layers it has left the queue, but perhaps not us.
+        return !conn->pauses_to_low_mark && transport_wire_length(conn) > 0;
+    }
+    return !(conn->pauses_to_low_mark &&
              write_queue_length(&conn->output) <= conn_low_mark(conn));
 }
 
@@ -220,7 +228,7 @@ conn_pending(SkConnObject *conn)
 {
     uint64_t not_taken =
         conn->waiting_owner == conn ? write_queue_left_of(&conn->output, conn) : 0;
-    return write_queue_length(&conn->output) - not_taken;
+    return conn_unsent(conn) - not_taken;
 }
 
 void
@@ -253,6 +261,10 @@ conn_pause_writer(SkConnObject *conn, bool to_low_mark, const char *operation)
     conn->pauses_to_low_mark = to_low_mark;
     while (status == 0 && conn_writer_must_wait(conn)) {
         int result = conn_flush(conn);
+        if (conn->is_closed) {
+            conn_raise_closed(conn); // by a layer that failed
+            return -1;
+        }
         if (!conn_writer_must_wait(conn)) {
             break; // whatever the result: a failure drops the packet too
         }
@@ -296,7 +308,7 @@ static int
 write_by_queue(SkConnObject *conn, const char *data, size_t length, bool to_low_mark,
                const char *operation, size_t *unsent)
 {
-    static const struct write_placing placing = {NULL, false, false};
+    const struct write_placing placing = {transport_top(conn), false, false};
     struct write_queue batch;
     write_queue_init(&batch);
     *unsent = length;
@@ -323,7 +335,8 @@ write_through(SkConnObject *conn, const char *data, size_t length, bool to_low_m
               const char *operation)
 {
     size_t written = 0;
-    while (conn->may_write && written < length && write_queue_is_empty(&conn->output)) {
+    while (conn->may_write && written < length && conn->transport == NULL &&
+           write_queue_is_empty(&conn->output)) {
         ssize_t count = send_block(conn, data + written, length - written);
         if (count >= 0) {
             written += (size_t)count;
@@ -336,7 +349,7 @@ write_through(SkConnObject *conn, const char *data, size_t length, bool to_low_m
             goto fail;
         }
     }
-    if (written == length && write_queue_is_empty(&conn->output)) {
+    if (written == length && !conn_has_output(conn)) {
         return 0;
     }
     size_t unsent;
@@ -403,7 +416,7 @@ write_bytes(SkConnObject *conn, const char *data, size_t length, const char *ope
         write_queue_length(&conn->output) + length > conn_high_mark(conn)) {
         return write_through(conn, data, length, true, operation);
     }
-    if (write_queue_append(&conn->output, data, length, NULL) < 0) {
+    if (write_queue_append(&conn->output, data, length, transport_top(conn)) < 0) {
         PyErr_NoMemory();
         return -1;
     }

@@ -352,7 +352,7 @@ hub_is_main_program(HubObject *hub)
         return false;
     }
     Py_DECREF(me);
-    return me == hub->root && hub->dispatcher == NULL;
+    return me == hub->root && hub->dispatcher == NULL && hub->layer_depth == 0;
 }
 
 // --- The main program's exceptions ------------------------------------------------------

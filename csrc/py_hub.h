@@ -133,6 +133,7 @@ struct HubObject {
     struct list_node idle_watchers; // waiters of Hub.run()
 
     unsigned needs;                // enum hub_needs
+    unsigned layer_depth;          // calls of transport layers that are going on
     unsigned handoffs;             // since the last poll
     unsigned unblocked_operations; // since a coroutine last gave way
     unsigned long long switch_count;

@@ -21,6 +21,7 @@ struct module_state {
     PyTypeObject *scope_type;
     PyTypeObject *parking_lot_type;
     PyTypeObject *timer_type;
+    PyTypeObject *layer_type;
 
     // Exceptions, owned; defined in pycoronet/errors.py.
     PyObject *Cancelled;
@@ -39,6 +40,12 @@ struct module_state {
     PyObject *on_timeout;
     PyObject *on_shutdown;
     PyObject *on_close;
+    // What layers are called by: interned names, owned.
+    PyObject *name_wrap;
+    PyObject *name_unwrap;
+    PyObject *name_finish;
+    PyObject *name_started;
+    PyObject *name_on_clear;
 
     PyObject *resolve;           // owned; pycoronet's resolver of host names, or NULL
     PyObject *interrupt_handler; // owned; stands in for Python's own SIGINT handler
@@ -60,5 +67,6 @@ PyTypeObject *conn_type_new(PyObject *module);
 PyTypeObject *scope_type_new(PyObject *module);
 PyTypeObject *parking_lot_type_new(PyObject *module);
 PyTypeObject *timer_type_new(PyObject *module);
+PyTypeObject *layer_type_new(PyObject *module);
 
 #endif

@@ -47,6 +47,11 @@ find_running_task(HubObject *hub, const char *operation, TaskObject **task)
         PyErr_Format(PyExc_RuntimeError, "%s: this hub is closed", operation);
         return NULL;
     }
+    if (hub->layer_depth > 0) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "%s would have to wait, and a transport layer cannot", operation);
+        return NULL;
+    }
     PyObject *me = greenlet_current();
     if (me == NULL) {
         return NULL;
@@ -202,7 +207,6 @@ begin_wait(HubObject *hub, struct waiter **place, struct list_node *queue,
         kind = WAITS_FOR_TURN;
         timeout_ns = -1;
     }
-    hub_flush_output(hub);
     waiter->operation = operation;
     waiter->subject = subject;
     waiter->kind = (uint8_t)kind;
@@ -222,6 +226,8 @@ begin_wait(HubObject *hub, struct waiter **place, struct list_node *queue,
     if (timeout_ns >= 0) {
         reactor_arm(&hub->reactor, &waiter->timer, (uint64_t)timeout_ns);
     }
+    // Last, for layers of what is sent run Python code, which may do what we wait for.
+    hub_flush_output(hub);
     return waiter;
 }
 
@@ -289,8 +295,8 @@ hub_give_way(HubObject *hub)
         return -1;
     }
     hub->unblocked_operations = 0;
-    // A hub callback cannot give way, and nothing it does now has to wait.
-    return task == NULL ? 0 : hub_yield(hub, "giving way");
+    // A hub callback or a layer cannot give way, and nothing it does now has to wait.
+    return task == NULL || hub->layer_depth > 0 ? 0 : hub_yield(hub, "giving way");
 }
 
 int

@@ -5,12 +5,17 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ._coronet import ParkingLot, Task, _socket, sk_conn, sleep, spawn, spawn_handler
 from ._coronet import timeout as time_limit
 from ._threads import getaddrinfo
 from .errors import ClosedError
+
+if TYPE_CHECKING:
+    import ssl  # loaded when it is used: many programs have no TLS
+
+    TLSClient: TypeAlias = ssl.SSLContext | Literal[True] | None
 
 __all__ = ["connect", "listen", "serve"]
 
@@ -25,6 +30,9 @@ SHORTAGE_PAUSE = 0.1
 # FreeBSD spreads connections over the listeners of a port only by an option of its own.
 _SHARED_PORT = getattr(socket, "SO_REUSEPORT_LB", socket.SO_REUSEPORT)
 
+# How long a client of a TLS server may take to get ready.
+HANDSHAKE_TIMEOUT = 10.0
+
 Address = Any
 Handler = Callable[[sk_conn, Address], object]
 
@@ -33,28 +41,52 @@ def _is_path(address: Address) -> bool:
     return isinstance(address, str | bytes | os.PathLike)
 
 
-def connect(address: Address, *, timeout: float | None = None) -> sk_conn:
+def connect(
+    address: Address,
+    *,
+    timeout: float | None = None,
+    tls: "TLSClient" = None,
+    server_hostname: str | None = None,
+) -> sk_conn:
     """Connect to a stream server and return the connection.
 
     address: (host, port), or the path of a Unix socket. A host name is looked up without
     blocking the hub, and its addresses are tried in turn, each a quarter of a second after
     the one before (RFC 8305); the first to answer wins.
     timeout: seconds for everything together, None for no limit.
+    tls: True, or a client's ssl.SSLContext, encrypts. With True the server has to have a
+    certificate that the system trusts, for server_hostname, which is the host of address
+    unless it is given.
 
     Raises TimeoutError, socket.gaierror for an unknown name, or the OSError of the last
-    attempt that failed. Switches.
+    attempt that failed; ssl.SSLError is one. Switches.
     """
     with time_limit(timeout):
-        if _is_path(address):
-            return _attempt(socket.AF_UNIX, os.fspath(address))
-        host, port = address[:2]
-        family = _numeric_family(host)
-        if family is not None and isinstance(port, int):
-            return _attempt(family, address)  # nothing has to be looked up
-        found = getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        if len(found) == 1:
-            return _attempt(found[0][0], found[0][4])
-        return _race(_interleave_families(found))
+        conn = _connect(address)
+        if tls is None:
+            return conn
+        if server_hostname is None and not _is_path(address):
+            server_hostname = address[0]
+        try:
+            conn.start_tls(None if tls is True else tls, server_hostname=server_hostname)
+        except BaseException:
+            if not conn.closed:
+                conn.abort()
+            raise
+        return conn
+
+
+def _connect(address: Address) -> sk_conn:
+    if _is_path(address):
+        return _attempt(socket.AF_UNIX, os.fspath(address))
+    host, port = address[:2]
+    family = _numeric_family(host)
+    if family is not None and isinstance(port, int):
+        return _attempt(family, address)  # nothing has to be looked up
+    found = getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if len(found) == 1:
+        return _attempt(found[0][0], found[0][4])
+    return _race(_interleave_families(found))
 
 
 def _numeric_family(host: Any) -> int | None:
@@ -191,12 +223,21 @@ def _address_to_bind(host: str, port: int) -> tuple[int, Address]:
 
 
 def serve(
-    address: Address, handler: Handler, *, backlog: int = 1024, reuse_port: bool = False
+    address: Address,
+    handler: Handler,
+    *,
+    backlog: int = 1024,
+    reuse_port: bool = False,
+    tls: "ssl.SSLContext | None" = None,
+    handshake_timeout: float | None = HANDSHAKE_TIMEOUT,
 ) -> None:
     """Serve connections, each in a task of its own, until stopped.
 
     address: as for `listen()`, or a connection that `listen()` returned.
     handler: called as handler(conn, address); conn is closed when it returns.
+    tls: a server's ssl.SSLContext. Each client's handshake is done in its own task, within
+    handshake_timeout seconds (None for no limit), before the handler is called. One that
+    fails concerns that client alone; the logger "pycoronet.tls" is told, at INFO.
 
     Returns when the listener is closed; a cancel or KeyboardInterrupt ends it as well. The
     handlers that are running go on. What a handler raises is reported through
@@ -205,6 +246,10 @@ def serve(
     """
     if not callable(handler):
         raise TypeError(f"serve() needs a callable handler, not {type(handler).__name__}")
+    if tls is not None:
+        from .tls import shake_hands_first
+
+        handler = shake_hands_first(handler, tls, handshake_timeout)
     if isinstance(address, sk_conn):
         listener = address
     else:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import certificates as certificates_module
 import pytest
 from connections import PEER_TIMEOUT, Ends, Keep
 
@@ -83,3 +84,9 @@ def dial(ends: Ends, listener: Any) -> Callable[[], socket.socket]:
         return ends.keep(socket.create_connection(listener.getsockname(), PEER_TIMEOUT))
 
     return connect
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> certificates_module.Certificates:
+    """Return a test authority and certificates that it has signed."""
+    if not certificates_module.is_possible():
+        pytest.skip("the openssl command is not installed")
+    return certificates_module.Certificates(tmp_path_factory.mktemp("certificates"))

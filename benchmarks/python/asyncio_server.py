@@ -7,7 +7,7 @@ faster and is what uvloop's own benchmark shows. Both set TCP_NODELAY by themsel
 import asyncio
 import contextlib
 
-from server_arguments import BACKLOG, HTTP_REPLY, make_parser
+from server_arguments import BACKLOG, BULK_REPLY, HTTP_REPLY, make_context, make_parser
 
 
 async def echo(reader, writer):
@@ -29,6 +29,12 @@ async def http(reader, writer):
             await writer.drain()
 
 
+async def bulk(reader, writer):
+    while await reader.readline():
+        writer.write(BULK_REPLY)
+        await writer.drain()
+
+
 class EchoProtocol(asyncio.Protocol):
     def connection_made(self, transport):
         self.transport = transport
@@ -45,6 +51,12 @@ class LinesProtocol(EchoProtocol):
         self.transport.writelines([line + b"\n" for line in complete])
 
 
+class BulkProtocol(EchoProtocol):
+    def data_received(self, data):
+        for _ in range(data.count(b"\n")):
+            self.transport.write(BULK_REPLY)
+
+
 class HttpProtocol(EchoProtocol):
     rest = b""
 
@@ -56,12 +68,18 @@ class HttpProtocol(EchoProtocol):
 
 async def serve(arguments):
     address = {"host": "127.0.0.1", "port": arguments.port, "backlog": BACKLOG}
+    address["ssl"] = make_context(arguments)
     if arguments.style == "protocol":
-        protocol = {"echo": EchoProtocol, "lines": LinesProtocol, "http": HttpProtocol}
+        protocol = {
+            "echo": EchoProtocol,
+            "lines": LinesProtocol,
+            "http": HttpProtocol,
+            "bulk": BulkProtocol,
+        }
         loop = asyncio.get_running_loop()
         server = await loop.create_server(protocol[arguments.mode], **address)
     else:
-        serve_streams = {"echo": echo, "lines": lines, "http": http}[arguments.mode]
+        serve_streams = {"echo": echo, "lines": lines, "http": http, "bulk": bulk}[arguments.mode]
 
         async def handle(reader, writer):
             with contextlib.suppress(ConnectionResetError), contextlib.closing(writer):

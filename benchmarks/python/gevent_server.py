@@ -4,7 +4,8 @@ import contextlib
 import socket
 
 from gevent.server import StreamServer
-from server_arguments import BACKLOG, HTTP_REPLY, make_parser
+from gevent.ssl import SSLContext
+from server_arguments import BACKLOG, BULK_REPLY, HTTP_REPLY, make_context, make_parser
 
 
 def echo(connection):
@@ -23,13 +24,21 @@ def http(connection):
             connection.sendall(HTTP_REPLY)
 
 
+def bulk(connection):
+    for _ in connection.makefile("rb"):
+        connection.sendall(BULK_REPLY)
+
+
 if __name__ == "__main__":
     arguments = make_parser().parse_args()
-    serve_connection = {"echo": echo, "lines": lines, "http": http}[arguments.mode]
+    modes = {"echo": echo, "lines": lines, "http": http, "bulk": bulk}
+    serve_connection = modes[arguments.mode]
+    context = make_context(arguments, SSLContext)
+    options = {} if context is None else {"ssl_context": context}
 
     def handle(connection, address):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(ConnectionResetError):
             serve_connection(connection)
 
-    StreamServer(("127.0.0.1", arguments.port), handle, backlog=BACKLOG).serve_forever()
+    StreamServer(("127.0.0.1", arguments.port), handle, backlog=BACKLOG, **options).serve_forever()

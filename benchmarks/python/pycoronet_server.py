@@ -9,7 +9,7 @@ On SIGUSR1 it prints how often the hub has switched greenlets so far.
 import contextlib
 import signal
 
-from server_arguments import BACKLOG, HTTP_REPLY, make_parser
+from server_arguments import BACKLOG, BULK_REPLY, HTTP_REPLY, make_context, make_parser
 
 import pycoronet
 
@@ -50,6 +50,12 @@ class Http(pycoronet.Protocol):
                 conn.write(HTTP_REPLY)
 
 
+def bulk(conn, address):
+    with contextlib.suppress(ConnectionResetError):
+        while conn.readln():
+            conn.sendall(BULK_REPLY)
+
+
 def print_switch_count(signal_number, frame):
     print(pycoronet.get_hub().switch_count, flush=True)
 
@@ -69,5 +75,5 @@ if __name__ == "__main__":
     if arguments.style == "callbacks":
         serve_callbacks(address, arguments.mode)
     else:
-        handler = {"echo": echo, "lines": lines, "http": http}[arguments.mode]
-        pycoronet.serve(address, handler, backlog=BACKLOG)
+        handler = {"echo": echo, "lines": lines, "http": http, "bulk": bulk}[arguments.mode]
+        pycoronet.serve(address, handler, backlog=BACKLOG, tls=make_context(arguments))

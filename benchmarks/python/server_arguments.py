@@ -5,6 +5,7 @@ and reporting that is no part of what is measured.
 """
 
 import argparse
+import ssl
 
 BACKLOG = 1024
 HTTP_REPLY = (
@@ -13,15 +14,27 @@ HTTP_REPLY = (
     b"Content-Type: text/plain\r\n"
     b"Content-Length: 100\r\n\r\n" + b"x" * 100
 )
+BULK_REPLY = b"x" * 1024 * 1024
 
 
 def make_parser():
-    """Return a parser for `PORT echo|lines|http`; a server may add options of its own."""
+    """Return a parser for `PORT echo|lines|http|bulk`; a server may add options of its own."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument(
         "mode",
-        choices=["echo", "lines", "http"],
-        help="send bytes back; send line by line back; answer each blank line",
+        choices=["echo", "lines", "http", "bulk"],
+        help="send bytes back; send line by line back; answer each blank line; answer each "
+        "line with a mebibyte",
     )
+    parser.add_argument("--tls", help="a file with a certificate and its key: speak TLS")
     return parser
+
+
+def make_context(arguments, context_type=ssl.SSLContext):
+    """Return the TLS context that the command line asks for, None for plain text."""
+    if arguments.tls is None:
+        return None
+    context = context_type(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(arguments.tls)
+    return context
