@@ -12,10 +12,10 @@
 
 #include "py_convert.h"
 
-// The wire is filled up to this before it is sent, and wrapped in such pieces: what TLS
-// puts into one record.
+// The wire is filled up to this before it is sent, and wrapped in pieces of at most so much:
+// a few records of TLS, for each call of a layer costs something.
 #define WIRE_FILL_SIZE (64 * 1024)
-#define PIECE_SIZE (16 * 1024)
+#define PIECE_SIZE (64 * 1024)
 #define MAX_PIECE_SPANS 16
 
 // How often the wire is filled in a turn, so that no connection keeps the others waiting.

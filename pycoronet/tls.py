@@ -158,8 +158,8 @@ class TLSLayer(TransportLayer):
         """Encrypt."""
         if not self.is_ready or self._held:
             self._hold(data)
-            return b""
-        self._write(data)
+        else:
+            self._write(data)
         return self._outgoing.read()
 
     def _write(self, data: bytes) -> None:
