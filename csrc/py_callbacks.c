@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "py_convert.h"
+#include "py_layer.h"
 
 static void time_out(struct timer *timer);
 
@@ -221,12 +222,12 @@ callbacks_sent(SkConnObject *conn)
         return false;
     }
     move_idle_timer(self);
-    if (write_queue_length(&conn->output) > conn_low_mark(conn)) {
+    if (conn_unsent(conn) > conn_low_mark(conn)) {
         self->is_behind = true;
         return false;
     }
     bool was_behind = self->is_behind;
-    self->is_behind = !write_queue_is_empty(&conn->output);
+    self->is_behind = conn_has_output(conn);
     if (!was_behind) {
         return false;
     }

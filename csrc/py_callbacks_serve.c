@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 
 #include "py_convert.h"
+#include "py_layer.h"
 
 // How often one connection may receive, and a listener accept, before others get a turn.
 #define RECEIVE_LIMIT 4
@@ -95,15 +96,27 @@ close_quietly(SkConnObject *conn)
     }
 }
 
-// Tells on_error() once, and closes the connection. Steals [exception].
+// Tells on_error(), once. Steals [exception].
 static void
-fail(struct callbacks *self, PyObject *exception)
+tell_failure(struct callbacks *self, PyObject *exception)
 {
-    if (callbacks_is_current(self) && !self->has_failed) {
+    if (self->conn->callbacks == self && !self->has_failed) {
         self->has_failed = true;
         call_method(self, self->conn->hub->state->on_error, exception);
     }
     Py_DECREF(exception);
+}
+
+// The same, and closes the connection, unless the user has: then nobody is told.
+static void
+fail(struct callbacks *self, PyObject *exception)
+{
+    if (callbacks_is_current(self)) {
+        tell_failure(self, exception);
+    }
+    else {
+        Py_DECREF(exception);
+    }
     if (callbacks_is_current(self)) {
         close_quietly(self->conn);
     }
@@ -164,6 +177,37 @@ tell_of_end(struct callbacks *self)
     call_method(self, self->conn->hub->state->on_eof, NULL);
 }
 
+// The same through layers, by way of the input buffer. A layer's failure has closed the
+// connection, and is told when that is served.
+static bool
+receive_through_layers(struct callbacks *self)
+{
+    SkConnObject *conn = self->conn;
+    size_t held = line_buffer_length(&conn->input);
+    int status = transport_receive_now(conn);
+    if (status == -EAGAIN) {
+        return false;
+    }
+    if (status < 0) {
+        PyObject *exception = take_exception();
+        if (callbacks_is_current(self)) {
+            fail(self, exception);
+        }
+        else {
+            tell_failure(self, exception);
+        }
+        return false;
+    }
+    if (status == 0) {
+        tell_of_end(self);
+        return false;
+    }
+    if (line_buffer_length(&conn->input) > held) {
+        tell_of_data(self);
+    }
+    return true;
+}
+
 // Receives once and tells of it. False if there is nothing more to be had now.
 static bool
 receive_once(struct callbacks *self)
@@ -171,14 +215,16 @@ receive_once(struct callbacks *self)
     SkConnObject *conn = self->conn;
     HubObject *hub = conn->hub;
     size_t held = line_buffer_length(&conn->input);
-    if (write_queue_length(&conn->output) > conn_high_mark(conn)) {
-        send_written(
-            self); // others may have written to it: only what cannot leave counts
+    if (conn_unsent(conn) > conn_high_mark(conn)) {
+        // Others may have written to it: only what cannot leave counts.
+        send_written(self);
     }
-    self->is_paused = held >= INPUT_HIGH_MARK ||
-                      write_queue_length(&conn->output) > conn_high_mark(conn);
+    self->is_paused = held >= INPUT_HIGH_MARK || conn_unsent(conn) > conn_high_mark(conn);
     if (!conn->may_read || self->is_paused) {
         return false;
+    }
+    if (conn->transport != NULL) {
+        return receive_through_layers(self);
     }
     char *room = hub->scratch + HUB_SCRATCH_SIZE;
     ssize_t count = conn_receive_now(conn, room, HUB_FRESH_SIZE - held);
@@ -366,6 +412,9 @@ static void
 tell_closed(struct callbacks *self)
 {
     HubObject *hub = self->conn->hub;
+    if (self->conn->transport != NULL && transport_raise_failure(self->conn)) {
+        tell_failure(self, take_exception()); // a layer's, while output was sent
+    }
     self->has_failed = true; // it is too late for on_error
     if (!callbacks_is_acceptor(self)) {
         call_method(self, hub->state->on_close, NULL);

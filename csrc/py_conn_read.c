@@ -142,7 +142,7 @@ read_some_through_layers(SkConnObject *conn, size_t size, const char *operation)
         return plain;
     }
     int error =
-        keep_input(conn, PyBytes_AS_STRING(plain), (size_t)PyBytes_GET_SIZE(plain));
+        conn_keep_input(conn, PyBytes_AS_STRING(plain), (size_t)PyBytes_GET_SIZE(plain));
     Py_DECREF(plain);
     return error < 0 ? NULL : take_up_to(conn, size);
 }

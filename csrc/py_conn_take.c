@@ -12,6 +12,7 @@
 
 #include "py_callbacks.h"
 #include "py_convert.h"
+#include "py_layer.h"
 
 #define DEFAULT_LINE_LIMIT 65536
 
@@ -80,6 +81,21 @@ try_to_receive(SkConnObject *conn, char *data, size_t length)
     return count < 0 ? 0 : count;
 }
 
+// The same through layers, into the input buffer: true if something was received, though
+// it need not have given anything. May set an exception.
+static bool
+try_to_receive_layered(SkConnObject *conn)
+{
+    if (conn->callbacks != NULL && conn->callbacks->has_ended) {
+        return false;
+    }
+    int status = transport_receive_now(conn);
+    if (status == 0 && conn->callbacks != NULL) {
+        callbacks_notice(conn); // which will find the end of file, too
+    }
+    return status == 1;
+}
+
 static int
 check_may_take(SkConnObject *conn)
 {
@@ -110,6 +126,12 @@ SkConn_take(SkConnObject *conn, PyObject *number)
     if (hub->fresh_conn == conn) {
         size_t length = hub->fresh_length;
         return take_fresh(hub, (size_t)size < length ? (size_t)size : length, 0);
+    }
+    if (conn->transport != NULL && line_buffer_length(&conn->input) == 0) {
+        try_to_receive_layered(conn);
+        if (PyErr_Occurred() || line_buffer_length(&conn->input) == 0) {
+            return PyErr_Occurred() ? NULL : PyBytes_FromStringAndSize(NULL, 0);
+        }
     }
     size_t held = line_buffer_length(&conn->input);
     if (held > 0) {
@@ -163,6 +185,12 @@ take_line(SkConnObject *conn, size_t limit, size_t trimmed)
         PyObject *line = take_held_line(conn, limit, trimmed);
         if (line != NULL || PyErr_Occurred()) {
             return line;
+        }
+        if (conn->transport != NULL) {
+            if (try_to_receive_layered(conn)) {
+                continue;
+            }
+            return NULL;
         }
         ssize_t count = try_to_receive(conn, hub->scratch, INPUT_HIGH_MARK);
         if (count <= 0 || conn_keep_input(conn, hub->scratch, (size_t)count) < 0) {

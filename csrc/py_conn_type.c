@@ -526,10 +526,9 @@ collect_methods(void)
 {
     static PyMethodDef collected[64];
     PyMethodDef *const parts[] = {
-        own_methods,         conn_read_methods,    conn_take_methods,
-        conn_write_methods,  conn_output_methods,  conn_file_methods,
-        conn_socket_methods, conn_message_methods, conn_layer_methods,
-        protocol_methods};
+        own_methods,         conn_read_methods, conn_take_methods,   conn_write_methods,
+        conn_output_methods, conn_file_methods, conn_socket_methods, conn_message_methods,
+        conn_layer_methods,  protocol_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {
