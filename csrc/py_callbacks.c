@@ -95,6 +95,16 @@ callbacks_set_protocol(struct callbacks *self, PyObject *protocol)
     Py_XDECREF(old_function);
 }
 
+// What is left when the hub is gone is closed already, and its on_close() will not come. In
+// a forked child connections are abandoned one by one.
+static void
+drop_call(struct hub_call *call, bool is_forked)
+{
+    if (!is_forked) {
+        callbacks_forget(CONTAINER_OF(call, struct callbacks, call)->conn);
+    }
+}
+
 int
 callbacks_attach(SkConnObject *conn, PyObject *protocol, bool is_factory, bool receives)
 {
@@ -104,6 +114,7 @@ callbacks_attach(SkConnObject *conn, PyObject *protocol, bool is_factory, bool r
         return -1;
     }
     self->call.run = callbacks_serve;
+    self->call.drop = drop_call;
     self->conn = conn;
     timer_init(&self->timer, time_out);
     self->unread = -1;
@@ -182,18 +193,6 @@ callbacks_forget(SkConnObject *conn)
     struct callbacks *self = conn->callbacks;
     callbacks_detach(self);
     callbacks_free(self);
-}
-
-void
-callbacks_forget_closed(HubObject *hub)
-{
-    struct list_node *node;
-    while ((node = list_take_first(&hub->calls)) != NULL) {
-        struct hub_call *call = CONTAINER_OF(node, struct hub_call, link);
-        if (call->run == callbacks_serve) {
-            callbacks_forget(CONTAINER_OF(call, struct callbacks, call)->conn);
-        }
-    }
 }
 
 // --- Events -----------------------------------------------------------------------------

@@ -102,9 +102,6 @@ void callbacks_abandon(SkConnObject *conn);
 // For a hub that is gone: frees the record, calls nothing. The connection may go, too.
 void callbacks_forget(SkConnObject *conn);
 
-// The same for those that are closed already and whose on_close() will not come.
-void callbacks_forget_closed(HubObject *hub);
-
 // Has on_shutdown() called for each connection with callbacks, and then closes it.
 void callbacks_shut_down(HubObject *hub);
 

@@ -573,7 +573,6 @@ conn_has_any_output(HubObject *hub)
 void
 conn_forget_all(HubObject *hub)
 {
-    callbacks_forget_closed(hub);
     while (!list_is_empty(&hub->draining)) {
         SkConnObject *conn = CONTAINER_OF(hub->draining.next, struct drain, link)->conn;
         if (conn->callbacks != NULL) {

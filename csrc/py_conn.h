@@ -259,10 +259,6 @@ int conn_check_may_queue(SkConnObject *conn);
 void conn_queue(SkConnObject *conn, struct write_queue *batch, bool is_urgent,
                 bool is_joined);
 
-// Calls, or in a forked child drops, what users want called for packets that have gone.
-void conn_run_releases(HubObject *hub);
-void conn_drop_releases(HubObject *hub);
-
 // The objects that packets refer to, for tp_traverse.
 int conn_visit_output(SkConnObject *conn, visitproc visit, void *arg);
 

@@ -20,10 +20,10 @@
 
 // A function to call when a packet has gone.
 struct release_call {
-    struct list_node link; // on hub->releases once it has
-    HubObject *hub;        // borrowed: whoever holds this record keeps it alive
-    PyObject *function;    // owned
-    PyObject *data;        // owned
+    struct hub_call call;
+    HubObject *hub;     // borrowed: whoever holds this record keeps it alive
+    PyObject *function; // owned
+    PyObject *data;     // owned
 };
 
 // A buffer that is held until it was sent. It lies on the heap for its address.
@@ -52,63 +52,52 @@ release_buffer(void *owner, uint64_t unsent)
 }
 
 static void
-free_call(struct release_call *call)
+free_release(struct release_call *release)
 {
-    PyObject *function = call->function;
-    PyObject *data = call->data;
-    PyMem_Free(call);
+    PyObject *function = release->function;
+    PyObject *data = release->data;
+    PyMem_Free(release);
     Py_DECREF(function);
     Py_DECREF(data);
 }
 
 static void
-run_call(HubObject *hub, struct release_call *call)
+run_release(struct hub_call *call)
 {
+    struct release_call *release = CONTAINER_OF(call, struct release_call, call);
     PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
-    PyObject *result = PyObject_CallOneArg(call->function, call->data);
-    if (result == NULL && (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-                           PyErr_ExceptionMatches(PyExc_SystemExit))) {
-        hub_interrupt_main(hub, take_exception());
-    }
-    else if (result == NULL) {
-        report_exception(call->function);
+    PyObject *result = PyObject_CallOneArg(release->function, release->data);
+    if (result == NULL) {
+        hub_take_exception(release->hub, release->function);
     }
     Py_XDECREF(result);
-    free_call(call);
+    free_release(release);
     if (exception != NULL) {
         restore_exception(exception);
     }
 }
 
 static void
+drop_release(struct hub_call *call, bool is_forked)
+{
+    if (is_forked) {
+        free_release(CONTAINER_OF(call, struct release_call, call));
+    }
+    else {
+        run_release(call); // it is promised
+    }
+}
+
+static void
 release_by_call(void *owner, uint64_t unsent)
 {
-    struct release_call *call = owner;
-    HubObject *hub = call->hub;
+    struct release_call *release = owner;
     (void)unsent;
-    if (hub->is_closed) {
-        run_call(hub, call);
-        return;
+    if (release->hub->is_closed) {
+        run_release(&release->call);
     }
-    list_append(&hub->releases, &call->link);
-    hub->needs |= HUB_NEEDS_RELEASES;
-}
-
-void
-conn_run_releases(HubObject *hub)
-{
-    struct list_node *node;
-    while ((node = list_take_first(&hub->releases)) != NULL) {
-        run_call(hub, CONTAINER_OF(node, struct release_call, link));
-    }
-}
-
-void
-conn_drop_releases(HubObject *hub)
-{
-    struct list_node *node;
-    while ((node = list_take_first(&hub->releases)) != NULL) {
-        free_call(CONTAINER_OF(node, struct release_call, link));
+    else {
+        hub_queue_call(release->hub, &release->call);
     }
 }
 
@@ -219,6 +208,7 @@ add_call(struct write_queue *batch, HubObject *hub, PyObject *function, PyObject
         return -1;
     }
     *call = (struct release_call){
+        .call = {.run = run_release, .drop = drop_release},
         .hub = hub,
         .function = Py_NewRef(function),
         .data = Py_NewRef(data),

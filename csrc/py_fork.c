@@ -85,10 +85,7 @@ static void
 abandon_calls(HubObject *hub)
 {
     timers_abandon(hub);
-    while (list_take_first(&hub->calls) != NULL) {
-    }
-    while (list_take_first(&hub->calls_now) != NULL) {
-    }
+    hub_drop_calls(hub, true);
     hub->callback_count = 0; // also of those that were closed and had not heard of it
     hub->is_stopping = false;
 }
@@ -116,7 +113,6 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
     abandon_others(hub, survivor);
     lose_registrations(hub);
     abandon_calls(hub);
-    conn_drop_releases(hub);
     hub->is_main_thread = true; // the forking thread is the child's only one
     hub->kernel_wait_count = count_kernel_waits(survivor);
     hub->needs = 0;

@@ -150,7 +150,6 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
     list_init(&hub->tasks);
     list_init(&hub->dirty);
     list_init(&hub->unfinished);
-    list_init(&hub->releases);
     list_init(&hub->connections);
     list_init(&hub->draining);
     list_init(&hub->idle);
@@ -567,7 +566,7 @@ hub_abandon(HubObject *hub)
     hub_give_signals_back(hub);
     timers_cancel_all(hub);
     conn_forget_all(hub);
-    conn_run_releases(hub);
+    hub_drop_calls(hub, false);
     reactor_close(&hub->reactor);
     // Of a thread that ends: an idle worker holds nothing, and ends when it is dropped.
     struct list_node *node;

@@ -76,14 +76,15 @@ struct ready_target {
 struct hub_call {
     struct list_node link; // on hub->calls, or on hub->calls_now, while it is due
     void (*run)(struct hub_call *call); // leaves no exception behind
+    // It will not be run: the hub is closed, or with [is_forked] the call is the parent's.
+    void (*drop)(struct hub_call *call, bool is_forked);
 };
 
 enum hub_needs {
     HUB_NEEDS_SIGNALS = 1,   // Python's signal handlers have to run
     HUB_NEEDS_CALLBACKS = 2, // call_soon() or call_soon_threadsafe() left something
     HUB_NEEDS_TRIM = 4,      // too many workers are idle
-    HUB_NEEDS_RELEASES = 8,  // packets have gone whose owners want to be told
-    HUB_NEEDS_CALLS = 16,    // hub->calls is not empty
+    HUB_NEEDS_CALLS = 8,     // hub->calls is not empty
 };
 
 struct HubObject {
@@ -105,7 +106,6 @@ struct HubObject {
     struct list_node tasks;       // every task that was started and has not ended
     struct list_node dirty;       // connections with coalesced output to send
     struct list_node unfinished;  // those that have sent enough for this turn
-    struct list_node releases;    // calls for packets that have gone
     struct list_node connections; // every connection that has an fd
     struct list_node draining;    // closed connections that still send
     size_t task_count;
@@ -271,6 +271,9 @@ hub_queue_call(HubObject *hub, struct hub_call *call)
         hub->needs |= HUB_NEEDS_CALLS;
     }
 }
+
+// Drops all calls that are due.
+void hub_drop_calls(HubObject *hub, bool is_forked);
 
 // Reports the exception that is set, or leaves it to the main program if it is one that
 // ends programs: what a callback raised, or what [subject] names.

@@ -87,6 +87,14 @@ run_timer(struct hub_call *call)
     Py_DECREF(arguments);
 }
 
+// Timers end before the calls of their hub do, and in a forked child they are abandoned.
+static void
+drop_timer(struct hub_call *call, bool is_forked)
+{
+    (void)call;
+    (void)is_forked;
+}
+
 void
 timers_cancel_all(HubObject *hub)
 {
@@ -164,6 +172,7 @@ make_timer(HubObject *hub, PyObject *const *arguments, Py_ssize_t count, bool re
     }
     handle->hub = (HubObject *)Py_NewRef((PyObject *)hub);
     handle->call.run = run_timer;
+    handle->call.drop = drop_timer;
     timer_init(&handle->timer, become_due);
     handle->arguments = pack_tuple(arguments + 2, count - 2);
     if (handle->arguments == NULL) {

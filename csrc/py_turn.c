@@ -98,7 +98,7 @@ needs_loop(HubObject *hub)
 {
     unsigned needs = hub->needs;
     if (hub->dispatcher != NULL && hub->dispatch_has_served) {
-        needs &= ~(unsigned)(HUB_NEEDS_CALLBACKS | HUB_NEEDS_RELEASES);
+        needs &= ~(unsigned)HUB_NEEDS_CALLBACKS;
     }
     return needs != 0;
 }
@@ -324,6 +324,17 @@ run_calls(HubObject *hub)
     }
 }
 
+void
+hub_drop_calls(HubObject *hub, bool is_forked)
+{
+    struct list_node *node;
+    list_move_all(&hub->calls, &hub->calls_now);
+    while ((node = list_take_first(&hub->calls_now)) != NULL) {
+        struct hub_call *call = CONTAINER_OF(node, struct hub_call, link);
+        call->drop(call, is_forked);
+    }
+}
+
 static void
 serve_needs(HubObject *hub)
 {
@@ -340,9 +351,6 @@ serve_needs(HubObject *hub)
     }
     if (needs & HUB_NEEDS_CALLS) {
         run_calls(hub);
-    }
-    if (needs & HUB_NEEDS_RELEASES) {
-        conn_run_releases(hub);
     }
     hub->is_serving = false;
     if (needs & HUB_NEEDS_TRIM) {
