@@ -285,6 +285,10 @@ int conn_accept_now(SkConnObject *conn, SkConnObject **accepted);
 
 extern PyMethodDef conn_take_methods[];
 
+// --- py_conn_now.c --------------------------------------------------------------------
+
+extern PyMethodDef conn_now_methods[];
+
 // Has what came last for the callbacks, and was not taken, in the connection's buffer. 0, or
 // -1 with MemoryError and the connection closed.
 int conn_keep_fresh(SkConnObject *conn);

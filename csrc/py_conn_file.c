@@ -25,6 +25,7 @@ struct file_request {
     int64_t count;  // how many bytes; -1 = to the end
     int must_close; // the caller gives it away
     int is_urgent;
+    int can_interrupt;
     int fd;           // borrowed; its descriptor
     bool is_readable; // its size is not known: it is read at once
 };
@@ -63,16 +64,17 @@ static int
 parse_request(PyObject *const *arguments, Py_ssize_t count, PyObject *keyword_names,
               struct file_request *request)
 {
-    static const char *const names[] = {"file",  "offset", "count",
-                                        "close", "urgent", NULL};
+    static const char *const names[] = {"file",   "offset",        "count", "close",
+                                        "urgent", "can_interrupt", NULL};
     static const struct parameters parameters = {"sendfile", names, 1, 3};
-    PyObject *values[5] = {NULL};
-    *request = (struct file_request){.fd = -1};
+    PyObject *values[6] = {NULL};
+    *request = (struct file_request){.fd = -1, .can_interrupt = 1};
     if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
         convert_position(values[1], "offset", 0, &request->offset) < 0 ||
         convert_position(values[2], "count", -1, &request->count) < 0 ||
         convert_flag(values[3], &request->must_close) < 0 ||
-        convert_flag(values[4], &request->is_urgent) < 0) {
+        convert_flag(values[4], &request->is_urgent) < 0 ||
+        convert_flag(values[5], &request->can_interrupt) < 0) {
         return -1;
     }
     request->file = values[0];
@@ -226,11 +228,13 @@ pause_for_file(SkConnObject *conn, struct queued_file *queued, uint64_t length)
 
 PyDoc_STRVAR(
     sendfile_doc,
-    "sendfile($self, file, /, offset=0, count=None, *, close=False, urgent=False)\n--\n\n"
+    "sendfile($self, file, /, offset=0, count=None, *, close=False, urgent=False,\n"
+    "         can_interrupt=True)\n--\n\n"
     "Queue a file, or count bytes of it from offset on; return how many bytes that is.\n\n"
     "file: a file object with a descriptor, or a descriptor. The system sends it by itself\n"
     "where it can. It may be closed as soon as this returns; close=True does that. What the\n"
-    "file object has buffered, and its position, do not count. Waits only if more than the\n"
+    "file object has buffered, and its position, do not count. urgent and can_interrupt mean\n"
+    "what they do for enqueue(). Waits only if more than the\n"
     "high mark is then queued, as write() does, and never in a callback. If the file turns\n"
     "out shorter, or cannot be read, the stream is cut off: the next operation raises\n"
     "OSError. Raises ValueError for negative numbers, and for devices without a count,\n"
@@ -271,7 +275,7 @@ SkConn_sendfile(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count
         conn_check_may_queue(conn) < 0) {
         goto fail;
     }
-    conn_queue(conn, &batch, request.is_urgent, false);
+    conn_queue(conn, &batch, request.is_urgent, !request.can_interrupt);
     if (pauses && conn->writer == NULL && pause_for_file(conn, queued, length) < 0) {
         return NULL;
     }

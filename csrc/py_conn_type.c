@@ -528,7 +528,7 @@ collect_methods(void)
     PyMethodDef *const parts[] = {
         own_methods,         conn_read_methods, conn_take_methods,   conn_write_methods,
         conn_output_methods, conn_file_methods, conn_socket_methods, conn_message_methods,
-        conn_layer_methods,  protocol_methods};
+        conn_layer_methods,  protocol_methods,  conn_now_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {

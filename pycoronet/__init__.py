@@ -39,7 +39,7 @@ from ._coronet import (
     wait_writable,
 )
 from ._protocol import Protocol
-from ._sockets import connect, listen, serve
+from ._sockets import connect, listen, max_capacity, serve
 from ._threads import getaddrinfo, to_thread
 from .errors import (
     BusyError,
@@ -72,6 +72,7 @@ __all__ = [
     "get_hub",
     "getaddrinfo",
     "listen",
+    "max_capacity",
     "notify_closing",
     "serve",
     "shield",

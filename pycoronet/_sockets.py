@@ -2,7 +2,9 @@
 
 import errno
 import os
+import resource
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     TLSClient: TypeAlias = ssl.SSLContext | Literal[True] | None
 
-__all__ = ["connect", "listen", "serve"]
+__all__ = ["connect", "listen", "max_capacity", "serve"]
 
 # How long an attempt may take before the next address is tried beside it (RFC 8305).
 ATTEMPT_DELAY = 0.25
@@ -32,6 +34,9 @@ _SHARED_PORT = getattr(socket, "SO_REUSEPORT_LB", socket.SO_REUSEPORT)
 
 # How long a client of a TLS server may take to get ready.
 HANDSHAKE_TIMEOUT = 10.0
+
+# macOS lets no process have more than this, though it says that there is no limit.
+_OPEN_MAX = 10240
 
 Address = Any
 Handler = Callable[[sk_conn, Address], object]
@@ -270,3 +275,19 @@ def serve(
                 sleep(SHORTAGE_PAUSE)
             else:
                 spawn_handler(handler, conn, peer)
+
+
+def max_capacity() -> int:
+    """Raise the soft limit of open files to the hard one; return how many may be open then.
+
+    Never switches. Raises ValueError or OSError if the system refuses.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard
+    if sys.platform == "darwin" or hard == resource.RLIM_INFINITY:
+        wanted = _OPEN_MAX if hard == resource.RLIM_INFINITY else min(hard, _OPEN_MAX)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 from ._coronet import TimerHandle, get_hub, sk_conn
+from ._descriptors import known_conn
 
 __all__ = [
     "REACTOR_MAX_EVENTS",
@@ -170,19 +171,19 @@ def reactor_init(reactor: Reactor) -> int:
 def reactor_add(reactor: Reactor, fd: "int | sk_conn") -> int:
     """Have the reactor tell of a descriptor, which becomes its own; return 0.
 
-    fd: a descriptor, or an sk_conn, whose queue and buffers stay. Raises OSError: EBADF for one
-    that is not open or beyond maxfd, EEXIST for one that was added, ESHUTDOWN after
-    reactor_stop(); ValueError for a regular file.
+    fd: a descriptor; or an sk_conn, or a socket of libsock's, whose queue and buffers stay.
+    Raises OSError: EBADF for one that is not open or beyond maxfd, EEXIST for one that was
+    added, ESHUTDOWN after reactor_stop(); ValueError for a regular file.
     """
     _check_running(reactor)
-    is_ours = not isinstance(fd, sk_conn)
+    known = known_conn(fd) if isinstance(fd, int) else fd
     number = fd if isinstance(fd, int) else fd.fileno()
     if number < 0 or (reactor.maxfd is not None and number > reactor.maxfd):
         raise OSError(errno.EBADF, f"descriptor {number} is closed or beyond maxfd")
     if number in reactor._conns:
         raise OSError(errno.EEXIST, f"descriptor {number} is the reactor's already")
-    conn = sk_conn(fd) if isinstance(fd, int) else fd
-    watch = _Watch(reactor, conn, is_ours)
+    conn = sk_conn(number) if known is None else known
+    watch = _Watch(reactor, conn, is_ours=known is None)
     conn.set_callbacks(watch, receive=False)
     reactor._conns[number] = watch
     return 0
