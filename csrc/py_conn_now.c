@@ -8,6 +8,7 @@
 
 #include "py_callbacks.h"
 #include "py_convert.h"
+#include "py_layer.h"
 
 PyDoc_STRVAR(
     flush_now_doc,
@@ -35,11 +36,15 @@ SkConn_flush_now(SkConnObject *conn, PyObject *unused)
         conn->may_write = io_ready_now(conn->fd, EVENT_WRITE) > 0;
     }
     conn_send_on(conn, &woke);
+    if (conn->transport != NULL && transport_raise_failure(conn)) {
+        return NULL;
+    }
     if (conn->write_error < 0) {
         conn_raise_write_error(conn);
         return NULL;
     }
-    return PyLong_FromUnsignedLongLong(before - conn_pending(conn));
+    uint64_t after = conn_pending(conn); // more, if a layer makes much of little
+    return PyLong_FromUnsignedLongLong(after < before ? before - after : 0);
 }
 
 PyDoc_STRVAR(

@@ -89,6 +89,9 @@ try_to_receive_layered(SkConnObject *conn)
     if (conn->callbacks != NULL && conn->callbacks->has_ended) {
         return false;
     }
+    if (conn->callbacks == NULL) {
+        conn->may_read = true; // it need not be registered: no event may ever tell
+    }
     int status = transport_receive_now(conn);
     if (status == 0 && conn->callbacks != NULL) {
         callbacks_notice(conn); // which will find the end of file, too

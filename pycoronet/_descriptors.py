@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ._coronet import Hub, get_hub, sk_conn
 from .errors import ClosedError
 
-__all__ = ["Entry", "add", "find", "known_conn", "number_of", "open_entries"]
+__all__ = ["Entry", "add", "find", "find_open", "known_conn", "number_of", "open_entries"]
 
 _NUMBER_BITS = 32
 _NUMBER_MASK = (1 << _NUMBER_BITS) - 1
@@ -74,6 +74,13 @@ def find(fd: int) -> Entry:
         if entry.is_ours:
             _table.pop(number, None)
         raise ClosedError(text=f"descriptor {number} is closed")
+    return entry
+
+
+def find_open(fd: int) -> Entry:
+    """Return the entry of an open connection. Raises ClosedError."""
+    entry = find(fd)
+    entry.check_open()
     return entry
 
 

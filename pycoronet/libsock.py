@@ -31,7 +31,7 @@ from contextlib import suppress
 from typing import Any
 
 from ._coronet import get_hub, sk_conn
-from ._descriptors import Entry, add, find, number_of, open_entries
+from ._descriptors import Entry, add, find, find_open, number_of, open_entries
 from ._packets import (
     BUFFER_FILE_READ_SIZE,
     BUFFER_PACKET_POOL,
@@ -44,6 +44,15 @@ from ._packets import (
     sock_checkout_packet,
     sock_free_packet,
 )
+from ._sock_layers import (
+    SockRWHook,
+    SockTLC,
+    sock_rw_hook_get,
+    sock_rw_hook_set,
+    sock_tlc_add,
+    sock_tlc_get,
+    sock_tlc_set,
+)
 from ._sockets import listen, max_capacity
 from ._threads import getaddrinfo
 from .errors import ClosedError
@@ -55,6 +64,8 @@ __all__ = [
     "BUFFER_PACKET_SIZE",
     "Packet",
     "PacketMetadata",
+    "SockRWHook",
+    "SockTLC",
     "init_socklib",
     "sock_accept",
     "sock_attach",
@@ -75,10 +86,15 @@ __all__ = [
     "sock_open",
     "sock_packets_pending",
     "sock_read",
+    "sock_rw_hook_get",
+    "sock_rw_hook_set",
     "sock_send_packet",
     "sock_sendfile",
     "sock_set_non_block",
     "sock_status",
+    "sock_tlc_add",
+    "sock_tlc_get",
+    "sock_tlc_set",
     "sock_touch",
     "sock_uuid2fd",
     "sock_write",
@@ -203,7 +219,7 @@ def sock_attach(reactor: Reactor, fd: int) -> int:
     It leaves the reactor that it was attached to before. Raises ClosedError, and what
     reactor_add() raises.
     """
-    conn = _find_open(fd).conn
+    conn = find_open(fd).conn
     owner = getattr(conn.callbacks, "reactor", None)
     if owner is not None and owner is not reactor:
         reactor_remove(owner, conn.sfd)
@@ -254,18 +270,12 @@ def _prepare(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _find_open(fd: int) -> Entry:
-    entry = find(fd)
-    entry.check_open()
-    return entry
-
-
 # State and identity.
 
 
 def sock_status(fd: int) -> int:
     """`sock_status`: return the socket's flags as fcntl(F_GETFL). Raises ClosedError."""
-    return fcntl.fcntl(_find_open(fd).number, fcntl.F_GETFL)
+    return fcntl.fcntl(find_open(fd).number, fcntl.F_GETFL)
 
 
 def sock_is_closed(fd: int) -> bool:
@@ -276,7 +286,7 @@ def sock_is_closed(fd: int) -> bool:
 def sock_isvalid(uuid: int) -> bool:
     """`sock_isvalid`: True if that very connection is open; for a number, any one here."""
     try:
-        _find_open(uuid)
+        find_open(uuid)
     except ClosedError:
         return False
     return True
@@ -284,12 +294,12 @@ def sock_isvalid(uuid: int) -> bool:
 
 def sock_fd2uuid(fd: int) -> int:
     """`sock_fd2uuid`: return the identity of an open socket. Raises ClosedError."""
-    return _find_open(fd).uuid
+    return find_open(fd).uuid
 
 
 def sock_uuid2fd(uuid: int) -> int:
     """`sock_uuid2fd`: return the number. Other than in C a uuid of the past: ClosedError."""
-    return _find_open(uuid).number
+    return find_open(uuid).number
 
 
 def sock_touch(fd: int) -> None:
@@ -298,7 +308,7 @@ def sock_touch(fd: int) -> None:
     That is the `settimeout()` of its connection, told by on_timeout() to callbacks that
     listen for it. Raises ClosedError.
     """
-    _find_open(fd).run(_touch)
+    find_open(fd).run(_touch)
 
 
 def _touch(entry: Entry) -> None:
@@ -317,7 +327,7 @@ def sock_read(fd: int, count: int) -> bytes:
     of the connection closes it as well, and raises its OSError. For the socket's own thread;
     RuntimeError in another.
     """
-    conn = _find_open(fd).conn
+    conn = find_open(fd).conn
     try:
         data = _take(conn, count)
     except OSError as error:
@@ -334,8 +344,12 @@ def sock_read(fd: int, count: int) -> bytes:
 def _take(conn: sk_conn, count: int) -> bytes | None:
     """Return what is there, b"" if nothing is, None at the end."""
     data = conn.take(count)
+    if data or count == 0:
+        return data
+    if conn.layers:
+        return None if conn.layers[0].ended else data
     # Callbacks find the end by themselves.
-    if data or count == 0 or conn.callbacks is not None or not _is_readable(conn.fileno()):
+    if conn.callbacks is not None or not _is_readable(conn.fileno()):
         return data
     # Something has come meanwhile; if there is nothing to take, it is the end.
     return conn.take(count) or None
@@ -387,7 +401,7 @@ def sock_write2(
         if move or dealloc is not None:
             raise ValueError("move and dealloc are for buffers; a file is closed")
         return sock_sendfile(fd, buffer, offset, length, urgent=urgent)
-    entry = _find_open(fd)
+    entry = find_open(fd)
     part = slice_of(buffer, offset, length)
     if not entry.is_ours and not move:
         part = bytes(part)
@@ -413,7 +427,7 @@ def sock_sendfile(
     def queue(entry: Entry) -> None:
         counts[0] = entry.conn.sendfile(file, offset, length, close=True, urgent=urgent)
 
-    _queue(_find_open(fd), queue, lambda: close_file(file))
+    _queue(find_open(fd), queue, lambda: close_file(file))
     return counts[0]
 
 
@@ -459,7 +473,7 @@ def sock_send_packet(fd: int, packet: Packet) -> int:
     ValueError and TypeError for packets that do not fit together, OSError for their files; one
     that is noticed only in the middle of the chain closes the connection.
     """
-    entry = _find_open(fd)
+    entry = find_open(fd)
     parcel = Parcel(packet)
 
     def send(entry: Entry) -> None:
@@ -499,7 +513,7 @@ def _flush(entry: Entry) -> int:
 
 
 def _flush_quietly(entry: Entry) -> None:
-    with suppress(OSError):
+    with suppress(Exception):  # of a layer it may be anything
         _flush(entry)
 
 
@@ -509,7 +523,7 @@ def sock_flush_strong(fd: int) -> None:
     In a callback, which cannot wait, that is RuntimeError if it cannot leave at once. Raises
     ClosedError, OSError.
     """
-    _find_open(fd).conn.flush()
+    find_open(fd).conn.flush()
 
 
 def sock_flush_all() -> int:
@@ -528,7 +542,7 @@ def sock_close(reactor: Reactor | None, fd: int) -> None:
     reactor: not needed, for the socket knows its own. It counts as closed at once, and is for
     sending only. Raises ClosedError, also for one that was closed before.
     """
-    _find_open(fd).run(_close)
+    find_open(fd).run(_close)
 
 
 def _close(entry: Entry) -> None:

@@ -84,6 +84,8 @@ def dial(ends: Ends, listener: Any) -> Callable[[], socket.socket]:
         return ends.keep(socket.create_connection(listener.getsockname(), PEER_TIMEOUT))
 
     return connect
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> certificates_module.Certificates:
     """Return a test authority and certificates that it has signed."""

@@ -144,6 +144,7 @@ def test_a_chain_of_all_kinds_is_one_message(opened: tuple[int, Any], tmp_path: 
     data = b"external" * 1000
     sock_write(fd, b"x" * BIG)
     sock_flush(fd)
+    pycoronet.get_hub().call_soon(list)
     pycoronet.get_hub().dispatch()
     before = count_descriptors()  # the hub has its own by now
     file, descriptor = of_file(path), of_descriptor(path)
