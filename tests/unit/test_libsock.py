@@ -235,6 +235,11 @@ def test_what_cannot_be_accepted_or_connected(ends: Ends, opened: Any) -> None:
         sock_accept(None, fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         sock_accept(None, 10_000)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,  # blocking
+        pytest.raises(BlockingIOError),
+    ):
+        sock_accept(None, server.fileno())
     with pytest.raises(socket.gaierror):
         sock_connect(None, "127.0.0.1", "no such service")
     assert os.get_blocking(fd) is False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,7 @@ def test_a_chain_of_all_kinds_is_one_message(opened: tuple[int, Any], tmp_path: 
     kept.metadata.keep_open = True
     kept_file, file_object = kept.buffer, file.buffer
     message = chain(filled(b"head "), file, descriptor, kept, external(data, released.append))
+    message.metadata.can_interrupt = False  # so that only its inside is left to be overtaken
     sock_send_packet(fd, message)
     assert file_object.closed
     assert not kept_file.closed
@@ -167,7 +169,7 @@ def test_a_chain_of_all_kinds_is_one_message(opened: tuple[int, Any], tmp_path: 
     pycoronet.get_hub().dispatch()
     assert released == [data]
     assert count_descriptors() == before
-    assert got.rstrip(b"x").lstrip(b"x") == b"urgent" + b"head fileilfile" + data
+    assert got.rstrip(b"x").lstrip(b"x") == b"head fileilfile" + data + b"urgent"
 
 
 def test_urgent_and_uninterrupted(opened: tuple[int, Any]) -> None:
@@ -271,6 +273,28 @@ def test_half_a_chain_closes_the_connection(opened: tuple[int, Any]) -> None:
     assert peer.recv(100) == b""
     sock_free_packet(pipe)
     assert not is_open(read_end)
+    os.close(write_end)
+
+
+def test_half_a_chain_of_another_thread_is_freed_once(
+    opened: tuple[int, Any], reports: list[Any]
+) -> None:
+    fd, _ = opened
+    released: list[Any] = []
+    read_end, write_end = os.pipe()
+    pipe = sock_checkout_packet()
+    pipe.buffer, pipe.metadata.is_fd = read_end, True
+    packets = chain(external(b"e" * 5000, released.append), pipe)
+    thread = threading.Thread(target=sock_send_packet, args=(fd, packets))
+    thread.start()
+    thread.join()
+    hub = pycoronet.get_hub()
+    hub.wait(0)
+    hub.dispatch()
+    hub.dispatch()
+    assert released == [b"e" * 5000]
+    assert not is_open(read_end)
+    assert not sock_isvalid(fd)
     os.close(write_end)
 
 
