@@ -14,6 +14,7 @@ import pytest
 from connections import PEER_TIMEOUT, Ends, Keep
 
 import pycoronet
+from pycoronet import libreact, libsock
 
 ROOT = Path(__file__).resolve().parent.parent
 IS_LINUX = sys.platform.startswith("linux")
@@ -92,3 +93,36 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> certificates_modul
     if not certificates_module.is_possible():
         pytest.skip("the openssl command is not installed")
     return certificates_module.Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def opened(ends: Ends) -> Iterator[Callable[[], tuple[int, socket.socket]]]:
+    """Return a maker of sockets that libsock has opened, with their peers."""
+    uuids: list[int] = []
+
+    def make() -> tuple[int, socket.socket]:
+        left, right = ends.sockets()
+        fd = left.detach()
+        assert libsock.sock_open(None, fd) == 0
+        uuids.append(libsock.sock_fd2uuid(fd))
+        return fd, right
+
+    yield make
+    for uuid in uuids:
+        if libsock.sock_isvalid(uuid):
+            libsock.sock_force_close(None, uuid)
+
+
+@pytest.fixture
+def reactors() -> Iterator[Callable[..., libreact.Reactor]]:
+    """Return a maker of reactors, which are stopped in the end."""
+    made: list[libreact.Reactor] = []
+
+    def make(**functions: Any) -> libreact.Reactor:
+        made.append(libreact.Reactor(**functions))
+        return made[-1]
+
+    yield make
+    for reactor in made:
+        libreact.reactor_stop(reactor)
+        libreact.reactor_review(reactor)
