@@ -250,8 +250,8 @@ intern_names(struct module_state *state)
         {&state->on_ready, "on_ready"},       {&state->on_eof, "on_eof"},
         {&state->on_error, "on_error"},       {&state->on_timeout, "on_timeout"},
         {&state->on_shutdown, "on_shutdown"}, {&state->on_close, "on_close"},
-        {&state->name_wrap, "wrap"},         {&state->name_unwrap, "unwrap"},
-        {&state->name_finish, "finish"},     {&state->name_started, "started"},
+        {&state->name_wrap, "wrap"},          {&state->name_unwrap, "unwrap"},
+        {&state->name_finish, "finish"},      {&state->name_started, "started"},
         {&state->name_on_clear, "on_clear"},
     };
     int error = 0;
