@@ -60,7 +60,7 @@ watch(struct callbacks *self)
     self->has_news = line_buffer_length(&conn->input) > 0 ||
                      (was_registered && callbacks_receives_itself(self));
     conn->may_read = was_registered || callbacks_receives_itself(self);
-    if (was_registered || self->has_news) {
+    if (was_registered || self->has_news || transport_has_ended(conn)) {
         callbacks_notice(conn);
     }
     return 0;
@@ -203,6 +203,16 @@ callbacks_notice(SkConnObject *conn)
     hub_queue_call(conn->hub, &conn->callbacks->call);
 }
 
+void
+callbacks_note_input(SkConnObject *conn)
+{
+    struct callbacks *self = conn->callbacks;
+    self->has_news |= line_buffer_length(&conn->input) > 0;
+    if (self->has_news || transport_has_ended(conn)) {
+        callbacks_notice(conn);
+    }
+}
+
 bool
 callbacks_readable(SkConnObject *conn)
 {
@@ -227,10 +237,11 @@ callbacks_sent(SkConnObject *conn)
     }
     bool was_behind = self->is_behind;
     self->is_behind = conn_has_output(conn);
-    if (!was_behind) {
+    if (!was_behind && !self->is_paused) {
         return false;
     }
-    self->is_ready = true;
+    // What layers say on their own may have paused the reading, too.
+    self->is_ready |= was_behind;
     hub_queue_call(conn->hub, &self->call);
     return true;
 }
@@ -308,9 +319,13 @@ callbacks_abort_all(HubObject *hub)
     struct list_node *node = hub->connections.next;
     while (node != &hub->connections) {
         SkConnObject *conn = CONTAINER_OF(node, SkConnObject, hub_link);
-        node = node->next; // the record keeps the connection, and nothing runs here
+        bool has_layers = conn->transport != NULL;
+        node = node->next; // the record keeps the connection
         if (conn->callbacks != NULL) {
             conn_abort(conn);
+            if (has_layers) {
+                node = hub->connections.next; // on_clear() may have closed others
+            }
         }
     }
 }

@@ -87,6 +87,9 @@ void callbacks_notice(SkConnObject *conn);
 // The connection's timeout has changed.
 void callbacks_set_timeout(SkConnObject *conn);
 
+// Layers have changed what there is to read: on_data and on_eof may be due.
+void callbacks_note_input(SkConnObject *conn);
+
 // There is something to be received. True always: the event has been taken.
 bool callbacks_readable(SkConnObject *conn);
 

@@ -35,6 +35,10 @@ take_method_exception(struct callbacks *self, PyObject *protocol, PyObject *name
     bool ends_program = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
                         PyErr_ExceptionMatches(PyExc_SystemExit);
     PyObject *exception = take_exception();
+    if (self->conn->transport != NULL && self->conn->transport->failure == exception) {
+        Py_DECREF(exception); // a layer's: nothing is wrong with the method
+        return;
+    }
     PyObject *method = PyObject_GetAttr(protocol, name);
     if (method == NULL) {
         PyErr_Clear(); // it is only for the report
@@ -150,7 +154,7 @@ send_written(struct callbacks *self)
     }
     bool was_behind = self->is_behind;
     self->is_behind = conn_flush(conn) != 0; // or it has failed: then we are called again
-    if (was_behind && !self->is_behind) {
+    if (was_behind && !self->is_behind && callbacks_is_current(self)) {
         self->is_ready = true;
         hub_queue_call(conn->hub, &self->call);
     }
@@ -177,8 +181,8 @@ tell_of_end(struct callbacks *self)
     call_method(self, self->conn->hub->state->on_eof, NULL);
 }
 
-// The same through layers, by way of the input buffer. A layer's failure has closed the
-// connection, and is told when that is served.
+// receive_once() through layers, by way of the input buffer. A layer's failure has closed
+// the connection, and is told in the end.
 static bool
 receive_through_layers(struct callbacks *self)
 {
@@ -186,15 +190,16 @@ receive_through_layers(struct callbacks *self)
     size_t held = line_buffer_length(&conn->input);
     int status = transport_receive_now(conn);
     if (status == -EAGAIN) {
+        self->is_paused = conn->may_read; // until the peer has read the layers' answers
         return false;
     }
     if (status < 0) {
-        PyObject *exception = take_exception();
-        if (callbacks_is_current(self)) {
-            fail(self, exception);
-        }
-        else {
-            tell_failure(self, exception);
+        fail(self, take_exception());
+        return false;
+    }
+    if (!callbacks_is_current(self)) {
+        if (conn->callbacks != NULL) {
+            callbacks_note_input(conn); // others', set by a layer
         }
         return false;
     }
@@ -220,7 +225,7 @@ receive_once(struct callbacks *self)
         send_written(self);
     }
     self->is_paused = held >= INPUT_HIGH_MARK || conn_unsent(conn) > conn_high_mark(conn);
-    if (!conn->may_read || self->is_paused) {
+    if (self->is_paused || (!conn->may_read && !transport_has_ended(conn))) {
         return false;
     }
     if (conn->transport != NULL) {
@@ -257,15 +262,19 @@ receive_once(struct callbacks *self)
 static void
 receive(struct callbacks *self)
 {
-    if (self->has_news) {
-        self->has_news = false;
-        tell_of_data(self);
-    }
-    int count = 0;
-    while (callbacks_is_current(self) && !self->has_ended && receive_once(self)) {
-        if (++count == RECEIVE_LIMIT) {
+    for (int count = 0; callbacks_is_current(self) && !self->has_ended; count++) {
+        if (count == RECEIVE_LIMIT) {
             hub_queue_call(self->conn->hub, &self->call);
             return;
+        }
+        if (self->has_news) {
+            self->has_news = false;
+            if (line_buffer_length(&self->conn->input) > 0) {
+                tell_of_data(self);
+            }
+        }
+        else if (!receive_once(self)) {
+            break;
         }
     }
     if (self->has_ended && callbacks_is_current(self) && self->conn->is_socket) {
@@ -304,6 +313,13 @@ look_for_end(struct callbacks *self)
         fail_with_errno(self, status);
         return;
     }
+    if (status > 0 && conn->transport != NULL) {
+        // The layers have to see it first.
+        while (callbacks_is_current(self) && !self->has_ended &&
+               receive_through_layers(self)) {
+        }
+        return;
+    }
     if (status > 0) {
         tell_of_end(self);
         return;
@@ -328,8 +344,15 @@ tell_only(struct callbacks *self)
         self->has_news = false;
         call_on_data(self);
     }
-    if (callbacks_is_current(self) && conn->reads_to_the_end && conn->is_stream &&
-        !conn->is_listener && !self->has_ended) {
+    if (!callbacks_is_current(self) || self->has_ended) {
+        return;
+    }
+    if (transport_has_ended(conn)) {
+        if (line_buffer_length(&conn->input) == 0) {
+            tell_of_end(self);
+        }
+    }
+    else if (conn->reads_to_the_end && conn->is_stream && !conn->is_listener) {
         look_for_end(self);
     }
 }
@@ -412,9 +435,6 @@ static void
 tell_closed(struct callbacks *self)
 {
     HubObject *hub = self->conn->hub;
-    if (self->conn->transport != NULL && transport_raise_failure(self->conn)) {
-        tell_failure(self, take_exception()); // a layer's, while output was sent
-    }
     self->has_failed = true; // it is too late for on_error
     if (!callbacks_is_acceptor(self)) {
         call_method(self, hub->state->on_close, NULL);
@@ -478,6 +498,10 @@ callbacks_serve(struct hub_call *call)
         else {
             accept_connections(self);
         }
+    }
+    PyObject *failure = transport_take_failure(conn);
+    if (failure != NULL) {
+        tell_failure(self, failure); // a layer's, whatever it was that called it
     }
     if (conn->callbacks == self && conn->fd < 0) {
         tell_closed(self);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "py_callbacks.h"
 #include "py_convert.h"
 
 // How much is received at once.
@@ -83,11 +84,11 @@ unwrap_received(SkConnObject *conn, ssize_t count)
     return plain;
 }
 
+// True if all layers have been popped: what comes is what was received, b"" the end.
 static bool
-has_ended(SkConnObject *conn)
+is_bare(SkConnObject *conn)
 {
-    return conn->transport != NULL && conn->transport->top != NULL &&
-           conn->transport->top->has_ended;
+    return !conn->is_closed && transport_top(conn) == NULL;
 }
 
 static bool
@@ -124,11 +125,11 @@ PyObject *
 transport_receive(SkConnObject *conn, const char *operation)
 {
     for (unsigned rounds = 1;; rounds++) {
-        if (has_ended(conn)) {
+        if (transport_has_ended(conn)) {
             return PyBytes_FromStringAndSize(NULL, 0);
         }
         PyObject *plain = receive_once(conn, operation);
-        if (plain == NULL || PyBytes_GET_SIZE(plain) > 0 || conn->transport == NULL) {
+        if (plain == NULL || PyBytes_GET_SIZE(plain) > 0 || is_bare(conn)) {
             return plain;
         }
         Py_DECREF(plain);
@@ -161,7 +162,7 @@ transport_discard_input(SkConnObject *conn)
 int
 transport_receive_now(SkConnObject *conn)
 {
-    if (has_ended(conn)) {
+    if (transport_has_ended(conn)) {
         return 0;
     }
     if (!conn->may_read || owes_answers(conn)) {
@@ -178,7 +179,7 @@ transport_receive_now(SkConnObject *conn)
     PyObject *plain = unwrap_received(conn, count);
     int error = plain == NULL ? -1 : keep_plain(conn, plain);
     bool is_end = plain != NULL && PyBytes_GET_SIZE(plain) == 0 &&
-                  (has_ended(conn) || (count == 0 && conn->transport == NULL));
+                  (transport_has_ended(conn) || (count == 0 && is_bare(conn)));
     Py_XDECREF(plain);
     return error < 0 ? -1 : !is_end;
 }
@@ -198,7 +199,7 @@ SkConn_receive_layered(SkConnObject *conn, PyObject *unused)
     if (conn_begin(conn, conn->reader, "reading") < 0) {
         return NULL;
     }
-    if (has_ended(conn)) {
+    if (transport_has_ended(conn)) {
         PyErr_SetString(PyExc_EOFError, "the stream has ended");
         return NULL;
     }
@@ -305,13 +306,16 @@ SkConn_push_layer(SkConnObject *conn, PyObject *object)
 {
     TransportLayerObject *layer = (TransportLayerObject *)object;
     if (check_may_change(conn) < 0 || check_pushable(conn, object) < 0 ||
-        put_on_top(conn, layer) < 0) {
+        conn_keep_fresh(conn) < 0 || put_on_top(conn, layer) < 0) {
         return NULL;
     }
     if (transport_start(conn, layer) < 0 || unwrap_what_was_read_ahead(conn, layer) < 0) {
         return fail(conn);
     }
     transport_flush(conn); // a failure is kept
+    if (conn->callbacks != NULL) {
+        callbacks_note_input(conn);
+    }
     Py_RETURN_NONE;
 }
 
@@ -370,6 +374,12 @@ SkConn_pop_layer(SkConnObject *conn, PyObject *unused)
         return NULL;
     }
     transport_flush(conn); // a failure is kept
+    if (conn->callbacks != NULL) {
+        // What has ended was the layer's stream.
+        conn->callbacks->has_ended = false;
+        callbacks_notice(conn);
+        callbacks_note_input(conn);
+    }
     return (PyObject *)layer;
 }
 

@@ -102,7 +102,7 @@ try_to_receive_layered(SkConnObject *conn)
 static int
 check_may_take(SkConnObject *conn)
 {
-    return conn_check_usable(conn) < 0 ||
+    return conn_check_usable(conn) < 0 || transport_refuse_reentry(conn) < 0 ||
                    (conn->reader != NULL &&
                     conn_check_free(conn, conn->reader, "reading") < 0)
                ? -1

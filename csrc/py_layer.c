@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "py_callbacks.h"
 #include "py_convert.h"
 
 // --- Calling --------------------------------------------------------------------------
@@ -334,6 +335,19 @@ transport_fail(SkConnObject *conn)
         PyErr_Clear(); // an earlier failure, or that of the last words
     }
     Py_XSETREF(transport->failure, exception);
+    if (conn->callbacks != NULL) {
+        callbacks_notice(conn); // on_error is due
+    }
+}
+
+PyObject *
+transport_take_failure(SkConnObject *conn)
+{
+    PyObject *failure = conn->transport == NULL ? NULL : conn->transport->failure;
+    if (failure != NULL) {
+        conn->transport->failure = NULL;
+    }
+    return failure;
 }
 
 bool
@@ -343,7 +357,12 @@ transport_raise_failure(SkConnObject *conn)
     if (failure == NULL) {
         return false;
     }
-    conn->transport->failure = NULL;
+    if (conn->callbacks == NULL) {
+        conn->transport->failure = NULL;
+    }
+    else {
+        Py_INCREF(failure);
+    }
     restore_exception(failure);
     return true;
 }

@@ -66,6 +66,14 @@ transport_top(const SkConnObject *conn)
     return conn->transport == NULL ? NULL : conn->transport->top;
 }
 
+// True if no more will come out at the top.
+static inline bool
+transport_has_ended(const SkConnObject *conn)
+{
+    const TransportLayerObject *top = (TransportLayerObject *)transport_top(conn);
+    return top != NULL && top->has_ended;
+}
+
 // Bytes wrapped and not sent.
 static inline size_t
 transport_wire_length(const SkConnObject *conn)
@@ -120,8 +128,12 @@ void transport_clear_layer(SkConnObject *conn, TransportLayerObject *layer);
 // layers have emitted (an alert) is still sent.
 void transport_fail(SkConnObject *conn);
 
-// True if somebody is to be told of a failure: it is raised.
+// True if somebody is to be told of a failure: it is raised. With callbacks it is kept all
+// the same, for on_error() is to hear of it whoever else has.
 bool transport_raise_failure(SkConnObject *conn);
+
+// The failure, if nobody has been told: an exception, which is the caller's now, or NULL.
+PyObject *transport_take_failure(SkConnObject *conn);
 
 // For a connection that is closed: no layers any more, but the failure stays.
 void transport_drop_layers(SkConnObject *conn);
