@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from certificates import Certificates
 from connections import MOMENT, attempt, fill, open_descriptors
+from recorders import Recorder
 from test_conn_leaks import (
     ROUNDS,
     SPARE_BLOCKS,
@@ -99,6 +100,41 @@ def proxied() -> None:
         attempt(accept_proxy, conn)
 
 
+def failing_in_callbacks() -> None:
+    for method in ("started", "wrap", "unwrap", "finish", "on_clear"):
+        for times in (1, 2):
+            with pair() as (conn, peer):
+                recorder = Recorder(takes=False, data=lambda conn: use(conn, times))
+                conn.set_callbacks(recorder)
+                attempt(conn.push_layer, Failing(method))
+                attempt(peer.send, b"x")
+                sleep(MOMENT)
+                attempt(conn.close)
+                sleep(MOMENT)
+                assert recorder.log[-1] == "close"
+
+
+def use(conn: Any, times: int) -> None:
+    for _ in range(times):
+        conn.take(1)
+        conn.write(b"y")
+        conn.close()
+
+
+def pushed_in_mid_stream() -> None:
+    def push(conn: Any) -> None:
+        conn.take(1)
+        conn.push_layer(Tee())
+        conn.set_callbacks(None)
+
+    with pair() as (conn, peer):
+        conn.set_callbacks(Recorder(takes=False, data=push))
+        peer.send(b"x" * 1000)
+        sleep(MOMENT)
+        conn.pop_layer()
+        assert conn.read_exactly(999) == b"x" * 999
+
+
 class Encrypted:
     """Rounds with TLS, which need certificates."""
 
@@ -134,6 +170,30 @@ class Encrypted:
                 lambda conn: conn.start_tls(self.server_context, server_side=True, timeout=1), conn
             )
 
+    def by_callbacks(self) -> None:
+        recorder = Recorder(data=lambda conn: conn.write(recorder.received))
+        with pair() as (server, peer):
+            server.push_layer(TLSLayer(self.server_context, server_side=True))
+            server.set_callbacks(recorder)
+            client = sk_conn(peer.dup())
+            client.start_tls(self.client_context, server_hostname="localhost")
+            client.write(b"x" * 1000)
+            assert client.read_exactly(1000) == b"x" * 1000
+            client.close()
+            sleep(MOMENT)
+            assert recorder.log == ["data", "eof", "close"]
+
+    def failing_callbacks(self) -> None:
+        for garbage in (b"GET / HTTP/1.0\r\n\r\n", b""):
+            with pair() as (conn, peer):
+                recorder = Recorder()
+                conn.push_layer(TLSLayer(self.server_context, server_side=True))
+                conn.set_callbacks(recorder)
+                peer.sendall(garbage)
+                peer.shutdown(1)
+                sleep(MOMENT)
+                assert recorder.log == ["error", "close"]
+
     def cancel(self) -> None:
         with pair() as (conn, _):
             task = spawn(conn.start_tls, self.client_context, server_hostname="localhost")
@@ -162,14 +222,23 @@ def check(case: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [read_and_write, failing, failing_in_the_background, draining, dropped_in_a_cycle, proxied],
+    [
+        read_and_write,
+        failing,
+        failing_in_the_background,
+        failing_in_callbacks,
+        pushed_in_mid_stream,
+        draining,
+        dropped_in_a_cycle,
+        proxied,
+    ],
     ids=lambda case: case.__name__,
 )
 def test_no_layer_stays_behind(case: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     check(case, monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["talk", "fail", "time_out", "cancel"])
+@pytest.mark.parametrize("name", ["talk", "fail", "time_out", "cancel", "by_callbacks", "failing_callbacks"])
 def test_no_tls_stays_behind(
     name: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
