@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
+
+from recorders import Recorder
 
 import pycoronet
 from pycoronet import TransportLayer
@@ -48,6 +51,15 @@ class Failing(TransportLayer):
 
     def on_clear(self) -> None:
         self.cleared += 1
+
+
+def watch(conn: Any, *layers: TransportLayer, **options: Any) -> Recorder:
+    """Give a connection layers and callbacks."""
+    for layer in layers:
+        conn.push_layer(layer)
+    recorder = Recorder(**options)
+    conn.set_callbacks(recorder)
+    return recorder
 
 
 def read_behind(peer: socket.socket, skipped: int) -> bytes:

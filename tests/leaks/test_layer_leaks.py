@@ -6,6 +6,7 @@ import gc
 import ssl
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def failing_in_callbacks() -> None:
     for method in ("started", "wrap", "unwrap", "finish", "on_clear"):
         for times in (1, 2):
             with pair() as (conn, peer):
-                recorder = Recorder(takes=False, data=lambda conn: use(conn, times))
+                recorder = Recorder(takes=False, data=partial(use, times))
                 conn.set_callbacks(recorder)
                 attempt(conn.push_layer, Failing(method))
                 attempt(peer.send, b"x")
@@ -114,7 +115,7 @@ def failing_in_callbacks() -> None:
                 assert recorder.log[-1] == "close"
 
 
-def use(conn: Any, times: int) -> None:
+def use(times: int, conn: Any) -> None:
     for _ in range(times):
         conn.take(1)
         conn.write(b"y")
@@ -238,7 +239,9 @@ def test_no_layer_stays_behind(case: Callable[[], None], monkeypatch: pytest.Mon
     check(case, monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["talk", "fail", "time_out", "cancel", "by_callbacks", "failing_callbacks"])
+@pytest.mark.parametrize(
+    "name", ["talk", "fail", "time_out", "cancel", "by_callbacks", "failing_callbacks"]
+)
 def test_no_tls_stays_behind(
     name: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -263,7 +263,9 @@ def test_close_in_on_data_is_orderly(serve: Any, reports: list[Any]) -> None:
     assert reports == []
 
 
-@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\xff\xff", b"\0" * 99])
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\xff\xff", b"\0" * 99]
+)
 def test_garbage_on_a_tls_port(
     virtual_hub: Any,
     listener: Any,
@@ -300,7 +302,7 @@ def test_garbage_later(serve: Any, reports: list[Any]) -> None:
     server.peer.send(b"\x17\x03\x03\x00\x20" + b"bad" * 11)
     assert server.recorder.log == ["data", "error", "close"]
     assert isinstance(server.recorder.errors[0], ssl.SSLError)
-    with pytest.raises(ssl.SSLError, match="ALERT_BAD_RECORD_MAC|alert bad record mac"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)alert.bad.record.mac"):
         server.peer.read(1)
     assert reports == []
 
@@ -449,13 +451,13 @@ def test_from_a_task(virtual_hub: Any, ends: Ends, contexts: Contexts) -> None:
     peer.shake_hands()
     task.get()
     peer.send(peer.encrypted(b"before"))
-    assert conn.recv(3) == b"bef"
+    assert conn.recv(4) == b"befo"
     recorder = Recorder()
     conn.set_callbacks(recorder)
     turn()
-    assert recorder.received == b"ore"
+    assert recorder.received == b"re"
     peer.send(peer.encrypted(b", after") + peer.end())
-    assert recorder.received == b"ore, after"
+    assert recorder.received == b"re, after"
     assert recorder.log == ["data", "data", "eof", "close"]
 
 
