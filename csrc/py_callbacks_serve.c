@@ -213,6 +213,19 @@ receive_through_layers(struct callbacks *self)
     return true;
 }
 
+// Whether more waits to be sent than may. Others may have written to the connection: only
+// what cannot leave counts.
+static bool
+has_too_much_output(struct callbacks *self)
+{
+    SkConnObject *conn = self->conn;
+    if (!conn_has_output(conn) || conn_unsent(conn) <= conn_high_mark(conn)) {
+        return false;
+    }
+    send_written(self);
+    return conn_unsent(conn) > conn_high_mark(conn);
+}
+
 // Receives once and tells of it. False if there is nothing more to be had now.
 static bool
 receive_once(struct callbacks *self)
@@ -220,11 +233,7 @@ receive_once(struct callbacks *self)
     SkConnObject *conn = self->conn;
     HubObject *hub = conn->hub;
     size_t held = line_buffer_length(&conn->input);
-    if (conn_unsent(conn) > conn_high_mark(conn)) {
-        // Others may have written to it: only what cannot leave counts.
-        send_written(self);
-    }
-    self->is_paused = held >= INPUT_HIGH_MARK || conn_unsent(conn) > conn_high_mark(conn);
+    self->is_paused = has_too_much_output(self) || held >= INPUT_HIGH_MARK;
     if (self->is_paused || (!conn->may_read && !transport_has_ended(conn))) {
         return false;
     }
@@ -256,7 +265,7 @@ receive_once(struct callbacks *self)
         hub->fresh_length = (size_t)count;
     }
     tell_of_data(self);
-    return true;
+    return conn->may_read;
 }
 
 static void

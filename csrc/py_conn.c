@@ -168,6 +168,10 @@ static bool
 take_room(SkConnObject *conn, unsigned ready)
 {
     bool woke;
+    if (conn->may_write && conn->writer == NULL && !conn->reader_wants_room &&
+        !conn_has_output(conn) && !(conn->callbacks && conn->callbacks->is_behind)) {
+        return false; // every event tells of room; there was some all the time
+    }
     conn->may_write = true;
     if (ready & (EVENT_ERROR | EVENT_HANGUP) && conn->writer_is_paused &&
         !conn->is_closed) {

@@ -54,12 +54,10 @@ send_spans(SkConnObject *conn, const struct iovec *spans, int count)
 
 // The leading packets of bytes. The count, 0 if they hold none, or -errno.
 static ssize_t
-send_bytes(SkConnObject *conn)
+send_packets(SkConnObject *conn)
 {
     struct iovec spans[FLUSH_SPANS];
-    // Outside a stream each packet is a message with borders.
-    int count =
-        write_queue_gather(&conn->output, spans, conn->is_stream ? FLUSH_SPANS : 1);
+    int count = write_queue_gather(&conn->output, spans, FLUSH_SPANS);
     if (count <= 1) {
         return count == 0 ? 0 : send_block(conn, spans[0].iov_base, spans[0].iov_len);
     }
@@ -128,7 +126,11 @@ send_next(SkConnObject *conn, uint64_t limit)
         write_queue_drop_first(&conn->output);
         return 0;
     default:
-        return send_bytes(conn);
+        // Outside a stream each packet is a message with borders.
+        if (packet->next == NULL || !conn->is_stream) {
+            return packet->left == 0 ? 0 : send_block(conn, packet->bytes, packet->left);
+        }
+        return send_packets(conn);
     }
 }
 
@@ -176,7 +178,7 @@ conn_flush(SkConnObject *conn)
         if (count < 0) {
             return conn_fail_output(conn, (int)count);
         }
-        write_queue_drain(&conn->output, (uint64_t)count);
+        write_queue_drain(&conn->output, (uint64_t)count, &conn->hub->spare_packet);
         budget -= (uint64_t)count < budget ? (uint64_t)count : budget;
     }
     return 0;
@@ -416,7 +418,8 @@ write_bytes(SkConnObject *conn, const char *data, size_t length, const char *ope
         write_queue_length(&conn->output) + length > conn_high_mark(conn)) {
         return write_through(conn, data, length, true, operation);
     }
-    if (write_queue_append(&conn->output, data, length, transport_top(conn)) < 0) {
+    if (write_queue_append(&conn->output, data, length, transport_top(conn),
+                           &conn->hub->spare_packet) < 0) {
         PyErr_NoMemory();
         return -1;
     }

@@ -149,6 +149,7 @@ struct HubObject {
     struct ready_target signal_target;
 
     char *scratch; // owned; where reads land before their size is known
+    struct write_packet *spare_packet; // owned, or NULL; what is written next goes there
 
     // What has just come for the callbacks of a connection. It lies behind the scratch area
     // and is the connection's only input until it is taken, or kept by conn_keep_fresh().

@@ -393,6 +393,7 @@ Hub_dealloc(HubObject *hub)
     Py_CLEAR(hub->main_task);
     Py_CLEAR(hub->root);
     free(hub->scratch);
+    free(hub->spare_packet);
     type->tp_free(hub);
     Py_DECREF(type);
 }

@@ -182,7 +182,7 @@ take_piece(SkConnObject *conn)
         memcpy(place, spans[i].iov_base, spans[i].iov_len);
         place += spans[i].iov_len;
     }
-    write_queue_drain(&conn->output, length);
+    write_queue_drain(&conn->output, length, &conn->hub->spare_packet);
     return piece;
 }
 
@@ -200,7 +200,7 @@ read_piece(SkConnObject *conn, struct write_packet *packet, int *error)
     }
     PyObject *piece = PyBytes_FromStringAndSize(conn->hub->scratch, count);
     if (piece != NULL) {
-        write_queue_drain(&conn->output, (uint64_t)count);
+        write_queue_drain(&conn->output, (uint64_t)count, &conn->hub->spare_packet);
     }
     return piece;
 }

@@ -22,6 +22,9 @@
 #define STREAM_MIN_BLOCK 512
 #define STREAM_MAX_BLOCK (64 * 1024)
 
+// The greatest packet kept as a spare one: for a few bytes that cannot leave it is waste.
+#define SPARE_MAX_BLOCK 4096
+
 // --- Packets ----------------------------------------------------------------------------
 
 // A packet with [capacity] bytes of memory; NULL if there is none.
@@ -42,16 +45,48 @@ packet_new(uint8_t kind, size_t capacity)
     return packet;
 }
 
-// Releases and frees the packets of a list that belongs to no queue any more.
+// Makes a packet of the stream, whose bytes have left, the spare one, or frees it: of two
+// the one with more room stays.
 static void
-release_all(struct write_packet *packet)
+keep_or_free(struct write_packet *packet, struct write_packet **spare)
+{
+    uint64_t capacity = (uint64_t)(packet->bytes - packet->memory) + packet->left +
+                        (uint64_t)packet->room;
+#ifdef CORONET_HARD_MODE
+    const uint64_t largest = 0; // memory that is used again hides what is used too late
+#else
+    const uint64_t largest = SPARE_MAX_BLOCK - sizeof(*packet);
+#endif
+    if (capacity <= largest && (*spare == NULL || (*spare)->room < capacity)) {
+        packet->next = NULL;
+        packet->left = 0;
+        packet->bytes = packet->memory;
+        packet->room = (uint32_t)capacity;
+        packet->has_begun = false;
+        packet->starts_message = true;
+        struct write_packet *smaller = *spare;
+        *spare = packet;
+        packet = smaller;
+    }
+    free(packet);
+}
+
+// Releases and frees the packets of a list that belongs to no queue any more. One of them may
+// become [*spare], unless that is NULL.
+static void
+release_all(struct write_packet *packet, struct write_packet **spare)
 {
     while (packet != NULL) {
         struct write_packet *next = packet->next;
         if (packet->release != NULL) {
             packet->release(packet->owner, packet->left);
         }
-        free(packet);
+        if (spare != NULL && packet->is_stream) {
+            keep_or_free(packet, spare);
+        }
+        else {
+            free(packet);
+        }
         packet = next;
     }
 }
@@ -88,7 +123,7 @@ write_queue_clear(struct write_queue *queue)
 {
     struct write_packet *packets = queue->first;
     write_queue_init(queue);
-    release_all(packets);
+    release_all(packets, NULL);
 }
 
 // --- Adding -----------------------------------------------------------------------------
@@ -116,9 +151,19 @@ choose_block(const struct write_packet *last, size_t length)
 
 int
 write_queue_append(struct write_queue *queue, const char *data, size_t length,
-                   void *layer)
+                   void *layer, struct write_packet **spare)
 {
     struct write_packet *last = queue->last;
+    if (last == NULL && *spare != NULL && length <= (*spare)->room && length > 0) {
+        struct write_packet *packet = *spare;
+        *spare = NULL;
+        packet->left = length;
+        packet->room -= (uint32_t)length;
+        packet->layer = layer;
+        memcpy(packet->memory, data, length);
+        link_last(queue, packet);
+        return 0;
+    }
     if (last != NULL && (!last->is_stream || last->layer != layer)) {
         last = NULL;
     }
@@ -132,8 +177,8 @@ write_queue_append(struct write_queue *queue, const char *data, size_t length,
             return -ENOMEM;
         }
         packet->left = length - fitting;
-        size_t spare = capacity - (length - fitting);
-        packet->room = (uint32_t)(spare < UINT32_MAX ? spare : UINT32_MAX);
+        size_t rest = capacity - (length - fitting);
+        packet->room = (uint32_t)(rest < UINT32_MAX ? rest : UINT32_MAX);
         packet->layer = layer;
         packet->is_stream = true;
         packet->starts_message = last == NULL;
@@ -287,16 +332,26 @@ write_queue_gather(const struct write_queue *queue, struct iovec *spans, int cap
 }
 
 void
-write_queue_drain(struct write_queue *queue, uint64_t length)
+write_queue_drain(struct write_queue *queue, uint64_t length, struct write_packet **spare)
 {
     assert(length <= queue->length);
+    struct write_packet *packet = queue->first;
+    if (packet != NULL && packet == queue->last && packet->is_stream &&
+        packet->left == length) {
+        // What was just written has left at once, as mostly.
+        write_queue_init(queue);
+        keep_or_free(packet, spare);
+        return;
+    }
     struct write_packet *gone = NULL;
     struct write_packet **gone_end = &gone;
-    struct write_packet *packet;
     while ((packet = queue->first) != NULL && packet->kind != WRITE_MARK &&
            packet->left <= length) {
         length -= packet->left;
         unlink_first(queue);
+        if (packet->kind == WRITE_BYTES) {
+            packet->bytes += packet->left;
+        }
         packet->left = 0;
         *gone_end = packet;
         gone_end = &packet->next;
@@ -313,13 +368,13 @@ write_queue_drain(struct write_queue *queue, uint64_t length)
             packet->offset += (int64_t)length;
         }
     }
-    release_all(gone);
+    release_all(gone, spare);
 }
 
 void
 write_queue_drop_first(struct write_queue *queue)
 {
-    release_all(unlink_first(queue));
+    release_all(unlink_first(queue), NULL);
 }
 
 // The link that points at the packet of [owner]; and the packet in front of it, NULL if it is
@@ -359,7 +414,7 @@ write_queue_withdraw(struct write_queue *queue, const void *owner)
     }
     queue->length -= packet->left;
     packet->next = NULL;
-    release_all(packet);
+    release_all(packet, NULL);
     return true;
 }
 
@@ -391,7 +446,7 @@ write_queue_keep_copy(struct write_queue *queue, const void *owner)
     }
     packet->next = NULL;
     packet->left = 0;
-    release_all(packet);
+    release_all(packet, NULL);
     return 0;
 }
 

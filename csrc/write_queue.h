@@ -9,6 +9,10 @@
 // function exactly once, when its last byte has left or when it is dropped, in the order of
 // the queue, and only when it is in order itself: the function may use the queue.
 //
+// A spare packet is one of the stream that has left and is in no queue: what is written next
+// goes there, so that what is sent at once is neither allocated nor freed. One serves many
+// queues; free() ends it.
+//
 // Not here: sending, deciding when to send (the connection's), Python objects.
 
 #ifndef CORONET_WRITE_QUEUE_H
@@ -86,9 +90,10 @@ write_queue_length(const struct write_queue *queue)
 // --- Adding -----------------------------------------------------------------------------
 
 // Adds a copy of [length] bytes to the stream at the end: to its last packet as far as
-// there is room. Returns 0, or -ENOMEM with nothing changed.
+// there is room. An empty queue takes [*spare] if they fit in there. Returns 0, or -ENOMEM
+// with nothing changed.
 int write_queue_append(struct write_queue *queue, const char *data, size_t length,
-                       void *layer);
+                       void *layer, struct write_packet **spare);
 
 // Each adds one packet at the end, a message of its own, and returns 0; or -ENOMEM with
 // nothing changed and nothing released. A copy; bytes of [owner]; [length] bytes of the file
@@ -125,8 +130,10 @@ int write_queue_gather(const struct write_queue *queue, struct iovec *spans,
                        int capacity);
 
 // Takes away the first [length] bytes, which have left: no more than there are, and not past
-// a mark. Leading packets without bytes go with them, except marks.
-void write_queue_drain(struct write_queue *queue, uint64_t length);
+// a mark. Leading packets without bytes go with them, except marks. Of those of the stream
+// one that is not too large is kept as [*spare].
+void write_queue_drain(struct write_queue *queue, uint64_t length,
+                       struct write_packet **spare);
 
 // Takes the first packet away, whatever is left of it: for a mark that was told.
 void write_queue_drop_first(struct write_queue *queue);

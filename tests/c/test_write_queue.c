@@ -2,6 +2,7 @@
 // plain array is in test_write_queue_model.c.
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "harness.h"
@@ -13,6 +14,7 @@ static struct {
     uint64_t unsent;
 } released[64];
 static size_t released_count;
+static struct write_packet *spare;
 
 static void
 note_release(void *owner, uint64_t unsent)
@@ -42,6 +44,8 @@ start(struct write_queue *queue)
 {
     memset(queue, 0xa5, sizeof(*queue));
     write_queue_init(queue);
+    free(spare);
+    spare = NULL;
     released_count = 0;
 }
 
@@ -52,7 +56,7 @@ static const struct write_placing JOINED = {NULL, false, true};
 static void
 append(struct write_queue *queue, const char *text)
 {
-    REQUIRE(write_queue_append(queue, text, strlen(text), NULL) == 0);
+    REQUIRE(write_queue_append(queue, text, strlen(text), NULL, &spare) == 0);
     CHECK(write_queue_is_consistent(queue));
 }
 
@@ -99,7 +103,7 @@ static void
 drain(struct write_queue *queue, uint64_t length)
 {
     uint64_t before = write_queue_length(queue);
-    write_queue_drain(queue, length);
+    write_queue_drain(queue, length, &spare);
     CHECK_UINT(write_queue_length(queue), before - length);
     CHECK(write_queue_is_consistent(queue));
 }
@@ -118,7 +122,7 @@ test_a_queue_is_small_and_empty_at_first(void)
     CHECK_POINTER(write_queue_first(&queue), NULL);
     CHECK(!write_queue_withdraw(&queue, owner_of(1)));
     CHECK_INT(write_queue_keep_copy(&queue, owner_of(1)), 0);
-    CHECK_INT(write_queue_append(&queue, NULL, 0, NULL), 0);
+    CHECK_INT(write_queue_append(&queue, NULL, 0, NULL, &spare), 0);
     struct write_queue batch;
     write_queue_init(&batch);
     write_queue_join(&queue, &batch, &URGENT);
@@ -199,8 +203,8 @@ test_streams_are_kept_apart_by_what_lies_between_them(void)
     append(&queue, "a");
     add(&queue, "packet", 0, &AT_THE_END);
     append(&queue, "b");
-    REQUIRE(write_queue_append(&queue, "c", 1, &queue) == 0);
-    REQUIRE(write_queue_append(&queue, "d", 1, &queue) == 0);
+    REQUIRE(write_queue_append(&queue, "c", 1, &queue, &spare) == 0);
+    REQUIRE(write_queue_append(&queue, "d", 1, &queue, &spare) == 0);
     check_content(&queue, "apacketb");
     drain(&queue, 8);
     check_content(&queue, "cd");
@@ -466,7 +470,7 @@ test_a_release_function_may_use_the_queue(void)
     REQUIRE(write_queue_refer(&queue, "abc", 3, use_the_queue, owner_of(1)) == 0);
     REQUIRE(write_queue_refer(&queue, "def", 3, use_the_queue, owner_of(2)) == 0);
     add(&queue, "rest", 3, &AT_THE_END);
-    write_queue_drain(&queue, 6);
+    write_queue_drain(&queue, 6, &spare);
     check_released(0, 1, 0);
     check_released(1, 3, 0);
     check_released(2, 2, 0);
@@ -508,7 +512,7 @@ test_absurd_lengths_are_refused_with_nothing_changed(void)
         struct write_queue queue;
         start(&queue);
         append(&queue, "kept");
-        CHECK_INT(write_queue_append(&queue, "x", lengths[i], NULL), -ENOMEM);
+        CHECK_INT(write_queue_append(&queue, "x", lengths[i], NULL, &spare), -ENOMEM);
         CHECK_INT(write_queue_copy(&queue, "x", lengths[i]), -ENOMEM);
         check_content(&queue, "kept");
         write_queue_clear(&queue);
@@ -522,9 +526,9 @@ add_some(struct write_queue *queue, int which)
     static char large[3000];
     switch (which) {
     case 0:
-        return write_queue_append(queue, "text", 4, NULL);
+        return write_queue_append(queue, "text", 4, NULL, &spare);
     case 1:
-        return write_queue_append(queue, large, sizeof(large), NULL);
+        return write_queue_append(queue, large, sizeof(large), NULL, &spare);
     case 2:
         return write_queue_copy(queue, large, sizeof(large));
     case 3:

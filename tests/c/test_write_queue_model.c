@@ -31,6 +31,7 @@ struct release {
 };
 static struct release seen[MAX_PACKETS], expected[MAX_PACKETS];
 static size_t seen_count, expected_count;
+static struct write_packet *spare;
 
 static char layers[3]; // only their addresses count; layer 0 is NULL
 
@@ -103,7 +104,8 @@ static void
 append(struct write_queue *queue, int layer)
 {
     size_t length = 1 + (size_t)random_magnitude(11);
-    REQUIRE(write_queue_append(queue, make_bytes(length), length, layer_of(layer)) == 0);
+    REQUIRE(write_queue_append(queue, make_bytes(length), length, layer_of(layer),
+                               &spare) == 0);
     struct model_packet *last = model_count > 0 ? &model[model_count - 1] : NULL;
     bool goes_on = last != NULL && last->is_stream && last->layer == layer;
     // In the model every piece is a packet: only the first of a stream starts a message.
@@ -170,7 +172,7 @@ drain(struct write_queue *queue)
     }
     uint64_t length = random_magnitude(12);
     length = length < limit ? length : limit;
-    write_queue_drain(queue, length);
+    write_queue_drain(queue, length, &spare);
     while (model_count > 0 && model[0].kind != WRITE_MARK && model[0].left <= length) {
         length -= model[0].left;
         // What is appended to a stream that has begun goes into what has begun.
