@@ -457,7 +457,7 @@ use_the_queue(void *owner, uint64_t unsent)
     CHECK(write_queue_is_consistent(queue_of_release));
     append(queue_of_release, "more");
     if ((intptr_t)owner == 1) {
-        write_queue_drain(queue_of_release, write_queue_length(queue_of_release));
+        write_queue_drain(queue_of_release, write_queue_length(queue_of_release), &spare);
     }
 }
 

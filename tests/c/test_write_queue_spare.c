@@ -111,6 +111,7 @@ test_the_one_with_more_room_is_kept(void)
     CHECK_UINT(spare->room, room);
     append(&queue, 800);
     CHECK_POINTER(write_queue_first(&queue), second);
+    CHECK(second->starts_message); // it went on with one
     check_packet(&queue, 800);
     // While that is in use a smaller one takes its place, and makes way again.
     struct write_queue other;
@@ -126,6 +127,22 @@ test_the_one_with_more_room_is_kept(void)
     drain(&queue, 10);
     drain(&other, 10);
     CHECK_POINTER(spare, second);
+}
+
+static void
+test_of_several_that_leave_any_can_be_kept(void)
+{
+    struct write_queue queue;
+    start(&queue);
+    append(&queue, 400);
+    append(&queue, 400);
+    append(&queue, 7000);
+    struct write_packet *second = write_queue_first(&queue)->next;
+    drain(&queue, 7800);
+    CHECK_POINTER(spare, second);
+    append(&queue, 10);
+    check_packet(&queue, 10);
+    drain(&queue, 10);
 }
 
 static void
@@ -167,8 +184,8 @@ test_only_packets_of_the_stream_are_kept(void)
 {
     struct write_queue queue;
     start(&queue);
-    REQUIRE(write_queue_copy(&queue, bytes, 10) == 0);
     REQUIRE(write_queue_refer(&queue, bytes, 10, NULL, NULL) == 0);
+    REQUIRE(write_queue_copy(&queue, bytes, 10) == 0);
     drain(&queue, 10);
     drain(&queue, 10);
     CHECK_POINTER(spare, NULL);
@@ -209,6 +226,7 @@ main(void)
     RUN(test_what_has_left_is_written_to_again);
     RUN(test_it_is_as_new_whatever_it_went_through);
     RUN(test_the_one_with_more_room_is_kept);
+    RUN(test_of_several_that_leave_any_can_be_kept);
     RUN(test_a_large_one_is_not_kept);
     RUN(test_it_is_left_alone_where_it_does_not_fit);
     RUN(test_only_packets_of_the_stream_are_kept);
