@@ -128,3 +128,16 @@ def test_what_cannot_leave_is_not_written_over_by_others(ends: Ends) -> None:
         received += drain_now(peer)
         turn()
     assert received[filled + waiting :] == b"mine" * 5
+
+
+def test_what_others_have_written_and_can_leave_stops_no_reading(ends: Ends) -> None:
+    conn, peer = ends.pair()
+    other, other_peer = ends.pair()
+    other.set_callbacks(Recorder(data=lambda _: conn.write(b"x" * 100_000)))
+    recorder = Recorder()
+    conn.set_callbacks(recorder)
+    other_peer.sendall(b"go")
+    peer.sendall(b"ping")
+    turn()
+    assert recorder.log == ["data"]
+    assert len(drain_now(peer)) == 100_000
