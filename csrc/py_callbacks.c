@@ -59,6 +59,8 @@ watch(struct callbacks *self)
     // What is ready when it is registered is reported; an edge that has been is not.
     self->has_news = line_buffer_length(&conn->input) > 0 ||
                      (was_registered && callbacks_receives_itself(self));
+    self->has_hung_up =
+        was_registered && conn->reads_to_the_end; // or not: it is looked at
     conn->may_read = was_registered || callbacks_receives_itself(self);
     if (was_registered || self->has_news || transport_has_ended(conn)) {
         callbacks_notice(conn);
@@ -217,6 +219,8 @@ bool
 callbacks_readable(SkConnObject *conn)
 {
     struct callbacks *self = conn->callbacks;
+    const unsigned ends = EVENT_ERROR | EVENT_HANGUP | EVENT_READ_HANGUP;
+    self->has_hung_up |= (conn->revents & ends) != 0;
     self->has_news |= callbacks_receives_itself(self);
     move_idle_timer(self);
     hub_queue_call(conn->hub, &self->call);

@@ -25,18 +25,19 @@ struct callbacks {
     struct timer timer; // nothing has happened for too long; for a listener: may go on
     int unread;         // bytes the user left, with `receives` off; -1 = not known
 
-    bool receives : 1;   // bytes are received for the user, connections accepted
-    bool is_factory : 1; // a listener's protocol is called for each connection
-    bool is_running : 1; // a callback of it is on the stack
-    bool is_dropped : 1; // nobody's any more; freed when it has run
-    bool is_paused : 1;  // too much is held already: reading goes on later
-    bool has_news : 1;   // on_data is due whether something comes or not
-    bool is_behind : 1;  // some output could not be sent at once
-    bool is_ready : 1;   // on_ready is due
-    bool is_late : 1;    // on_timeout is due
-    bool must_close : 1; // on_shutdown is due, and then the end
-    bool has_ended : 1;  // on_eof was called
-    bool has_failed : 1; // on_error was called
+    bool receives : 1;    // bytes are received for the user, connections accepted
+    bool is_factory : 1;  // a listener's protocol is called for each connection
+    bool is_running : 1;  // a callback of it is on the stack
+    bool is_dropped : 1;  // nobody's any more; freed when it has run
+    bool is_paused : 1;   // too much is held already: reading goes on later
+    bool has_news : 1;    // on_data is due whether something comes or not
+    bool is_behind : 1;   // some output could not be sent at once
+    bool is_ready : 1;    // on_ready is due
+    bool is_late : 1;     // on_timeout is due
+    bool must_close : 1;  // on_shutdown is due, and then the end
+    bool has_hung_up : 1; // the peer may have ended the stream: no event may follow
+    bool has_ended : 1;   // on_eof was called
+    bool has_failed : 1;  // on_error was called
 };
 
 // True if it is told when to receive, rather than what has been received: with receive=False,

@@ -361,7 +361,7 @@ tell_only(struct callbacks *self)
             tell_of_end(self);
         }
     }
-    else if (conn->reads_to_the_end && conn->is_stream && !conn->is_listener) {
+    else if (self->has_hung_up && conn->is_stream && !conn->is_listener) {
         look_for_end(self);
     }
 }

@@ -193,8 +193,12 @@ def test_failure_is_told_before_its_last_words_have_left(ends: Ends) -> None:
     conn, peer = ends.pair()
     taken = fill(conn)
     layer = Alert()
-    recorder = watch(conn, layer)
+    conn.push_layer(layer)
+    recorder = Recorder(takes=False)
+    conn.set_callbacks(recorder, receive=False)
     peer.sendall(b"x")
+    turn()
+    recorder.log.clear()
     with pytest.raises(ZeroDivisionError):
         conn.take(1)
     turn()
