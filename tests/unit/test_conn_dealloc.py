@@ -225,8 +225,8 @@ def test_a_cycle_through_the_queue_is_found_and_drained(ends: Ends) -> None:
     # Otherwise the collector may come by itself, before the warning is expected.
     gc.disable()
     try:
+        del conn, holder
         with pytest.warns(ResourceWarning):
-            del conn, holder
             gc.collect()
     finally:
         gc.enable()
