@@ -262,6 +262,9 @@ void conn_queue(SkConnObject *conn, struct write_queue *batch, bool is_urgent,
 // The objects that packets refer to, for tp_traverse.
 int conn_visit_output(SkConnObject *conn, visitproc visit, void *arg);
 
+// The bytes object that the packet refers to, borrowed; NULL if it is none.
+PyObject *conn_packet_bytes(const struct write_packet *packet);
+
 // The module's flush_all().
 PyObject *conn_flush_all(PyObject *module, PyObject *unused);
 

@@ -232,6 +232,12 @@ check_pushable(SkConnObject *conn, PyObject *object)
                      Py_TYPE(object)->tp_name);
         return -1;
     }
+    PyObject *takes_views = get_attribute(object, "_takes_views");
+    if (takes_views == NULL) {
+        return -1;
+    }
+    ((TransportLayerObject *)object)->takes_views = takes_views == Py_True;
+    Py_DECREF(takes_views);
     if (((TransportLayerObject *)object)->is_used) {
         PyErr_Format(PyExc_ValueError, "%R was pushed before; each use needs a new one",
                      object);
@@ -305,7 +311,8 @@ static PyObject *
 SkConn_push_layer(SkConnObject *conn, PyObject *object)
 {
     TransportLayerObject *layer = (TransportLayerObject *)object;
-    if (check_may_change(conn) < 0 || check_pushable(conn, object) < 0 ||
+    // The first one may run code of the layer's class.
+    if (check_pushable(conn, object) < 0 || check_may_change(conn) < 0 ||
         conn_keep_fresh(conn) < 0 || put_on_top(conn, layer) < 0) {
         return NULL;
     }

@@ -101,6 +101,12 @@ release_by_call(void *owner, uint64_t unsent)
     }
 }
 
+PyObject *
+conn_packet_bytes(const struct write_packet *packet)
+{
+    return packet->release == release_object ? packet->owner : NULL;
+}
+
 int
 conn_visit_output(SkConnObject *conn, visitproc visit, void *arg)
 {

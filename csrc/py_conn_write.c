@@ -305,10 +305,11 @@ release_own_write(void *owner, uint64_t unsent)
 
 // Queues [data], which the caller keeps in place, and waits until it has left; with
 // [to_low_mark] only until no more than that waits, of which the queue keeps a copy. 0, or
-// -1 with an exception; stores how much of it was not sent.
+// -1 with an exception; stores how much of it was not sent. [bytes]: the bytes object that
+// [data] is of, or NULL.
 static int
-write_by_queue(SkConnObject *conn, const char *data, size_t length, bool to_low_mark,
-               const char *operation, size_t *unsent)
+write_by_queue(SkConnObject *conn, const char *data, size_t length, PyObject *bytes,
+               bool to_low_mark, const char *operation, size_t *unsent)
 {
     const struct write_placing placing = {transport_top(conn), false, false};
     struct write_queue batch;
@@ -320,6 +321,9 @@ write_by_queue(SkConnObject *conn, const char *data, size_t length, bool to_low_
     }
     write_queue_join(&conn->output, &batch, &placing);
     conn->waiting_owner = conn;
+    if (conn->transport != NULL) {
+        conn->transport->written = bytes;
+    }
     int status = conn_pause_writer(conn, to_low_mark, operation);
     if (status == 0 && conn->waiting_owner != NULL &&
         write_queue_keep_copy(&conn->output, conn) < 0) {
@@ -333,8 +337,8 @@ write_by_queue(SkConnObject *conn, const char *data, size_t length, bool to_low_
 // Sends [data] behind all that waits, parking as often as it takes. 0, or -1 with an
 // exception that says how much of [data] was written.
 static int
-write_through(SkConnObject *conn, const char *data, size_t length, bool to_low_mark,
-              const char *operation)
+write_through(SkConnObject *conn, const char *data, size_t length, PyObject *bytes,
+              bool to_low_mark, const char *operation)
 {
     size_t written = 0;
     while (conn->may_write && written < length && conn->transport == NULL &&
@@ -355,8 +359,8 @@ write_through(SkConnObject *conn, const char *data, size_t length, bool to_low_m
         return 0;
     }
     size_t unsent;
-    if (write_by_queue(conn, data + written, length - written, to_low_mark, operation,
-                       &unsent) < 0) {
+    if (write_by_queue(conn, data + written, length - written, bytes, to_low_mark,
+                       operation, &unsent) < 0) {
         written = length - unsent;
         goto fail;
     }
@@ -404,7 +408,8 @@ begin_write(SkConnObject *conn)
 }
 
 static int
-write_bytes(SkConnObject *conn, const char *data, size_t length, const char *operation)
+write_bytes(SkConnObject *conn, const char *data, size_t length, PyObject *bytes,
+            const char *operation)
 {
     if (begin_write(conn) < 0) {
         return -1;
@@ -412,11 +417,11 @@ write_bytes(SkConnObject *conn, const char *data, size_t length, const char *ope
     // A callback cannot wait until there is room; all it writes leaves together.
     bool must_collect = conn->hub->is_serving && conn->is_stream;
     if (!must_collect && !conn->is_buffered) {
-        return write_through(conn, data, length, false, operation);
+        return write_through(conn, data, length, bytes, false, operation);
     }
     if (!must_collect &&
         write_queue_length(&conn->output) + length > conn_high_mark(conn)) {
-        return write_through(conn, data, length, true, operation);
+        return write_through(conn, data, length, bytes, true, operation);
     }
     if (write_queue_append(&conn->output, data, length, transport_top(conn),
                            &conn->hub->spare_packet) < 0) {
@@ -435,14 +440,15 @@ write_object(SkConnObject *conn, PyObject *data, const char *operation,
     if (PyBytes_CheckExact(data)) {
         // The caller holds it, and it cannot change: no buffer view is needed.
         *length = PyBytes_GET_SIZE(data);
-        return write_bytes(conn, PyBytes_AS_STRING(data), (size_t)*length, operation);
+        return write_bytes(conn, PyBytes_AS_STRING(data), (size_t)*length, data,
+                           operation);
     }
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return -1;
     }
     *length = view.len;
-    int error = write_bytes(conn, view.buf, (size_t)view.len, operation);
+    int error = write_bytes(conn, view.buf, (size_t)view.len, NULL, operation);
     PyBuffer_Release(&view);
     return error;
 }
@@ -531,7 +537,7 @@ SkConn_flush(SkConnObject *conn, PyObject *unused)
     // Mostly the kernel takes all at once. If not, a packet without bytes stands for what was
     // queued so far.
     if (conn_flush(conn) != 0 && conn->write_error == 0 &&
-        write_through(conn, "", 0, false, "flush") < 0) {
+        write_through(conn, "", 0, NULL, false, "flush") < 0) {
         return NULL;
     }
     if (conn->write_error < 0) {

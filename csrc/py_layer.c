@@ -108,11 +108,18 @@ wrap_once(SkConnObject *conn, TransportLayerObject *layer, PyObject *data)
     return wrapped;
 }
 
+// False for a view: there are none of no bytes.
+static bool
+is_empty(PyObject *data)
+{
+    return PyBytes_CheckExact(data) && PyBytes_GET_SIZE(data) == 0;
+}
+
 int
 transport_wrap(SkConnObject *conn, TransportLayerObject *layer, PyObject *data)
 {
     Py_XINCREF(layer);
-    while (layer != NULL && data != NULL && PyBytes_GET_SIZE(data) > 0) {
+    while (layer != NULL && data != NULL && !is_empty(data)) {
         // What comes after the end, as an alert may, has nowhere to go.
         bool is_over = layer->is_finished || layer->is_cleared;
         PyObject *wrapped =

@@ -32,6 +32,7 @@ struct TransportLayerObject {
     bool has_ended : 1;          // no more will come out of unwrap()
     bool is_finished : 1;        // finish() was called: it wraps no more
     bool is_cleared : 1;         // on_clear() was called
+    bool takes_views : 1;        // wrap() can do with a memoryview
 };
 
 // Bytes that are wrapped and not yet sent: those in the block, then the pieces. A piece is
@@ -52,6 +53,7 @@ struct transport {
     TransportLayerObject *top;    // owned; NULL once all have been popped
     TransportLayerObject *bottom; // borrowed
     struct wire wire;
+    PyObject *written; // borrowed; the bytes that a write() waits for, NULL = others
     PyObject *failure; // owned; what closed the connection and nobody has been
                        // told; NULL = nothing
     unsigned depth;    // calls of layers that are going on
@@ -103,7 +105,7 @@ PyObject *layer_take_emitted(TransportLayerObject *layer);
 // --- py_layer.c -----------------------------------------------------------------------
 
 // Wraps [data], which it steals, by [layer] and those below it (NULL: by none) onto the
-// wire. 0, or -1 with an exception.
+// wire: bytes, or a memoryview of some if [layer] takes views. 0, or -1 with an exception.
 int transport_wrap(SkConnObject *conn, TransportLayerObject *layer, PyObject *data);
 
 // Calls finish() of [layer], once, and wraps what it gives. 0, or -1 with an exception.

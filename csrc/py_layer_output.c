@@ -18,6 +18,9 @@
 #define PIECE_SIZE (64 * 1024)
 #define MAX_PIECE_SPANS 16
 
+// A packet with so much left is not copied together with what is behind it.
+#define VIEW_SIZE (16 * 1024)
+
 // How often the wire is filled in a turn, so that no connection keeps the others waiting.
 #define WIRES_A_TURN 8
 
@@ -161,9 +164,39 @@ drain_wire(struct wire *wire, size_t count)
 
 // --- Wrapping -------------------------------------------------------------------------
 
+// A memoryview of what leaves next, or the whole bytes object, taken off the queue. NULL
+// without an exception if it has to be copied: only a bytes object can be handed out, for
+// a layer may keep what it gets, and other memory is only lent to us.
+static PyObject *
+take_view(SkConnObject *conn, struct write_packet *packet, TransportLayerObject *layer)
+{
+    PyObject *bytes =
+        packet->owner == conn ? conn->transport->written : conn_packet_bytes(packet);
+    if (bytes == NULL || packet->left < VIEW_SIZE) {
+        return NULL;
+    }
+    Py_ssize_t start = packet->bytes - PyBytes_AS_STRING(bytes);
+    size_t length = packet->left < PIECE_SIZE ? (size_t)packet->left : PIECE_SIZE;
+    PyObject *view = NULL;
+    if (length == (size_t)PyBytes_GET_SIZE(bytes)) {
+        view = Py_NewRef(bytes);
+    }
+    else if (layer != NULL && layer->takes_views) {
+        PyObject *whole = PyMemoryView_FromObject(bytes);
+        if (whole != NULL) {
+            view = PySequence_GetSlice(whole, start, start + (Py_ssize_t)length);
+            Py_DECREF(whole);
+        }
+    }
+    if (view != NULL) {
+        write_queue_drain(&conn->output, length, &conn->hub->spare_packet);
+    }
+    return view;
+}
+
 // Copies what leaves next, at most a piece, and takes it off the queue.
 static PyObject *
-take_piece(SkConnObject *conn)
+copy_piece(SkConnObject *conn)
 {
     struct iovec spans[MAX_PIECE_SPANS];
     int count = write_queue_gather(&conn->output, spans, MAX_PIECE_SPANS);
@@ -184,6 +217,13 @@ take_piece(SkConnObject *conn)
     }
     write_queue_drain(&conn->output, length, &conn->hub->spare_packet);
     return piece;
+}
+
+static PyObject *
+take_piece(SkConnObject *conn, struct write_packet *packet, TransportLayerObject *layer)
+{
+    PyObject *view = take_view(conn, packet, layer);
+    return view != NULL || PyErr_Occurred() ? view : copy_piece(conn);
 }
 
 // The same of a file. NULL with an exception, or without one and -errno in [*error].
@@ -232,8 +272,8 @@ wrap_next(SkConnObject *conn)
     }
     int error = -1;
     Py_XINCREF(layer); // taking a packet away may run Python code
-    PyObject *piece =
-        packet->kind == WRITE_FILE ? read_piece(conn, packet, &error) : take_piece(conn);
+    PyObject *piece = packet->kind == WRITE_FILE ? read_piece(conn, packet, &error)
+                                                 : take_piece(conn, packet, layer);
     if (piece != NULL) {
         error = transport_wrap(conn, layer, piece);
     }

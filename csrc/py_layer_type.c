@@ -125,7 +125,7 @@ get_ended(TransportLayerObject *layer, void *unused)
 }
 
 static PyObject *
-get_is_tls(TransportLayerObject *layer, void *unused)
+get_false(TransportLayerObject *layer, void *unused)
 {
     (void)layer;
     (void)unused;
@@ -148,8 +148,11 @@ static PyMethodDef TransportLayer_methods[] = {
 static PyGetSetDef TransportLayer_getset[] = {
     {"ended", (getter)get_ended, NULL,
      PyDoc_STR("True once no more will come out of unwrap()."), NULL},
-    {"_is_tls", (getter)get_is_tls, NULL,
+    {"_is_tls", (getter)get_false, NULL,
      PyDoc_STR("True in a subclass that conn.tls has to find."), NULL},
+    {"_takes_views", (getter)get_false, NULL,
+     PyDoc_STR("True in a subclass whose wrap() can do with memoryviews of bytes."),
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

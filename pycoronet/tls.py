@@ -41,6 +41,7 @@ class TLSLayer(TransportLayer):
     """
 
     _is_tls = True  # conn.tls looks for it
+    _takes_views = True  # what is written need not be copied for wrap()
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class TLSLayer(TransportLayer):
             session=session,
         )
         self.is_ready = False  # the handshake is done
-        self._held: list[bytes] = []
+        self._held: list[bytes | memoryview] = []
         self.leftover = b""  # what came behind the peer's end of TLS
 
     # What was agreed upon, by the names of ssl.SSLObject.
@@ -154,7 +155,7 @@ class TLSLayer(TransportLayer):
         self.leftover = self._incoming.read()
         self.end()
 
-    def wrap(self, data: bytes, /) -> bytes:
+    def wrap(self, data: bytes | memoryview, /) -> bytes:
         """Encrypt."""
         if not self.is_ready or self._held:
             self._hold(data)
@@ -162,7 +163,7 @@ class TLSLayer(TransportLayer):
             self._write(data)
         return self._outgoing.read()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         try:
             written = self.ssl_object.write(data)
             while written < len(data):
@@ -172,7 +173,7 @@ class TLSLayer(TransportLayer):
             # The peer has begun another handshake, and has to go on with that first.
             self._hold(data)
 
-    def _hold(self, data: bytes) -> None:
+    def _hold(self, data: bytes | memoryview) -> None:
         self._held.append(data)
         if sum(map(len, self._held)) > MAX_HELD:
             raise ssl.SSLError("too much was written before the peer went on with its handshake")

@@ -270,6 +270,26 @@ def test_what_layers_are_given_keeps_its_reference_count() -> None:
         assert (sys.getrefcount(data), sys.getrefcount(conn)) == before
 
 
+@pytest.mark.parametrize("size", [20_000, 100_000], ids=["whole", "views"])
+def test_long_bytes_given_to_layers_keep_their_reference_count(size: int) -> None:
+    class Shrinking(TransportLayer):
+        _takes_views = True
+
+        def wrap(self, data: bytes) -> bytes:
+            return b"x"
+
+    data = bytes(size)
+    with pair() as (conn, peer):
+        conn.push_layer(Shrinking())
+        before = sys.getrefcount(data)
+        for _ in range(50):
+            conn.write(data)
+            conn.enqueue(data)
+            conn.flush()
+            assert peer.recv(1000)
+        assert sys.getrefcount(data) == before
+
+
 def test_layer_object_is_given_back_by_pop() -> None:
     layer = TLSLayer(ssl.create_default_context(), server_hostname="x")
     before = sys.getrefcount(layer)
