@@ -17,6 +17,7 @@ from certificates import Certificates
 
 import pycoronet
 from pycoronet import connect
+from pycoronet.layers import Zlib
 
 PATIENCE_SECONDS = 30
 
@@ -214,7 +215,7 @@ def test_starttls_and_compress(certificates: Certificates, layered_port: int) ->
         assert conn.readln() == b"in private\n"
         conn.write(b"COMPRESS\r\n")
         assert conn.readln() == b"+ go ahead\r\n"
-        conn.push_layer(pycoronet.layers.Zlib())
+        conn.push_layer(Zlib())
         conn.write(b"squeezed\n" * 1000)
         for _ in range(1000):
             assert conn.readln() == b"squeezed\n"
