@@ -42,15 +42,8 @@ transport_refuse_reentry(SkConnObject *conn)
 static int
 keep_plain(SkConnObject *conn, PyObject *plain)
 {
-    size_t length = (size_t)PyBytes_GET_SIZE(plain);
-    if (length == 0 ||
-        line_buffer_append(&conn->input, PyBytes_AS_STRING(plain), length) == 0) {
-        return 0;
-    }
-    conn->error = ENOMEM;
-    conn_abort(conn);
-    PyErr_NoMemory();
-    return -1;
+    return conn_keep_input(conn, PyBytes_AS_STRING(plain),
+                           (size_t)PyBytes_GET_SIZE(plain));
 }
 
 // Closes the connection for the exception that is set, and raises it. NULL.
