@@ -12,6 +12,7 @@ from typing import Any
 import certificates as certificates_module
 import pytest
 from connections import PEER_TIMEOUT, Ends, Keep
+from sendfile_case import CONTENT, LARGE
 
 import pycoronet
 from pycoronet import libreact, libsock
@@ -126,3 +127,19 @@ def reactors() -> Iterator[Callable[..., libreact.Reactor]]:
     for reactor in made:
         libreact.reactor_stop(reactor)
         libreact.reactor_review(reactor)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Return a file that is queued without waiting."""
+    path = tmp_path / "small"
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """Return a file that no socket takes at once."""
+    path = tmp_path / "large"
+    path.write_bytes(LARGE)
+    return path

@@ -3,60 +3,20 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import os
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from connections import MOMENT, Ends, attempt, drain_now, fill, open_descriptors, receive
+from sendfile_case import CONTENT, LARGE, begin, must_read, send_path
 
 import pycoronet
 from pycoronet import ClosedError, sleep, spawn
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
-
-CONTENT = bytes(range(256)) * 40  # less than the high mark
-LARGE = os.urandom(1_000_000) * 12  # more than a socket takes
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """Return a file that is queued without waiting."""
-    path = tmp_path / "small"
-    path.write_bytes(CONTENT)
-    return path
-
-
-@pytest.fixture
-def large(tmp_path: Path) -> Path:
-    """Return a file that no socket takes at once."""
-    path = tmp_path / "large"
-    path.write_bytes(LARGE)
-    return path
-
-
-def begin(ends: Ends, large: Path, kind: str = "unix") -> tuple[Any, socket.socket, Any]:
-    """Return a connection that is in the middle of the large file, its peer, and the task."""
-    conn, peer = ends.pair(kind)
-    task = spawn(attempt, send_path, conn, large)
-    sleep(MOMENT)
-    assert 0 < conn.pending < len(LARGE)
-    return conn, peer, task
-
-
-def send_path(conn: Any, path: Path, **options: Any) -> int:
-    with path.open("rb") as file:
-        return conn.sendfile(file, **options)
-
-
-def must_read(conn: Any) -> None:
-    """Have the system refuse sendfile(2): on Linux it does not append."""
-    flags = fcntl.fcntl(conn.fileno(), fcntl.F_GETFL)
-    fcntl.fcntl(conn.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
 
 
 # --- What is sent -----------------------------------------------------------------------------
