@@ -212,19 +212,30 @@ write_queue_copy(struct write_queue *queue, const char *data, size_t length)
     return 0;
 }
 
+// Adds a packet of [length] bytes that lie elsewhere. NULL without memory.
+static struct write_packet *
+add_owned(struct write_queue *queue, enum write_packet_kind kind, uint64_t length,
+          write_release release, void *owner)
+{
+    struct write_packet *packet = packet_new(kind, 0);
+    if (packet != NULL) {
+        packet->left = length;
+        packet->release = release;
+        packet->owner = owner;
+        link_last(queue, packet);
+    }
+    return packet;
+}
+
 int
 write_queue_refer(struct write_queue *queue, const char *data, size_t length,
                   write_release release, void *owner)
 {
-    struct write_packet *packet = packet_new(WRITE_BYTES, 0);
+    struct write_packet *packet = add_owned(queue, WRITE_BYTES, length, release, owner);
     if (packet == NULL) {
         return -ENOMEM;
     }
     packet->bytes = data;
-    packet->left = length;
-    packet->release = release;
-    packet->owner = owner;
-    link_last(queue, packet);
     return 0;
 }
 
@@ -232,16 +243,12 @@ int
 write_queue_add_file(struct write_queue *queue, int fd, int64_t offset, uint64_t length,
                      write_release release, void *owner)
 {
-    struct write_packet *packet = packet_new(WRITE_FILE, 0);
+    struct write_packet *packet = add_owned(queue, WRITE_FILE, length, release, owner);
     if (packet == NULL) {
         return -ENOMEM;
     }
     packet->fd = fd;
     packet->offset = offset;
-    packet->left = length;
-    packet->release = release;
-    packet->owner = owner;
-    link_last(queue, packet);
     return 0;
 }
 
@@ -249,14 +256,11 @@ int
 write_queue_add_mark(struct write_queue *queue, void *layer, write_release release,
                      void *owner)
 {
-    struct write_packet *packet = packet_new(WRITE_MARK, 0);
+    struct write_packet *packet = add_owned(queue, WRITE_MARK, 0, release, owner);
     if (packet == NULL) {
         return -ENOMEM;
     }
     packet->layer = layer;
-    packet->release = release;
-    packet->owner = owner;
-    link_last(queue, packet);
     return 0;
 }
 
