@@ -170,6 +170,13 @@ ssize_t conn_receive_now(SkConnObject *conn, char *data, size_t length);
 // the connection ends here. 0, or -1 with MemoryError.
 int conn_keep_input(SkConnObject *conn, const char *data, size_t length);
 
+// The arguments of readln() and take_line(): limit=65536, keepends=True. 0, or -1 with an
+// exception.
+struct parameters;
+int conn_parse_line_arguments(const struct parameters *parameters,
+                              PyObject *const *arguments, Py_ssize_t count,
+                              PyObject *keyword_names, size_t *limit, bool *keeps_end);
+
 // tp_iternext: the next line; NULL without an exception at the end of file.
 PyObject *conn_next_line(SkConnObject *conn);
 

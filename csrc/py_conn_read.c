@@ -419,27 +419,42 @@ PyDoc_STRVAR(
     "May switch. Raises LineTooLongError (the bytes stay readable) and what readsome()\n"
     "raises; after a time-out the part received stays readable. Answers to conet_readln.");
 
+int
+conn_parse_line_arguments(const struct parameters *parameters, PyObject *const *arguments,
+                          Py_ssize_t count, PyObject *keyword_names, size_t *limit,
+                          bool *keeps_end)
+{
+    *limit = DEFAULT_LINE_LIMIT;
+    *keeps_end = true;
+    if (count == 0 && keyword_names == NULL) {
+        return 0;
+    }
+    PyObject *values[2];
+    Py_ssize_t size;
+    if (parse_arguments(parameters, arguments, count, keyword_names, values) < 0 ||
+        convert_size(values[0], "limit", 1, DEFAULT_LINE_LIMIT, &size) < 0) {
+        return -1;
+    }
+    int keepends = values[1] == NULL ? 1 : PyObject_IsTrue(values[1]);
+    if (keepends < 0) {
+        return -1;
+    }
+    *limit = (size_t)size;
+    *keeps_end = keepends != 0;
+    return 0;
+}
+
 static PyObject *
 SkConn_readln(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
               PyObject *keyword_names)
 {
     static const char *const names[] = {"limit", "keepends", NULL};
     static const struct parameters parameters = {"readln", names, 0, 1};
-    size_t limit = DEFAULT_LINE_LIMIT;
-    bool keeps_end = true;
-    if (count > 0 || keyword_names != NULL) {
-        PyObject *values[2];
-        Py_ssize_t size;
-        if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
-            convert_size(values[0], "limit", 1, DEFAULT_LINE_LIMIT, &size) < 0) {
-            return NULL;
-        }
-        int keepends = values[1] == NULL ? 1 : PyObject_IsTrue(values[1]);
-        if (keepends < 0) {
-            return NULL;
-        }
-        limit = (size_t)size;
-        keeps_end = keepends != 0;
+    size_t limit;
+    bool keeps_end;
+    if (conn_parse_line_arguments(&parameters, arguments, count, keyword_names, &limit,
+                                  &keeps_end) < 0) {
+        return NULL;
     }
     return read_line(conn, limit, keeps_end, "readln");
 }

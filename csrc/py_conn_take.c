@@ -14,8 +14,6 @@
 #include "py_convert.h"
 #include "py_layer.h"
 
-#define DEFAULT_LINE_LIMIT 65536
-
 int
 conn_keep_fresh(SkConnObject *conn)
 {
@@ -218,23 +216,16 @@ SkConn_take_line(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t coun
 {
     static const char *const names[] = {"limit", "keepends", NULL};
     static const struct parameters parameters = {"take_line", names, 0, 1};
-    Py_ssize_t limit = DEFAULT_LINE_LIMIT;
-    int keepends = 1;
-    if (count > 0 || keyword_names != NULL) {
-        PyObject *values[2];
-        if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
-            convert_size(values[0], "limit", 1, DEFAULT_LINE_LIMIT, &limit) < 0) {
-            return NULL;
-        }
-        keepends = values[1] == NULL ? 1 : PyObject_IsTrue(values[1]);
-        if (keepends < 0) {
-            return NULL;
-        }
+    size_t limit;
+    bool keeps_end;
+    if (conn_parse_line_arguments(&parameters, arguments, count, keyword_names, &limit,
+                                  &keeps_end) < 0) {
+        return NULL;
     }
     if (check_may_take(conn) < 0) {
         return NULL;
     }
-    PyObject *line = take_line(conn, (size_t)limit, keepends ? 0 : 1);
+    PyObject *line = take_line(conn, limit, keeps_end ? 0 : 1);
     return line != NULL || PyErr_Occurred() ? line : Py_NewRef(Py_None);
 }
 
