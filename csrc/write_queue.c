@@ -29,7 +29,7 @@
 
 // A packet with [capacity] bytes of memory; NULL if there is none.
 static struct write_packet *
-packet_new(uint8_t kind, size_t capacity)
+packet_new(enum write_packet_kind kind, size_t capacity)
 {
     if (capacity > (size_t)PTRDIFF_MAX - sizeof(struct write_packet)) {
         return NULL;
@@ -37,7 +37,7 @@ packet_new(uint8_t kind, size_t capacity)
     struct write_packet *packet = malloc(sizeof(*packet) + capacity);
     if (packet != NULL) {
         memset(packet, 0, sizeof(*packet));
-        packet->kind = kind;
+        packet->kind = (uint8_t) kind;
         packet->fd = -1;
         packet->bytes = packet->memory;
         packet->starts_message = true;
