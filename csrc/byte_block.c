@@ -53,23 +53,30 @@ choose_capacity(size_t capacity, size_t needed)
 #endif
 }
 
-// Copies the bytes held into a larger block. A fresh one instead of realloc(), which
-// would copy the drained bytes in front too.
+// Copies the bytes held to [start] of a larger block. A fresh one instead of realloc(),
+// which would copy the drained bytes in front too.
 static int
-grow(struct byte_block *block, size_t needed)
+grow(struct byte_block *block, size_t capacity, size_t start)
 {
     size_t length = byte_block_length(block);
-    size_t capacity = choose_capacity(block->capacity, needed);
     char *bytes = malloc(capacity);
     if (bytes == NULL) {
         return -ENOMEM;
     }
     if (length > 0) {
-        memcpy(bytes, block->bytes + block->start, length);
+        memcpy(bytes + start, block->bytes + block->start, length);
     }
     free(block->bytes);
-    *block = (struct byte_block){.bytes = bytes, .end = length, .capacity = capacity};
+    *block = (struct byte_block){bytes, start, start + length, capacity};
     return 0;
+}
+
+// Whether the bytes held have to go into a larger block for [needed] to fit.
+static bool
+must_grow(const struct byte_block *block, size_t needed)
+{
+    return block->bytes == NULL || needed > block->capacity ||
+           byte_block_length(block) > block->capacity / 2;
 }
 
 // Called when [length] more bytes do not fit behind the last one.
@@ -81,12 +88,33 @@ make_room(struct byte_block *block, size_t length)
         return -ENOMEM;
     }
     size_t needed = held + length;
-    if (block->bytes == NULL || needed > block->capacity || held > block->capacity / 2) {
-        return grow(block, needed);
+    if (must_grow(block, needed)) {
+        return grow(block, choose_capacity(block->capacity, needed), 0);
     }
     memmove(block->bytes, block->bytes + block->start, held);
     block->start = 0;
     block->end = held;
+    return 0;
+}
+
+// Called when [length] more bytes do not fit before the first one. What stays free is
+// shared between both sides, for either may be next.
+static int
+make_room_in_front(struct byte_block *block, size_t length)
+{
+    size_t held = byte_block_length(block);
+    if (length > (size_t)PTRDIFF_MAX - held) {
+        return -ENOMEM;
+    }
+    size_t needed = held + length;
+    if (must_grow(block, needed)) {
+        size_t capacity = choose_capacity(block->capacity, needed);
+        return grow(block, capacity, (capacity - needed) / 2 + length);
+    }
+    size_t start = (block->capacity - needed) / 2 + length;
+    memmove(block->bytes + start, block->bytes + block->start, held);
+    block->start = start;
+    block->end = start + held;
     return 0;
 }
 
@@ -124,6 +152,20 @@ byte_block_append(struct byte_block *block, const char *data, size_t length)
     }
     memcpy(room, data, length);
     block->end += length;
+    return 0;
+}
+
+int
+byte_block_prepend(struct byte_block *block, const char *data, size_t length)
+{
+    if (length == 0) {
+        return 0;
+    }
+    if (length > block->start && make_room_in_front(block, length) != 0) {
+        return -ENOMEM;
+    }
+    block->start -= length;
+    memcpy(block->bytes + block->start, data, length);
     return 0;
 }
 

@@ -1,11 +1,14 @@
-// byte_block.h: one block of memory that takes bytes at its end and gives them away
-// at its start. The line buffer and the write queue are made of it.
+// byte_block.h: one block of memory that takes bytes at its end, now and then at its
+// start, and gives them away at its start. The line buffer and the write queue are made
+// of it.
 //
 // The bytes held lie in [start, end) of the block. The block exists only while bytes
 // are held: who drains the last one frees it, so an idle connection owns none.
 // A byte costs amortised O(1), however small the pieces in which it comes and goes:
-//   - bytes are moved to the front only if they fill at most half of the block, so at
-//     least as many bytes arrive as were moved before they can be moved again;
+//   - bytes are moved within the block only if they fill at most half of it: to its front
+//     for one that is added behind them, so that the other half is free; to its middle for
+//     one in front of them, so that a quarter is free on either side. So bytes arrive in
+//     proportion to those that were moved before they can be moved again;
 //   - else they are copied into a block at least twice as large.
 // Nothing makes a block smaller except its becoming empty.
 //
@@ -52,6 +55,9 @@ byte_block_data(const struct byte_block *block)
 // Adds a copy of [length] bytes, which may not be the block's own. Returns 0, or
 // -ENOMEM with nothing changed.
 int byte_block_append(struct byte_block *block, const char *data, size_t length);
+
+// The same in front of the first byte held.
+int byte_block_prepend(struct byte_block *block, const char *data, size_t length);
 
 // Makes room for [length] bytes behind the last and returns where they go; NULL, with
 // nothing changed, if there is no memory. One byte_block_commit() must follow, before

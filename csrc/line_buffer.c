@@ -32,6 +32,17 @@ line_buffer_append(struct line_buffer *buffer, const char *data, size_t length)
     return byte_block_append(&buffer->block, data, length);
 }
 
+int
+line_buffer_prepend(struct line_buffer *buffer, const char *data, size_t length)
+{
+    int error = byte_block_prepend(&buffer->block, data, length);
+    if (error == 0 && length > 0) {
+        buffer->searched = 0;
+        buffer->is_line_feed_found = false;
+    }
+    return error;
+}
+
 char *
 line_buffer_reserve(struct line_buffer *buffer, size_t length)
 {

@@ -3,7 +3,7 @@
 // Bytes lie in one block of memory (byte_block.h), which exists only while bytes are
 // held. Lines are found where they lie. The buffer remembers how far it has searched
 // and what it found there, so a byte is never scanned twice, however slowly a line
-// trickles in and whatever the limits are.
+// trickles in and whatever the limits are; only bytes put in front begin the search anew.
 //
 // Not here: reading from a file, Python objects.
 
@@ -50,6 +50,10 @@ line_buffer_data(const struct line_buffer *buffer)
 // Adds a copy of [length] bytes, which may not be the buffer's own, at the end. Returns
 // 0, or -ENOMEM with nothing changed.
 int line_buffer_append(struct line_buffer *buffer, const char *data, size_t length);
+
+// The same in front of the first byte held. The search for a line begins anew, with the
+// bytes that come first now.
+int line_buffer_prepend(struct line_buffer *buffer, const char *data, size_t length);
 
 // Makes room for [length] more bytes behind the last and returns where they go; NULL,
 // with nothing changed, if there is no memory. One line_buffer_commit() must follow,

@@ -80,6 +80,46 @@ test_reserve_owns_memory_until_commit(void)
 }
 
 static void
+test_prepend_puts_a_copy_in_front(void)
+{
+    struct byte_block block;
+    byte_block_init(&block);
+    CHECK_INT(byte_block_prepend(&block, NULL, 0), 0);
+    CHECK_POINTER(block.bytes, NULL);
+    char source[] = "cd";
+    CHECK_INT(byte_block_prepend(&block, source, 2), 0);
+    memset(source, 'x', 2);
+    CHECK_INT(byte_block_prepend(&block, "", 0), 0);
+    CHECK_INT(byte_block_prepend(&block, "ab", 2), 0);
+    CHECK_INT(byte_block_append(&block, "ef", 2), 0);
+    CHECK_UINT(byte_block_length(&block), 6);
+    CHECK_BYTES(byte_block_data(&block), "abcdef", 6);
+    CHECK(byte_block_is_consistent(&block));
+    byte_block_drain(&block, 6);
+    CHECK_POINTER(block.bytes, NULL);
+}
+
+// What was taken can be put back where it lay.
+static void
+test_room_in_front_after_a_drain_is_used(void)
+{
+    struct byte_block block;
+    byte_block_init(&block);
+    append_fill(&block, 'a', 100);
+    char *bytes = block.bytes;
+    byte_block_drain(&block, 40);
+    CHECK_INT(byte_block_prepend(&block, "0123456789012345678901234567890123456789", 40),
+              0);
+    CHECK_POINTER(block.bytes, bytes);
+    CHECK_UINT(block.start, 0);
+    CHECK_UINT(byte_block_length(&block), 100);
+    CHECK_BYTES(byte_block_data(&block), "0123456789", 10);
+    CHECK_BYTES(byte_block_data(&block) + 39, "9aaa", 4);
+    CHECK(byte_block_is_consistent(&block));
+    byte_block_clear(&block);
+}
+
+static void
 test_is_consistent_sees_each_broken_invariant(void)
 {
     struct byte_block good;
@@ -124,6 +164,7 @@ test_absurd_lengths_are_refused_with_nothing_changed(void)
             struct byte_block before = block;
             CHECK_POINTER(byte_block_reserve(&block, lengths[i]), NULL);
             CHECK_INT(byte_block_append(&block, "b", lengths[i]), -ENOMEM);
+            CHECK_INT(byte_block_prepend(&block, "b", lengths[i]), -ENOMEM);
             CHECK(memcmp(&block, &before, sizeof(block)) == 0);
             byte_block_clear(&block);
         }
@@ -148,6 +189,11 @@ test_no_more_than_half_the_address_space_is_asked_for(void)
         CHECK_UINT(requested_size, PTRDIFF_MAX);
         requested_size = 0;
         CHECK_POINTER(byte_block_reserve(&block, most + 1), NULL);
+        CHECK_UINT(requested_size, 0);
+        CHECK_INT(byte_block_prepend(&block, &byte, most), -ENOMEM);
+        CHECK_UINT(requested_size, PTRDIFF_MAX);
+        requested_size = 0;
+        CHECK_INT(byte_block_prepend(&block, &byte, most + 1), -ENOMEM);
         CHECK_UINT(requested_size, 0);
         CHECK(memcmp(&block, &before, sizeof(block)) == 0);
     }
@@ -178,6 +224,12 @@ test_hard_mode_grows_by_exactly_what_is_needed(void)
     append_fill(&block, 'c', 2);
     CHECK_UINT(block.capacity, 9);
     CHECK_BYTES(byte_block_data(&block), "bbbbbbbcc", 9);
+    byte_block_drain(&block, 1);
+    CHECK_INT(byte_block_prepend(&block, "d", 1), 0);
+    CHECK_UINT(block.capacity, 9);
+    CHECK_INT(byte_block_prepend(&block, "ef", 2), 0);
+    CHECK_UINT(block.capacity, 11);
+    CHECK_BYTES(byte_block_data(&block), "efdbbbbbbcc", 11);
     byte_block_clear(&block);
     CHECK(byte_block_reserve(&block, 0) != NULL);
     byte_block_commit(&block, 0);
@@ -260,6 +312,104 @@ test_room_behind_the_last_byte_is_used_first(void)
     byte_block_clear(&block);
 }
 
+// At most half full: what is held moves to the middle. Fuller: into a larger block.
+static void
+test_prepend_shares_the_free_room_between_both_sides(void)
+{
+    for (size_t extra = 0; extra <= 1; extra++) {
+        struct byte_block block;
+        byte_block_init(&block);
+        append_fill(&block, 'a', 256 + extra);
+        REQUIRE(byte_block_prepend(&block, "xyz", 3) == 0);
+        CHECK(byte_block_is_consistent(&block));
+        CHECK_UINT(block.capacity, extra == 0 ? 512 : 1024);
+        CHECK_UINT(block.start, (block.capacity - 259 - extra) / 2);
+        CHECK_UINT(byte_block_length(&block), 259 + extra);
+        CHECK_BYTES(byte_block_data(&block), "xyzaaa", 6);
+        for (size_t i = 3; i < 259 + extra; i++) {
+            CHECK_INT(byte_block_data(&block)[i], 'a');
+        }
+        byte_block_clear(&block);
+    }
+    // It need not leave any room; but what does not fit at all needs more.
+    for (size_t extra = 0; extra <= 1; extra++) {
+        char data[504];
+        memset(data, 'p', sizeof(data));
+        struct byte_block block;
+        byte_block_init(&block);
+        append_fill(&block, 'a', 9);
+        REQUIRE(byte_block_prepend(&block, data, 503 + extra) == 0);
+        CHECK(byte_block_is_consistent(&block));
+        CHECK_UINT(block.capacity, extra == 0 ? 512 : 1024);
+        CHECK_UINT(byte_block_length(&block), 512 + extra);
+        CHECK_BYTES(byte_block_data(&block) + 502 + extra, "paaaaaaaaa", 10);
+        byte_block_clear(&block);
+    }
+}
+
+// Adds small pieces at either end of a block that holds much, with drains between that
+// make room in front, and returns how many bytes were moved for [total] that came.
+static uint64_t
+count_bytes_moved_at_both_ends(uint64_t total, size_t held, unsigned prepends_of_8)
+{
+    static const char piece[64];
+    struct byte_block block;
+    uint64_t moved = 0;
+    uint64_t arrived = 0;
+    byte_block_init(&block);
+    append_fill(&block, 'a', held);
+    while (arrived < total) {
+        size_t length = 1 + (size_t)random_below(sizeof(piece));
+        const char *old_data = byte_block_data(&block);
+        size_t old_length = byte_block_length(&block);
+        bool is_prepended = random_below(8) < prepends_of_8;
+        REQUIRE((is_prepended ? byte_block_prepend(&block, piece, length)
+                              : byte_block_append(&block, piece, length)) == 0);
+        const char *expected = is_prepended ? old_data - length : old_data;
+        moved += byte_block_data(&block) != expected ? old_length : 0;
+        arrived += length;
+        if (byte_block_length(&block) > held + 1000) {
+            byte_block_drain(&block, byte_block_length(&block) - held);
+        }
+    }
+    CHECK(byte_block_is_consistent(&block));
+    CHECK(block.capacity <= 4 * (held + 1000) + 512);
+    byte_block_clear(&block);
+    return moved;
+}
+
+static void
+test_bytes_moved_stay_in_proportion_at_both_ends(void)
+{
+    static const size_t sizes[] = {1, 300, 4096, 100000};
+    uint64_t total = 1000000;
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        for (unsigned prepends = 0; prepends <= 8; prepends++) {
+            uint64_t moved = count_bytes_moved_at_both_ends(total, sizes[i], prepends);
+            CHECK(moved <= 6 * total);
+        }
+    }
+}
+
+// Nothing ever leaves: the block grows at its front.
+static void
+test_prepended_byte_by_byte_costs_no_more(void)
+{
+    struct byte_block block;
+    uint64_t moved = 0;
+    byte_block_init(&block);
+    append_fill(&block, 'a', 65536);
+    for (int i = 0; i < 1000000; i++) {
+        const char *old_data = byte_block_data(&block);
+        size_t old_length = byte_block_length(&block);
+        REQUIRE(byte_block_prepend(&block, "b", 1) == 0);
+        moved += byte_block_data(&block) != old_data - 1 ? old_length : 0;
+    }
+    CHECK(moved <= 3 * 1000000);
+    CHECK_UINT(byte_block_length(&block), 1065536);
+    byte_block_clear(&block);
+}
+
 // Passes [total] bytes through a block, at most [held_max] held at a time, and returns
 // how many bytes were moved or copied inside it. They move whenever the first byte
 // held gets another address, apart from what drain does.
@@ -333,6 +483,8 @@ main(void)
 {
     RUN(test_block_exists_only_while_bytes_are_held);
     RUN(test_reserve_owns_memory_until_commit);
+    RUN(test_prepend_puts_a_copy_in_front);
+    RUN(test_room_in_front_after_a_drain_is_used);
     RUN(test_is_consistent_sees_each_broken_invariant);
     RUN(test_absurd_lengths_are_refused_with_nothing_changed);
     RUN(test_no_more_than_half_the_address_space_is_asked_for);
@@ -344,6 +496,9 @@ main(void)
     RUN(test_grows_when_compacting_would_not_give_enough_room);
     RUN(test_room_behind_the_last_byte_is_used_first);
     RUN(test_bytes_moved_stay_in_proportion_to_bytes_arrived);
+    RUN(test_prepend_shares_the_free_room_between_both_sides);
+    RUN(test_bytes_moved_stay_in_proportion_at_both_ends);
+    RUN(test_prepended_byte_by_byte_costs_no_more);
 #endif
 #ifdef CAN_FAIL_ALLOCATIONS
     RUN(test_each_block_is_one_allocation_and_none_stays);

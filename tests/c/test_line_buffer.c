@@ -1,8 +1,7 @@
-// test_line_buffer.c: line_buffer.h sentence by sentence, then a long random run against
-// a model that keeps a plain array and scans all of it each time.
+// test_line_buffer.c: line_buffer.h sentence by sentence.
 //
-// That no byte is scanned twice is tested in test_line_buffer_scans.c, when a block
-// grows or is compacted in test_byte_block.c.
+// Random use is tested in test_line_buffer_model.c, that no byte is scanned twice in
+// test_line_buffer_scans.c, when a block grows or is compacted in test_byte_block.c.
 
 #include <errno.h>
 #include <stdlib.h>
@@ -83,6 +82,41 @@ test_append_of_nothing_changes_nothing(void)
     append_text(&buffer, "ab");
     CHECK_INT(line_buffer_append(&buffer, NULL, 0), 0);
     check_content(&buffer, "ab", 2);
+    line_buffer_clear(&buffer);
+}
+
+static void
+prepend_text(struct line_buffer *buffer, const char *text)
+{
+    REQUIRE(line_buffer_prepend(buffer, text, strlen(text)) == 0);
+    CHECK(line_buffer_is_consistent(buffer));
+}
+
+static void
+test_prepend_puts_bytes_in_front_of_the_search(void)
+{
+    struct line_buffer buffer;
+    line_buffer_init(&buffer);
+    prepend_text(&buffer, "cd");
+    check_content(&buffer, "cd", 2);
+    check_find(&buffer, 100, LINE_INCOMPLETE, 0);
+    prepend_text(&buffer, "ab");
+    append_text(&buffer, "e\nf");
+    check_find(&buffer, 100, LINE_FOUND, 6);
+    CHECK_INT(line_buffer_prepend(&buffer, NULL, 0), 0);
+    check_find(&buffer, 100, LINE_FOUND, 6);
+    // Before the line feed that is known there is another one now.
+    prepend_text(&buffer, "x\ny");
+    check_find(&buffer, 100, LINE_FOUND, 2);
+    line_buffer_drain(&buffer, 2);
+    check_find(&buffer, 6, LINE_TOO_LONG, 0);
+    check_find(&buffer, 7, LINE_FOUND, 7);
+    line_buffer_drain(&buffer, 7);
+    // And behind what was searched in vain, when that is no longer in front.
+    check_find(&buffer, 100, LINE_INCOMPLETE, 0);
+    prepend_text(&buffer, "\n");
+    check_find(&buffer, 100, LINE_FOUND, 1);
+    check_content(&buffer, "\nf", 2);
     line_buffer_clear(&buffer);
 }
 
@@ -372,6 +406,7 @@ test_absurd_lengths_are_refused_with_nothing_changed(void)
         append_text(&buffer, "ab\n");
         check_find(&buffer, 100, LINE_FOUND, 3);
         CHECK_INT(line_buffer_append(&buffer, "x", lengths[i]), -ENOMEM);
+        CHECK_INT(line_buffer_prepend(&buffer, "x", lengths[i]), -ENOMEM);
         CHECK_POINTER(line_buffer_reserve(&buffer, lengths[i]), NULL);
         check_content(&buffer, "ab\n", 3);
         check_find(&buffer, 100, LINE_FOUND, 3);
@@ -380,14 +415,21 @@ test_absurd_lengths_are_refused_with_nothing_changed(void)
 }
 
 #ifdef CAN_FAIL_ALLOCATIONS
+enum way_in { BY_APPEND, BY_RESERVE, BY_PREPEND };
+
 // Returns -ENOMEM if any step was refused. Each refused step is made again, after a
 // look that nothing has changed.
 static int
-append_with_failures(struct line_buffer *buffer, const char *data, size_t length,
-                     bool by_reserve)
+add_with_failures(struct line_buffer *buffer, const char *data, size_t length,
+                  enum way_in way)
 {
     struct line_buffer before = *buffer;
-    if (by_reserve) {
+    if (way == BY_PREPEND) {
+        if (line_buffer_prepend(buffer, data, length) == 0) {
+            return 0;
+        }
+    }
+    else if (way == BY_RESERVE) {
         char *room = line_buffer_reserve(buffer, length);
         if (room != NULL) {
             memcpy(room, data, length);
@@ -421,7 +463,7 @@ test_allocation_failure_at_each_point_changes_nothing(void)
         size_t lines = 0;
         fail_allocation_at(n);
         for (int i = 0; i < 400; i++) {
-            failures += append_with_failures(&buffer, data, 37, i % 3 == 0) != 0;
+            failures += add_with_failures(&buffer, data, 37, (enum way_in)(i % 3)) != 0;
             if (i % 5 == 0) {
                 check_find(&buffer, 37, LINE_FOUND, 37);
                 line_buffer_drain(&buffer, 37);
@@ -446,114 +488,13 @@ test_allocation_failure_at_each_point_changes_nothing(void)
 }
 #endif
 
-// The model: every byte held, in a plain array.
-#define MODEL_SIZE 6000
-static char model[MODEL_SIZE];
-static size_t model_length;
-
-static enum line_status
-find_line_in_model(size_t limit, size_t *length)
-{
-    for (size_t i = 0; i < model_length; i++) {
-        if (model[i] == '\n') {
-            *length = i + 1;
-            return i + 1 <= limit ? LINE_FOUND : LINE_TOO_LONG;
-        }
-    }
-    return model_length > limit ? LINE_TOO_LONG : LINE_INCOMPLETE;
-}
-
-static void
-drain_both(struct line_buffer *buffer, size_t length)
-{
-    line_buffer_drain(buffer, length);
-    memmove(model, model + length, model_length - length);
-    model_length -= length;
-}
-
-// Line feeds are one byte in [line_feed_every]; the others are few enough in kind that
-// an error of one place has a chance to go unseen only now and then, not always.
-static void
-append_both(struct line_buffer *buffer, unsigned max_bits, uint64_t line_feed_every)
-{
-    size_t length = (size_t)random_magnitude(max_bits);
-    if (length > MODEL_SIZE - model_length) {
-        length = MODEL_SIZE - model_length;
-    }
-    char *added = model + model_length;
-    for (size_t i = 0; i < length; i++) {
-        added[i] = random_below(line_feed_every) == 0 ? '\n' : (char)random_below(256);
-    }
-    if (random_below(2) == 0) {
-        REQUIRE(line_buffer_append(buffer, added, length) == 0);
-    }
-    else {
-        size_t spare = (size_t)random_magnitude(8);
-        char *room = line_buffer_reserve(buffer, length + spare);
-        REQUIRE(room != NULL);
-        memset(room, '\n', length + spare);
-        memcpy(room, added, length);
-        line_buffer_commit(buffer, length);
-    }
-    model_length += length;
-}
-
-static void
-find_in_both(struct line_buffer *buffer)
-{
-    size_t limit = 1 + (size_t)random_magnitude(13);
-    size_t expected_length = 0;
-    enum line_status expected = find_line_in_model(limit, &expected_length);
-    if (random_below(4) == 0 && expected_length > 1) {
-        // Right at the line's length, or beside it.
-        limit = expected_length - 1 + (size_t)random_below(3);
-        expected = find_line_in_model(limit, &expected_length);
-    }
-    check_find(buffer, limit, expected, expected_length);
-    if (expected == LINE_FOUND && random_below(4) != 0) {
-        drain_both(buffer, expected_length);
-    }
-}
-
-static void
-test_random_operations_agree_with_the_model(void)
-{
-    struct line_buffer buffer;
-    line_buffer_init(&buffer);
-    model_length = 0;
-    unsigned max_bits = 5;
-    uint64_t line_feed_every = 20;
-    for (int i = 0; i < 250000; i++) {
-        if (i % 500 == 0) {
-            max_bits = 1 + (unsigned)random_below(9);
-            line_feed_every = 1 + random_magnitude(12);
-        }
-        uint64_t choice = random_below(100);
-        if (choice < 40) {
-            append_both(&buffer, max_bits, line_feed_every);
-        }
-        else if (choice < 85) {
-            find_in_both(&buffer);
-        }
-        else if (choice < 99) {
-            size_t length = (size_t)random_magnitude(max_bits + 1);
-            drain_both(&buffer, length < model_length ? length : model_length);
-        }
-        else if (random_below(5) == 0) {
-            line_buffer_clear(&buffer);
-            model_length = 0;
-        }
-        check_content(&buffer, model, model_length);
-    }
-    line_buffer_clear(&buffer);
-}
-
 int
 main(void)
 {
     RUN(test_init_holds_nothing_and_owns_no_block);
     RUN(test_append_copies_and_keeps_order);
     RUN(test_append_of_nothing_changes_nothing);
+    RUN(test_prepend_puts_bytes_in_front_of_the_search);
     RUN(test_clear_forgets_bytes_and_search);
     RUN(test_reserve_then_commit_adds_what_was_written);
     RUN(test_commit_of_nothing_leaves_the_buffer_as_it_was);
@@ -572,6 +513,5 @@ main(void)
 #ifdef CAN_FAIL_ALLOCATIONS
     RUN(test_allocation_failure_at_each_point_changes_nothing);
 #endif
-    RUN(test_random_operations_agree_with_the_model);
     return harness_finish("line_buffer");
 }
