@@ -1,9 +1,9 @@
 // py_conn.h: sk_conn, a connection: any pollable descriptor with its buffers.
 //
 // py_conn.c has its life (making, events, waiting, closing), py_conn_type.c the type and
-// its attributes, py_conn_read.c and py_conn_write.c the two directions, py_conn_output.c and
-// py_conn_file.c what users queue, py_conn_socket.c connect and accept and the socket
-// options, py_conn_message.c datagrams and ancillary data.
+// its attributes, py_conn_read.c and py_conn_write.c the two directions, py_conn_lines.c
+// lines and records, py_conn_output.c and py_conn_file.c what users queue, py_conn_socket.c
+// connect and accept and the socket options, py_conn_message.c datagrams and ancillary data.
 //
 // Readiness: a connection is registered once, both directions, edge-triggered, when it
 // first has to wait. may_read and may_write say whether trying a system call can make
@@ -162,6 +162,9 @@ void conn_forget_all(HubObject *hub);
 
 extern PyMethodDef conn_read_methods[];
 
+// How much is asked of the kernel when how much will come is unknown.
+#define READ_CHUNK_SIZE (64 * 1024)
+
 // One attempt to receive, past any layers: the count, 0 at the end of file, -EAGAIN or
 // another -errno.
 ssize_t conn_receive_now(SkConnObject *conn, char *data, size_t length);
@@ -169,6 +172,34 @@ ssize_t conn_receive_now(SkConnObject *conn, char *data, size_t length);
 // Keeps bytes that have left the kernel. Without memory for them the stream has a hole, so
 // the connection ends here. 0, or -1 with MemoryError.
 int conn_keep_input(SkConnObject *conn, const char *data, size_t length);
+
+// Receives into [data], parking until something is there: the count, 0 at the end of file, or
+// -1 with an exception. Past any layers. [data] must outlive a switch.
+ssize_t conn_receive(SkConnObject *conn, char *data, size_t length,
+                     const char *operation);
+
+// Adds what comes next to the buffer, about [wanted] bytes of it if that is known, else 0:
+// 1, 0 at the end of file, or -1 with an exception. May switch.
+int conn_fill_input(SkConnObject *conn, size_t wanted, const char *operation);
+
+// The first [length] bytes of the buffer, without the last [trimmed] ones.
+static inline PyObject *
+conn_take_input(SkConnObject *conn, size_t length, size_t trimmed)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(line_buffer_data(&conn->input),
+                                                (Py_ssize_t)(length - trimmed));
+    if (bytes != NULL) {
+        line_buffer_drain(&conn->input, length);
+    }
+    return bytes;
+}
+
+// Raises IncompleteReadError with all that is held, which is taken. Returns NULL.
+PyObject *conn_raise_incomplete(SkConnObject *conn);
+
+// --- py_conn_lines.c ----------------------------------------------------------------
+
+extern PyMethodDef conn_line_methods[];
 
 // The arguments of readln() and take_line(): limit=65536, keepends=True. 0, or -1 with an
 // exception.

@@ -524,11 +524,11 @@ static PyMethodDef own_methods[] = {
 static PyMethodDef *
 collect_methods(void)
 {
-    static PyMethodDef collected[64];
+    static PyMethodDef collected[128];
     PyMethodDef *const parts[] = {
-        own_methods,         conn_read_methods, conn_take_methods,   conn_write_methods,
-        conn_output_methods, conn_file_methods, conn_socket_methods, conn_message_methods,
-        conn_layer_methods,  protocol_methods,  conn_now_methods};
+        own_methods,          conn_read_methods,   conn_line_methods, conn_take_methods,
+        conn_write_methods,   conn_output_methods, conn_file_methods, conn_socket_methods,
+        conn_message_methods, conn_layer_methods,  protocol_methods,  conn_now_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {
