@@ -1,8 +1,9 @@
 // py_callbacks.h: connections that are served by callbacks instead of a coroutine.
 //
-// py_callbacks.c has their life and their events, py_callbacks_serve.c what is called when;
-// py_protocol.c checks protocols and has set_callbacks(). Each such connection has one record, which owns one reference
-// to it from set_callbacks() until on_close() has returned, for nobody else may hold it.
+// py_callbacks.c has their life and their events, py_callbacks_serve.c what is called when,
+// py_callbacks_accept.c what listeners do; py_protocol.c checks protocols and has
+// set_callbacks(). Each such connection has one record, which owns one reference to it from
+// set_callbacks() until on_close() has returned, for nobody else may hold it.
 //
 // All of a user's callbacks run in the hub greenlet, as hub calls: never in the context of
 // some coroutine, never one inside another, and never deeper for a chain of events.
@@ -116,6 +117,18 @@ void callbacks_abort_all(HubObject *hub);
 
 // The record's hub call: tells its protocol what has happened.
 void callbacks_serve(struct hub_call *call);
+
+// Calls the protocol's method with the connection and perhaps one argument more. What it
+// raises is reported, and ends the connection.
+void callbacks_call(struct callbacks *self, PyObject *name, PyObject *argument);
+
+// Closes a connection whose failure has been told: no exception.
+void callbacks_close_conn(SkConnObject *conn);
+
+// --- py_callbacks_accept.c --------------------------------------------------------------
+
+// Accepts what waits for a listener, and welcomes each with on_open().
+void callbacks_accept(struct callbacks *self);
 
 // --- py_protocol.c --------------------------------------------------------------------
 

@@ -16,12 +16,8 @@
 #include "py_convert.h"
 #include "py_layer.h"
 
-// How often one connection may receive, and a listener accept, before others get a turn.
+// How often one connection may receive before others get a turn.
 #define RECEIVE_LIMIT 4
-#define ACCEPT_LIMIT 64
-
-// How long a listener rests while the system is short of descriptors or memory.
-#define SHORTAGE_PAUSE_NS INT64_C(100000000)
 
 // --- Calling ----------------------------------------------------------------------------
 
@@ -53,10 +49,8 @@ take_method_exception(struct callbacks *self, PyObject *protocol, PyObject *name
     fail(self, exception);
 }
 
-// Calls the protocol's method with the connection and perhaps one argument more. What it
-// raises is dealt with here.
-static void
-call_method(struct callbacks *self, PyObject *name, PyObject *argument)
+void
+callbacks_call(struct callbacks *self, PyObject *name, PyObject *argument)
 {
     PyObject *protocol = Py_NewRef(self->protocol); // it may be given another one
     PyObject *arguments[4] = {NULL, protocol, (PyObject *)self->conn, argument};
@@ -75,7 +69,7 @@ call_on_data(struct callbacks *self)
 {
     PyObject *name = self->conn->hub->state->on_data;
     if (self->on_data == NULL) {
-        call_method(self, name, NULL);
+        callbacks_call(self, name, NULL);
         return;
     }
     PyObject *protocol = Py_NewRef(self->protocol);
@@ -91,8 +85,8 @@ call_on_data(struct callbacks *self)
     Py_DECREF(protocol);
 }
 
-static void
-close_quietly(SkConnObject *conn)
+void
+callbacks_close_conn(SkConnObject *conn)
 {
     conn->write_error = 0; // on_error has told
     if (conn_close(conn) < 0) {
@@ -106,7 +100,7 @@ tell_failure(struct callbacks *self, PyObject *exception)
 {
     if (self->conn->callbacks == self && !self->has_failed) {
         self->has_failed = true;
-        call_method(self, self->conn->hub->state->on_error, exception);
+        callbacks_call(self, self->conn->hub->state->on_error, exception);
     }
     Py_DECREF(exception);
 }
@@ -122,7 +116,7 @@ fail(struct callbacks *self, PyObject *exception)
         Py_DECREF(exception);
     }
     if (callbacks_is_current(self)) {
-        close_quietly(self->conn);
+        callbacks_close_conn(self->conn);
     }
 }
 
@@ -178,7 +172,7 @@ static void
 tell_of_end(struct callbacks *self)
 {
     self->has_ended = true;
-    call_method(self, self->conn->hub->state->on_eof, NULL);
+    callbacks_call(self, self->conn->hub->state->on_eof, NULL);
 }
 
 // receive_once() through layers, by way of the input buffer. A layer's failure has closed
@@ -366,77 +360,6 @@ tell_only(struct callbacks *self)
     }
 }
 
-// --- Accepting --------------------------------------------------------------------------
-
-static bool
-is_shortage(int error)
-{
-    return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
-}
-
-// While the system is short of something the connections stay queued.
-static void
-rest(struct callbacks *self)
-{
-    struct reactor *reactor = &self->conn->hub->reactor;
-    reactor_register(reactor, self->conn->fd, 0, ENGINE_LEVEL);
-    reactor_arm(reactor, &self->timer, (uint64_t)SHORTAGE_PAUSE_NS);
-    self->is_paused = true;
-}
-
-// Gives a new connection its callbacks and tells them. On failure it is closed.
-static void
-welcome(struct callbacks *self, SkConnObject *accepted)
-{
-    PyObject *protocol = self->is_factory ? protocol_make(self->conn->hub, self->protocol)
-                                          : Py_NewRef(self->protocol);
-    if (protocol == NULL || callbacks_attach(accepted, protocol, false, true) < 0) {
-        hub_take_exception(self->conn->hub, self->protocol);
-        Py_XDECREF(protocol);
-        conn_abort(accepted);
-        return;
-    }
-    Py_DECREF(protocol);
-    struct callbacks *its = accepted->callbacks;
-    its->is_running = true;
-    call_method(its, self->conn->hub->state->on_open, NULL);
-    its->is_running = false;
-    if (its->is_dropped) {
-        callbacks_free(its);
-    }
-}
-
-static void
-accept_connections(struct callbacks *self)
-{
-    SkConnObject *conn = self->conn;
-    if (self->is_paused) {
-        return;
-    }
-    int error = conn_register(conn); // it may have rested
-    for (int i = 0; i < ACCEPT_LIMIT && error == 0 && callbacks_is_current(self); i++) {
-        SkConnObject *accepted;
-        error = conn_accept_now(conn, &accepted);
-        if (accepted != NULL) {
-            welcome(self, accepted);
-            Py_DECREF(accepted);
-        }
-    }
-    if (!callbacks_is_current(self) || error == 0 || error == -EAGAIN) {
-        return; // what is left is reported by the next poll
-    }
-    if (error > 0) {
-        report_exception((PyObject *)conn);
-    }
-    if (error > 0 || is_shortage(error)) {
-        rest(self);
-        return;
-    }
-    conn_raise(conn, error);
-    report_exception((PyObject *)conn);
-    close_quietly(conn);
-}
-
 // --- Serving ----------------------------------------------------------------------------
 
 // The descriptor has gone: the last that is heard of the connection.
@@ -446,7 +369,7 @@ tell_closed(struct callbacks *self)
     HubObject *hub = self->conn->hub;
     self->has_failed = true; // it is too late for on_error
     if (!callbacks_is_acceptor(self)) {
-        call_method(self, hub->state->on_close, NULL);
+        callbacks_call(self, hub->state->on_close, NULL);
     }
     if (self->conn->callbacks == self) {
         callbacks_detach(self);
@@ -464,14 +387,14 @@ serve_connection(struct callbacks *self)
         fail(self, take_exception());
     }
     if (self->must_close && callbacks_is_current(self)) {
-        call_method(self, state->on_shutdown, NULL);
+        callbacks_call(self, state->on_shutdown, NULL);
         if (callbacks_is_current(self)) {
-            close_quietly(conn);
+            callbacks_close_conn(conn);
         }
     }
     if (self->is_ready && callbacks_is_current(self)) {
         self->is_ready = false;
-        call_method(self, state->on_ready, NULL);
+        callbacks_call(self, state->on_ready, NULL);
     }
     if (callbacks_is_current(self)) {
         if (self->receives && conn->is_stream) {
@@ -484,7 +407,7 @@ serve_connection(struct callbacks *self)
     if (self->is_late && callbacks_is_current(self)) {
         self->is_late = false;
         callbacks_arm_timer(self);
-        call_method(self, state->on_timeout, NULL);
+        callbacks_call(self, state->on_timeout, NULL);
     }
     if (callbacks_is_current(self)) {
         send_written(self);
@@ -502,10 +425,10 @@ callbacks_serve(struct hub_call *call)
             serve_connection(self);
         }
         else if (self->must_close) {
-            close_quietly(conn);
+            callbacks_close_conn(conn);
         }
         else {
-            accept_connections(self);
+            callbacks_accept(self);
         }
     }
     PyObject *failure = transport_take_failure(conn);

@@ -1,0 +1,90 @@
+// py_callbacks_accept.c: accepting for callbacks.
+//
+// A listener with callbacks gives each connection that it accepts callbacks of its own: those
+// of the protocol that all share, or of what its factory makes for this one. Invariants:
+//   1. A listener is watched by level, so that what a round leaves in its queue is reported
+//      again: nothing has to be remembered.
+//   2. Where accepting fails again at once it is not watched for a while, and nothing is lost:
+//      the connections stay queued.
+//   3. on_open() of what was accepted may close the listener: that is asked after each.
+
+#include "py_callbacks.h"
+
+#include <errno.h>
+
+#include "py_convert.h"
+
+// So many connections a listener accepts before others get a turn.
+#define ACCEPT_LIMIT 64
+
+// How long a listener rests while the system is short of descriptors or memory.
+#define SHORTAGE_PAUSE_NS INT64_C(100000000)
+
+static bool
+is_shortage(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
+}
+
+// While the system is short of something the connections stay queued.
+static void
+rest(struct callbacks *self)
+{
+    struct reactor *reactor = &self->conn->hub->reactor;
+    reactor_register(reactor, self->conn->fd, 0, ENGINE_LEVEL);
+    reactor_arm(reactor, &self->timer, (uint64_t)SHORTAGE_PAUSE_NS);
+    self->is_paused = true;
+}
+
+// Gives a new connection its callbacks and tells them. On failure it is closed.
+static void
+welcome(struct callbacks *self, SkConnObject *accepted)
+{
+    PyObject *protocol = self->is_factory ? protocol_make(self->conn->hub, self->protocol)
+                                          : Py_NewRef(self->protocol);
+    if (protocol == NULL || callbacks_attach(accepted, protocol, false, true) < 0) {
+        hub_take_exception(self->conn->hub, self->protocol);
+        Py_XDECREF(protocol);
+        conn_abort(accepted);
+        return;
+    }
+    Py_DECREF(protocol);
+    struct callbacks *its = accepted->callbacks;
+    its->is_running = true;
+    callbacks_call(its, self->conn->hub->state->on_open, NULL);
+    its->is_running = false;
+    if (its->is_dropped) {
+        callbacks_free(its);
+    }
+}
+
+void
+callbacks_accept(struct callbacks *self)
+{
+    SkConnObject *conn = self->conn;
+    if (self->is_paused) {
+        return;
+    }
+    int error = conn_register(conn); // it may have rested
+    for (int i = 0; i < ACCEPT_LIMIT && error == 0 && callbacks_is_current(self); i++) {
+        SkConnObject *accepted;
+        error = conn_accept_now(conn, &accepted);
+        if (accepted != NULL) {
+            welcome(self, accepted);
+            Py_DECREF(accepted);
+        }
+    }
+    if (!callbacks_is_current(self) || error == 0 || error == -EAGAIN) {
+        return; // what is left is reported by the next poll
+    }
+    if (error > 0) {
+        report_exception((PyObject *)conn);
+    }
+    if (error > 0 || is_shortage(error)) {
+        rest(self);
+        return;
+    }
+    conn_raise(conn, error);
+    report_exception((PyObject *)conn);
+    callbacks_close_conn(conn);
+}
