@@ -190,6 +190,8 @@ static PyMethodDef module_methods[] = {
     {"_socket", FASTCALL(socket_open), METH_FASTCALL,
      PyDoc_STR(
          "_socket($module, family, type, protocol=0, /)\n--\n\nA new socket's sk_conn.")},
+    {"_listen", FASTCALL(conn_listen), METH_FASTCALL,
+     PyDoc_STR("_listen($module, conn, backlog, /)\n--\n\nHave a bound socket listen.")},
     {"_set_resolver", set_resolver, METH_O,
      PyDoc_STR("_set_resolver($module, function, /)\n--\n\n"
                "Have host names looked up by function(host, port, family, type).")},

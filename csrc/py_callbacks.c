@@ -85,16 +85,20 @@ find_function(PyObject *protocol, PyObject *name)
 }
 
 void
-callbacks_set_protocol(struct callbacks *self, PyObject *protocol)
+callbacks_set_protocol(struct callbacks *self, PyObject *protocol,
+                       PyObject *on_accept_error)
 {
     PyObject *function = find_function(protocol, self->conn->hub->state->on_data);
     // What goes here may run code: not before all is in place.
     PyObject *old_protocol = self->protocol;
     PyObject *old_function = self->on_data;
+    PyObject *old_error_function = self->on_accept_error;
     self->protocol = Py_NewRef(protocol);
     self->on_data = function;
+    self->on_accept_error = Py_XNewRef(on_accept_error);
     Py_XDECREF(old_protocol);
     Py_XDECREF(old_function);
+    Py_XDECREF(old_error_function);
 }
 
 // What is left when the hub is gone is closed already, and its on_close() will not come. In
@@ -108,7 +112,8 @@ drop_call(struct hub_call *call, bool is_forked)
 }
 
 int
-callbacks_attach(SkConnObject *conn, PyObject *protocol, bool is_factory, bool receives)
+callbacks_attach(SkConnObject *conn, PyObject *protocol, PyObject *on_accept_error,
+                 bool is_factory, bool receives)
 {
     struct callbacks *self = calloc(1, sizeof(*self));
     if (self == NULL) {
@@ -132,7 +137,7 @@ callbacks_attach(SkConnObject *conn, PyObject *protocol, bool is_factory, bool r
         return -1;
     }
     Py_INCREF(conn);
-    callbacks_set_protocol(self, protocol);
+    callbacks_set_protocol(self, protocol, on_accept_error);
     conn->hub->callback_count++;
     conn->hub->kernel_wait_count++;
     callbacks_arm_timer(self);
@@ -145,10 +150,12 @@ callbacks_free(struct callbacks *self)
     SkConnObject *conn = self->conn;
     PyObject *protocol = self->protocol;
     PyObject *on_data = self->on_data;
+    PyObject *on_accept_error = self->on_accept_error;
     free(self);
     // Last, for what goes here may run code.
     Py_DECREF(protocol);
     Py_XDECREF(on_data);
+    Py_XDECREF(on_accept_error);
     Py_DECREF(conn);
 }
 

@@ -21,8 +21,9 @@ struct callbacks {
     SkConnObject *conn;   // owned
     PyObject *protocol;   // owned; whose methods are called; for a listener perhaps a
                           // callable that makes one for each connection
-    PyObject *on_data;  // owned; the function behind the method; NULL = looked up at each
-                        // call, for it is something else than a method of a class
+    PyObject *on_data; // owned; the function behind the method; NULL = looked up at each
+                       // call, for it is something else than a method of a class
+    PyObject *on_accept_error; // owned; a listener's: what accept() failed with; or NULL
     struct timer timer; // nothing has happened for too long; for a listener: may go on
     int unread;         // bytes the user left, with `receives` off; -1 = not known
 
@@ -64,13 +65,14 @@ callbacks_is_current(const struct callbacks *self)
 
 // --- py_callbacks.c -----------------------------------------------------------------
 
-// Gives the connection, which has none, a record with this protocol. 0, or -1 with an
-// exception.
-int callbacks_attach(SkConnObject *conn, PyObject *protocol, bool is_factory,
-                     bool receives);
+// Gives the connection, which has none, a record with this protocol, and a listener's
+// on_accept_error() or NULL. 0, or -1 with an exception.
+int callbacks_attach(SkConnObject *conn, PyObject *protocol, PyObject *on_accept_error,
+                     bool is_factory, bool receives);
 
-// Gives the record another protocol.
-void callbacks_set_protocol(struct callbacks *self, PyObject *protocol);
+// Gives the record others.
+void callbacks_set_protocol(struct callbacks *self, PyObject *protocol,
+                            PyObject *on_accept_error);
 
 // Takes the callbacks off the connection, which calls nothing any more.
 void callbacks_drop(SkConnObject *conn);

@@ -36,13 +36,38 @@ rest(struct callbacks *self)
     self->is_paused = true;
 }
 
+// Tells what accepting failed with: -errno, or 1 for the exception that is set.
+static void
+tell_of_failure(struct callbacks *self, int error)
+{
+    SkConnObject *conn = self->conn;
+    if (error < 0) {
+        conn_raise(conn, error);
+    }
+    if (self->on_accept_error == NULL) {
+        report_exception((PyObject *)conn);
+        return;
+    }
+    PyObject *function = Py_NewRef(self->on_accept_error); // it may be replaced
+    PyObject *exception = take_exception();
+    PyObject *arguments[] = {NULL, (PyObject *)conn, exception};
+    PyObject *result = PyObject_Vectorcall(function, arguments + 1,
+                                           2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    if (result == NULL) {
+        hub_take_exception(conn->hub, function);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(exception);
+    Py_DECREF(function);
+}
+
 // Gives a new connection its callbacks and tells them. On failure it is closed.
 static void
 welcome(struct callbacks *self, SkConnObject *accepted)
 {
     PyObject *protocol = self->is_factory ? protocol_make(self->conn->hub, self->protocol)
                                           : Py_NewRef(self->protocol);
-    if (protocol == NULL || callbacks_attach(accepted, protocol, false, true) < 0) {
+    if (protocol == NULL || callbacks_attach(accepted, protocol, NULL, false, true) < 0) {
         hub_take_exception(self->conn->hub, self->protocol);
         Py_XDECREF(protocol);
         conn_abort(accepted);
@@ -77,14 +102,14 @@ callbacks_accept(struct callbacks *self)
     if (!callbacks_is_current(self) || error == 0 || error == -EAGAIN) {
         return; // what is left is reported by the next poll
     }
-    if (error > 0) {
-        report_exception((PyObject *)conn);
-    }
-    if (error > 0 || is_shortage(error)) {
+    bool may_recover = error > 0 || is_shortage(error);
+    if (may_recover) {
         rest(self);
-        return;
     }
-    conn_raise(conn, error);
-    report_exception((PyObject *)conn);
-    callbacks_close_conn(conn);
+    if (self->on_accept_error != NULL || !is_shortage(error)) {
+        tell_of_failure(self, error);
+    }
+    if (!may_recover && callbacks_is_current(self)) {
+        callbacks_close_conn(conn);
+    }
 }

@@ -3,7 +3,8 @@
 // py_conn.c has its life (making, events, waiting, closing), py_conn_type.c the type and
 // its attributes, py_conn_read.c and py_conn_write.c the two directions, py_conn_lines.c
 // lines and records, py_conn_output.c and py_conn_file.c what users queue, py_conn_socket.c
-// connect and accept and the socket options, py_conn_message.c datagrams and ancillary data.
+// connect and the socket options, py_conn_accept.c listening and accepting,
+// py_conn_message.c datagrams and ancillary data.
 //
 // Readiness: a connection is registered once, both directions, edge-triggered, when it
 // first has to wait. may_read and may_write say whether trying a system call can make
@@ -316,6 +317,22 @@ extern PyMethodDef conn_socket_methods[];
 
 // The module's _socket(family, type, protocol=0): a connection over a new socket.
 PyObject *socket_open(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+
+// A connection over the new non-blocking socket [fd], which goes to it: closed on failure.
+// All but the file's identity is known already. A new reference, NULL with an exception.
+SkConnObject *conn_adopt_socket(HubObject *hub, int fd, bool is_stream,
+                                bool is_internet_stream);
+
+// --- py_conn_accept.c -----------------------------------------------------------------
+
+extern PyMethodDef conn_accept_methods[];
+
+// The module's _listen(conn, backlog): it is a listener from now on, on systems too that
+// cannot be asked.
+PyObject *conn_listen(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+
+// A socket may have begun to listen after its connection was made: sets is_listener.
+void conn_notice_listener(SkConnObject *conn);
 
 // Takes a connection off the queue of a listener without waiting. 0 with a new reference in
 // [*accepted], which is NULL if the one that was there had failed; -errno, -EAGAIN for none;

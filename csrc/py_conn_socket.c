@@ -1,11 +1,11 @@
-// py_conn_socket.c: what only sockets can: connect, accept, names, options, shutdown.
+// py_conn_socket.c: what only sockets can: connect, names, options, shutdown.
 //
 // The methods of sk_conn by the socket module's names, and the module's _socket().
-// Invariants: an error of connect() is the one the network gave, never a guess from
-// readiness; a descriptor that accept() took is owned by a connection or closed.
+// Invariant: an error of connect() is the one the network gave, never a guess from
+// readiness.
 //
-// Not here: several addresses of one name (pycoronet.connect), binding and listening,
-// which block nobody and are done on the stdlib's socket object.
+// Not here: several addresses of one name (pycoronet.connect), listening and accepting
+// (py_conn_accept.c).
 
 #include "py_conn.h"
 
@@ -17,18 +17,13 @@
 #include "py_convert.h"
 #include "py_layer.h"
 
-// So many failed connections are passed over before others get their turn.
-#define MAX_ACCEPT_FAILURES 16
-
 // No option is longer than this.
 #define MAX_OPTION_SIZE 65536
 
 // --- Making -----------------------------------------------------------------------------
 
-// A connection over the new non-blocking socket [fd], which goes to it: closed on failure.
-// All but the file's identity is known already. NULL with an exception.
-static SkConnObject *
-adopt_socket(HubObject *hub, int fd, bool is_stream, bool is_internet_stream)
+SkConnObject *
+conn_adopt_socket(HubObject *hub, int fd, bool is_stream, bool is_internet_stream)
 {
     struct stat status;
     if (fstat(fd, &status) < 0) {
@@ -81,7 +76,7 @@ socket_open(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         return raise_errno(fd);
     }
     bool is_stream = type == SOCK_STREAM;
-    return (PyObject *)adopt_socket(
+    return (PyObject *)conn_adopt_socket(
         hub, fd, is_stream, is_stream && (family == AF_INET || family == AF_INET6));
 }
 
@@ -155,121 +150,6 @@ SkConn_connect(SkConnObject *conn, PyObject *address)
     }
     conn->may_read = conn->may_write = true;
     Py_RETURN_NONE;
-}
-
-// --- Accepting --------------------------------------------------------------------------
-
-// True for errors of the connection that was to be accepted, not of the listener. Linux
-// reports what the network did to it meanwhile; accept(2) says to treat that as EAGAIN.
-static bool
-is_failure_of_peer(int error)
-{
-    switch (-error) {
-    case ECONNABORTED:
-    case EPROTO:
-    case EINTR:
-    case ENETDOWN:
-    case ENOPROTOOPT:
-    case EHOSTDOWN:
-#if defined(ENONET)
-    case ENONET:
-#endif
-    case EHOSTUNREACH:
-    case EOPNOTSUPP:
-    case ENETUNREACH:
-        return true;
-    default:
-        return false;
-    }
-}
-
-// Takes a connection off the queue, parking until one is there. The descriptor, or -1
-// with an exception.
-static int
-accept_descriptor(SkConnObject *conn, struct sockaddr_storage *address, socklen_t *length)
-{
-    int failure_count = 0;
-    for (;;) {
-        // Always tried: while nobody accepts, a listener gets no events.
-        *length = sizeof(*address);
-        int fd = io_accept(conn->fd, (struct sockaddr *)address, length);
-        if (fd >= 0 || fd == -EAGAIN || fd == -ECONNABORTED) {
-            // The kernel agrees. A watch for a plain connection is changed by the wait.
-            conn->is_listener = true;
-        }
-        if (fd >= 0) {
-            return fd;
-        }
-        if (fd != -EAGAIN) {
-            // A socket that does not listen gives EOPNOTSUPP, too.
-            if (!conn->is_listener || !is_failure_of_peer(fd)) {
-                conn_raise(conn, fd);
-                return -1;
-            }
-            if (++failure_count < MAX_ACCEPT_FAILURES) {
-                continue;
-            }
-        }
-        failure_count = 0;
-        conn->may_read = false;
-        if (conn_wait_readable(conn, "accept") < 0 || conn_check_usable(conn) < 0) {
-            return -1;
-        }
-    }
-}
-
-int
-conn_accept_now(SkConnObject *conn, SkConnObject **accepted)
-{
-    *accepted = NULL;
-    struct sockaddr_storage storage;
-    socklen_t length = sizeof(storage);
-    int fd = io_accept(conn->fd, (struct sockaddr *)&storage, &length);
-    if (fd < 0) {
-        return fd != -EAGAIN && is_failure_of_peer(fd) && conn->is_listener ? 0 : fd;
-    }
-    *accepted = adopt_socket(conn->hub, fd, conn->is_stream, conn->is_internet_stream);
-    return *accepted == NULL ? 1 : 0;
-}
-
-PyDoc_STRVAR(
-    accept_doc,
-    "accept($self, /)\n--\n\n"
-    "Wait for a connection to this listening socket: (sk_conn, the peer's\n"
-    "address).\n\n"
-    "The new descriptor is non-blocking, close-on-exec and, for TCP, without\n"
-    "delay of small writes. Connections that failed while they were queued are\n"
-    "passed over. May switch. Raises TimeoutError, ClosedError, BusyError if\n"
-    "another task is accepting, or OSError: with EMFILE or ENFILE the connection\n"
-    "stays queued. Answers to conet_accept.");
-
-static PyObject *
-SkConn_accept(SkConnObject *conn, PyObject *unused)
-{
-    (void)unused;
-    if (conn_check_socket(conn) < 0 || conn_begin(conn, conn->reader, "reading") < 0) {
-        return NULL;
-    }
-    struct sockaddr_storage storage;
-    socklen_t length;
-    int fd = accept_descriptor(conn, &storage, &length);
-    if (fd < 0) {
-        return NULL;
-    }
-    SkConnObject *accepted =
-        adopt_socket(conn->hub, fd, conn->is_stream, conn->is_internet_stream);
-    if (accepted == NULL) {
-        return NULL;
-    }
-    PyObject *address = address_to_python((const struct sockaddr *)&storage, length);
-    PyObject *result =
-        address == NULL ? NULL : PyTuple_Pack(2, (PyObject *)accepted, address);
-    if (result == NULL) {
-        conn_abort(accepted); // closed on purpose: nobody is to be warned of it
-    }
-    Py_XDECREF(address);
-    Py_DECREF(accepted);
-    return result;
 }
 
 // --- Names and shutdown -----------------------------------------------------------------
@@ -481,7 +361,6 @@ SkConn_setsockopt(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t cou
 
 PyMethodDef conn_socket_methods[] = {
     {"connect", (PyCFunction)SkConn_connect, METH_O, connect_doc},
-    {"accept", (PyCFunction)SkConn_accept, METH_NOARGS, accept_doc},
     {"shutdown", (PyCFunction)SkConn_shutdown, METH_O, shutdown_doc},
     {"getpeername", (PyCFunction)SkConn_getpeername, METH_NOARGS, getpeername_doc},
     {"getsockname", (PyCFunction)SkConn_getsockname, METH_NOARGS, getsockname_doc},

@@ -443,6 +443,7 @@ SkConn_traverse(SkConnObject *conn, visitproc visit, void *arg)
     Py_VISIT(conn->coroutine);
     if (conn->callbacks != NULL) {
         Py_VISIT(conn->callbacks->protocol);
+        Py_VISIT(conn->callbacks->on_accept_error);
     }
     if (conn->transport != NULL) {
         int result = transport_traverse(conn->transport, visit, arg);
@@ -528,7 +529,8 @@ collect_methods(void)
     PyMethodDef *const parts[] = {
         own_methods,          conn_read_methods,   conn_line_methods, conn_take_methods,
         conn_write_methods,   conn_output_methods, conn_file_methods, conn_socket_methods,
-        conn_message_methods, conn_layer_methods,  protocol_methods,  conn_now_methods};
+        conn_message_methods, conn_layer_methods,  protocol_methods,  conn_now_methods,
+        conn_accept_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {

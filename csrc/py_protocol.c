@@ -79,6 +79,23 @@ check_protocol(struct module_state *state, PyObject *object, bool *is_factory)
     return 0;
 }
 
+static int
+check_accept_error(SkConnObject *conn, PyObject *function, bool receives)
+{
+    if (!PyCallable_Check(function)) {
+        PyErr_Format(PyExc_TypeError, "on_accept_error must be callable or None, not %s",
+                     Py_TYPE(function)->tp_name);
+        return -1;
+    }
+    conn_notice_listener(conn);
+    if (!conn->is_listener || !receives) {
+        PyErr_SetString(PyExc_ValueError, "on_accept_error is for a listener whose "
+                                          "connections are accepted for it");
+        return -1;
+    }
+    return 0;
+}
+
 PyObject *
 protocol_make(HubObject *hub, PyObject *factory)
 {
@@ -96,21 +113,10 @@ protocol_get(SkConnObject *conn, void *unused)
     return Py_NewRef(conn->callbacks == NULL ? Py_None : conn->callbacks->protocol);
 }
 
-// A socket may have begun to listen after its connection was made.
+// Gives a connection that has callbacks already others.
 static void
-notice_listener(SkConnObject *conn)
-{
-    int is_listening = 0;
-    socklen_t length = sizeof(is_listening);
-    if (conn->is_socket && !conn->is_listener &&
-        getsockopt(conn->fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &length) == 0) {
-        conn->is_listener = is_listening != 0;
-    }
-}
-
-// Gives a connection that has callbacks already another protocol.
-static void
-replace(SkConnObject *conn, PyObject *protocol, bool is_factory)
+replace(SkConnObject *conn, PyObject *protocol, PyObject *on_accept_error,
+        bool is_factory)
 {
     struct callbacks *callbacks = conn->callbacks;
     callbacks->is_factory = is_factory;
@@ -119,11 +125,12 @@ replace(SkConnObject *conn, PyObject *protocol, bool is_factory)
         callbacks->has_news = true;
         callbacks_notice(conn);
     }
-    callbacks_set_protocol(callbacks, protocol);
+    callbacks_set_protocol(callbacks, protocol, on_accept_error);
 }
 
 static int
-install(SkConnObject *conn, PyObject *protocol, bool is_factory, bool receives)
+install(SkConnObject *conn, PyObject *protocol, PyObject *on_accept_error,
+        bool is_factory, bool receives)
 {
     if (conn->hub->is_closing) {
         PyErr_SetString(PyExc_RuntimeError, "the connection's hub is closing");
@@ -132,20 +139,20 @@ install(SkConnObject *conn, PyObject *protocol, bool is_factory, bool receives)
     if (conn_check_free(conn, conn->reader, "reading") < 0 || conn_keep_fresh(conn) < 0) {
         return -1;
     }
-    notice_listener(conn);
+    conn_notice_listener(conn);
     if (conn->callbacks != NULL && conn->callbacks->receives == receives) {
-        replace(conn, protocol, is_factory);
+        replace(conn, protocol, on_accept_error, is_factory);
         return 0;
     }
     if (conn->callbacks != NULL) {
         callbacks_drop(conn);
     }
-    return callbacks_attach(conn, protocol, is_factory, receives);
+    return callbacks_attach(conn, protocol, on_accept_error, is_factory, receives);
 }
 
 PyDoc_STRVAR(
     set_callbacks_doc,
-    "set_callbacks($self, protocol, /, *, receive=True)\n--\n\n"
+    "set_callbacks($self, protocol, /, *, receive=True, on_accept_error=None)\n--\n\n"
     "Have the methods of protocol called when something happens to the connection.\n\n"
     "protocol: an object with the methods of pycoronet.Protocol; a class, or another callable\n"
     "without them, is called to make one; None ends the callbacks and calls nothing. It may\n"
@@ -153,20 +160,25 @@ PyDoc_STRVAR(
     "each connection that comes in (a class: an object to each), and then on_open() called.\n"
     "Its on_data() is looked up now, once.\n"
     "receive: False only tells by on_data() that there is something to receive, or to accept,\n"
-    "once for each time it is news; take it until nothing is left. So it is for datagrams.\n\n"
+    "once for each time it is news; take it until nothing is left. So it is for datagrams.\n"
+    "on_accept_error: on a listener, called as on_accept_error(listener, error) when accepting\n"
+    "fails. The system is short of descriptors or memory: the connections stay queued and it\n"
+    "tries again after 0.1 s, unless the function closes or disables the listener. Anything\n"
+    "else: it is closed after the call. None: shortages are waited out unseen, and the rest\n"
+    "goes to sys.unraisablehook, as what the function raises does.\n\n"
     "From now on the hub keeps the connection alive until it is closed. Its timeout becomes\n"
     "that of on_timeout(): so long without anything coming or going; None or 0: none. Tasks\n"
     "may write to it, but not read. Raises TypeError for a protocol without all methods,\n"
-    "BusyError if a task is reading, ClosedError, RuntimeError while the hub closes. Never\n"
+    "ValueError for an on_accept_error where nothing is accepted, BusyError if a task is reading, ClosedError, RuntimeError while the hub closes. Never\n"
     "switches.");
 
 static PyObject *
 SkConn_set_callbacks(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
                      PyObject *keyword_names)
 {
-    static const char *const names[] = {"protocol", "receive", NULL};
+    static const char *const names[] = {"protocol", "receive", "on_accept_error", NULL};
     static const struct parameters parameters = {"set_callbacks", names, 1, 1};
-    PyObject *values[2];
+    PyObject *values[3];
     if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0) {
         return NULL;
     }
@@ -184,8 +196,11 @@ SkConn_set_callbacks(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t 
         }
         Py_RETURN_NONE;
     }
+    PyObject *on_accept_error = values[2] == Py_None ? NULL : values[2];
     bool is_factory;
-    if (check_protocol(conn->hub->state, protocol, &is_factory) < 0) {
+    if (check_protocol(conn->hub->state, protocol, &is_factory) < 0 ||
+        (on_accept_error != NULL &&
+         check_accept_error(conn, on_accept_error, receives != 0) < 0)) {
         return NULL;
     }
     PyObject *made = NULL;
@@ -198,7 +213,7 @@ SkConn_set_callbacks(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t 
         protocol = made;
         is_factory = false;
     }
-    int error = install(conn, protocol, is_factory, receives != 0);
+    int error = install(conn, protocol, on_accept_error, is_factory, receives != 0);
     Py_XDECREF(made);
     if (error < 0) {
         return NULL;
