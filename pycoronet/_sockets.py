@@ -1,6 +1,7 @@
 """Connecting, listening and serving: the sockets around connections."""
 
 import errno
+import math
 import os
 import resource
 import socket
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from ._coronet import ParkingLot, Task, _socket, sk_conn, sleep, spawn, spawn_handler
+from ._coronet import ParkingLot, Task, _listen, _socket, sk_conn, sleep, spawn, spawn_handler
 from ._coronet import timeout as time_limit
 from ._threads import getaddrinfo
 from .errors import ClosedError
@@ -32,6 +33,14 @@ SHORTAGE_PAUSE = 0.1
 # FreeBSD spreads connections over the listeners of a port only by an option of its own.
 _SHARED_PORT = getattr(socket, "SO_REUSEPORT_LB", socket.SO_REUSEPORT)
 
+# What the BSDs call "only when data has come": a struct accept_filter_arg, a name of 16 bytes
+# and 240 for an argument that this filter has not.
+_SO_ACCEPTFILTER = 0x1000
+_DATA_READY = b"dataready".ljust(256, b"\0")
+
+# What Linux' option, an int, can hold.
+_LONGEST_DEFERRAL = 2**31 - 1
+
 # How long a client of a TLS server may take to get ready.
 HANDSHAKE_TIMEOUT = 10.0
 
@@ -40,6 +49,7 @@ _OPEN_MAX = 10240
 
 Address = Any
 Handler = Callable[[sk_conn, Address], object]
+AcceptErrorFunction = Callable[[sk_conn, Exception], object]
 
 
 def _is_path(address: Address) -> bool:
@@ -177,7 +187,16 @@ def _race(addresses: list[tuple[int, Address]]) -> sk_conn:
         race.stop()
 
 
-def listen(address: Address, *, backlog: int = 1024, reuse_port: bool = False) -> sk_conn:
+def listen(
+    address: Address,
+    *,
+    backlog: int = 1024,
+    reuse_port: bool = False,
+    reuse_address: bool = True,
+    close_on_exec: bool = True,
+    defer_accept: float | None = None,
+    ipv6_only: bool | None = None,
+) -> sk_conn:
     """Open a listening stream socket; `accept()` on it gives connections.
 
     address: (host, port) with port 0 for any free one and host "" for all interfaces (IPv4
@@ -185,46 +204,98 @@ def listen(address: Address, *, backlog: int = 1024, reuse_port: bool = False) -
     NUL byte means Linux' abstract namespace. A host name is looked up.
     backlog: how many connections may wait to be accepted.
     reuse_port: let several processes listen on the same port.
+    reuse_address: TCP: let the port be taken while old connections of it are still dying.
+    close_on_exec: False leaves the listening socket open in programs that are executed.
+    defer_accept: TCP: a connection is accepted only when its client has sent something, or,
+    on Linux, about so many seconds have passed (a fraction counts as a whole one). The BSDs
+    know no such limit and need the accept filter accf_data; macOS and OpenBSD have neither.
+    ipv6_only: for "::" and "", True: IPv6 clients alone; False: IPv4 clients on the same socket
+    as well. None: both for "" and IPv6 alone for "::". Other hosts can have True: a name is
+    looked up for an IPv6 address then.
 
-    SO_REUSEADDR is set for TCP. Raises OSError (the address is in use ...). Switches only
-    for a host name.
+    What is accepted is non-blocking and close-on-exec in any case. Raises OSError (the
+    address is in use, the system has no such option ...), ValueError for options that the
+    address cannot have. Switches only for a host name.
     """
-    family: int
-    if _is_path(address):
-        family, bound_to = socket.AF_UNIX, os.fspath(address)
-    else:
-        family, bound_to = _address_to_bind(*address[:2])
+    family, bound_to = _address_to_bind(address, ipv6_only)
+    if defer_accept is not None:
+        _check_defer_accept(family, defer_accept)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, bool(reuse_address))
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "")
+            is_alone = address[0] != "" if ipv6_only is None else ipv6_only
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, bool(is_alone))
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, _SHARED_PORT, 1)
+        sock.set_inheritable(not close_on_exec)
         sock.bind(bound_to)
-        sock.listen(backlog)
-        return sk_conn(sock)
+        listener = sk_conn(sock)
     except BaseException:
         sock.close()
         raise
+    try:
+        _listen(listener, backlog)
+        if defer_accept is not None:
+            _defer_accept(listener, defer_accept)
+    except BaseException:
+        listener.abort()
+        raise
+    return listener
 
 
-def _address_to_bind(host: str, port: int) -> tuple[int, Address]:
+def _address_to_bind(address: Address, ipv6_only: bool | None) -> tuple[int, Address]:
+    """Return the family and the address for bind()."""
+    if _is_path(address):
+        found: tuple[int, Address] = socket.AF_UNIX, os.fspath(address)
+    else:
+        found = _internet_address_to_bind(*address[:2], ipv6_only=ipv6_only)
+    if ipv6_only is not None and found[0] != socket.AF_INET6:
+        raise ValueError(f"ipv6_only is for IPv6 addresses, not for {address!r}")
+    return found
+
+
+def _internet_address_to_bind(
+    host: str, port: int, *, ipv6_only: bool | None
+) -> tuple[int, Address]:
     if host == "":
-        return (
-            (socket.AF_INET6, ("::", port))
-            if socket.has_dualstack_ipv6()
-            else (
-                socket.AF_INET,
-                ("0.0.0.0", port),
-            )
-        )
+        if ipv6_only is not None or socket.has_dualstack_ipv6():
+            return socket.AF_INET6, ("::", port)
+        return socket.AF_INET, ("0.0.0.0", port)
     family = _numeric_family(host)
     if family is not None:
         return family, (host, port)
-    found = getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    found = getaddrinfo(
+        host,
+        port,
+        family=socket.AF_UNSPEC if ipv6_only is None else socket.AF_INET6,
+        type=socket.SOCK_STREAM,
+        flags=socket.AI_PASSIVE,
+    )
     return found[0][0], found[0][4]
+
+
+def _check_defer_accept(family: int, seconds: float) -> None:
+    if family == socket.AF_UNIX:
+        raise ValueError("defer_accept is for TCP, not for Unix sockets")
+    if not 0 < seconds <= _LONGEST_DEFERRAL:
+        raise ValueError(
+            f"defer_accept must be more than 0 and at most {_LONGEST_DEFERRAL} seconds, "
+            f"or None, not {seconds!r}"
+        )
+
+
+def _defer_accept(listener: sk_conn, seconds: float) -> None:
+    if hasattr(socket, "TCP_DEFER_ACCEPT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, math.ceil(seconds))
+    elif sys.platform.startswith(("freebsd", "netbsd", "dragonfly")):
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ACCEPTFILTER, _DATA_READY)
+        except FileNotFoundError:
+            raise OSError(errno.EOPNOTSUPP, "the accept filter accf_data is not loaded") from None
+    else:
+        raise OSError(errno.EOPNOTSUPP, "this system cannot defer accepting")
 
 
 def serve(
@@ -235,6 +306,7 @@ def serve(
     reuse_port: bool = False,
     tls: "ssl.SSLContext | None" = None,
     handshake_timeout: float | None = HANDSHAKE_TIMEOUT,
+    on_accept_error: AcceptErrorFunction | None = None,
 ) -> None:
     """Serve connections, each in a task of its own, until stopped.
 
@@ -243,14 +315,22 @@ def serve(
     tls: a server's ssl.SSLContext. Each client's handshake is done in its own task, within
     handshake_timeout seconds (None for no limit), before the handler is called. One that
     fails concerns that client alone; the logger "pycoronet.tls" is told, at INFO.
+    on_accept_error: called as on_accept_error(listener, error) when accepting fails, also by
+    a shortage, once for each pause. It may close or disable the listener. What it raises
+    ends the server.
 
     Returns when the listener is closed; a cancel or KeyboardInterrupt ends it as well. The
     handlers that are running go on. What a handler raises is reported through
     sys.unraisablehook, with the task's name, and concerns nobody else. While the process
-    is out of descriptors or memory, connections stay queued and are taken up later.
+    is out of descriptors or memory, connections stay queued and are taken up later; any
+    other error of accept() is raised.
     """
     if not callable(handler):
         raise TypeError(f"serve() needs a callable handler, not {type(handler).__name__}")
+    if on_accept_error is not None and not callable(on_accept_error):
+        raise TypeError(
+            f"on_accept_error must be callable or None, not {type(on_accept_error).__name__}"
+        )
     if tls is not None:
         from .tls import shake_hands_first
 
@@ -265,14 +345,15 @@ def serve(
                 conn, peer = listener.accept()
             except ClosedError:
                 return
-            except OSError as error:
-                if error.errno not in _SHORTAGES:
-                    raise
-                sleep(SHORTAGE_PAUSE)
+            except (OSError, MemoryError) as error:
+                if on_accept_error is not None:
+                    on_accept_error(listener, error)
+                if not listener.closed:
+                    if isinstance(error, OSError) and error.errno not in _SHORTAGES:
+                        raise
+                    sleep(SHORTAGE_PAUSE)
                 if listener.closed:
                     return
-            except MemoryError:
-                sleep(SHORTAGE_PAUSE)
             else:
                 spawn_handler(handler, conn, peer)
 
