@@ -13,6 +13,7 @@
 #include <errno.h>
 
 #include "py_convert.h"
+#include "py_valve.h"
 
 // So many connections a listener accepts before others get a turn.
 #define ACCEPT_LIMIT 64
@@ -87,11 +88,13 @@ void
 callbacks_accept(struct callbacks *self)
 {
     SkConnObject *conn = self->conn;
-    if (self->is_paused) {
+    if (self->is_paused || !conn_flows(conn, FLOW_IN)) {
         return;
     }
     int error = conn_register(conn); // it may have rested
-    for (int i = 0; i < ACCEPT_LIMIT && error == 0 && callbacks_is_current(self); i++) {
+    for (int i = 0; i < ACCEPT_LIMIT && error == 0 && callbacks_is_current(self) &&
+                    conn_flows(conn, FLOW_IN);
+         i++) {
         SkConnObject *accepted;
         error = conn_accept_now(conn, &accepted);
         if (accepted != NULL) {

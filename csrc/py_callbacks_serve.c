@@ -15,6 +15,7 @@
 
 #include "py_convert.h"
 #include "py_layer.h"
+#include "py_valve.h"
 
 // How often one connection may receive before others get a turn.
 #define RECEIVE_LIMIT 4
@@ -265,7 +266,9 @@ receive_once(struct callbacks *self)
 static void
 receive(struct callbacks *self)
 {
-    for (int count = 0; callbacks_is_current(self) && !self->has_ended; count++) {
+    for (int count = 0; callbacks_is_current(self) && !self->has_ended &&
+                        !conn_is_disabled(self->conn, FLOW_IN);
+         count++) {
         if (count == RECEIVE_LIMIT) {
             hub_queue_call(self->conn->hub, &self->call);
             return;
@@ -396,7 +399,7 @@ serve_connection(struct callbacks *self)
         self->is_ready = false;
         callbacks_call(self, state->on_ready, NULL);
     }
-    if (callbacks_is_current(self)) {
+    if (callbacks_is_current(self) && !conn_is_disabled(conn, FLOW_IN)) {
         if (self->receives && conn->is_stream) {
             receive(self);
         }

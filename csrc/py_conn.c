@@ -1,26 +1,21 @@
-// py_conn.c: the life of a connection: making, events, waiting, closing.
+// py_conn.c: the life of a connection: making, events, waiting.
 //
 // Lifetime: Python owns a connection; while a coroutine waits on it the wait owns one
 // more reference, given back at the end of conn_wait_within(); while it drains after
-// close() the drain record owns one, given back in end_drain(). The watch table's pointer
-// to it is borrowed and is taken back before the fd or the object goes.
+// close() the drain record owns one, given back in conn_end_drain(). The watch table's
+// pointer to it is borrowed and is taken back before the fd or the object goes.
+//
+// Not here: how it ends (py_conn_close.c).
 
 #include "py_conn.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 #include "py_callbacks.h"
 #include "py_convert.h"
 #include "py_layer.h"
 #include "py_task.h"
-
-// What is left to do for a closed connection with unsent output.
-struct drain {
-    struct timer timer;    // when it has lingered enough
-    SkConnObject *conn;    // owned
-    struct list_node link; // on hub->draining
-};
+#include "py_valve.h"
 
 static bool take_event(struct ready_target *target, unsigned ready);
 static void lose_descriptor(struct ready_target *target, bool is_forked);
@@ -86,7 +81,8 @@ conn_register(SkConnObject *conn)
 {
     struct reactor *reactor = &conn->hub->reactor;
     if (conn->is_listener) {
-        return reactor_register(reactor, conn->fd, EVENT_READ, ENGINE_LEVEL);
+        return reactor_register(reactor, conn->fd,
+                                conn_flows(conn, FLOW_IN) ? EVENT_READ : 0, ENGINE_LEVEL);
     }
     // Urgent data is asked for because it ends a read short, with no further edge.
     return reactor_register(reactor, conn->fd, EVENT_READ | EVENT_WRITE | EVENT_PRIORITY,
@@ -97,18 +93,6 @@ static bool
 wake(SkConnObject *conn, struct waiter *waiter, enum waiter_status status)
 {
     return waiter != NULL && waiter_wake(conn->hub, waiter, status);
-}
-
-static void
-end_drain(SkConnObject *conn)
-{
-    struct drain *drain = conn->drain;
-    conn->drain = NULL;
-    timer_wheel_unlink(&conn->hub->reactor.timers, &drain->timer);
-    list_remove(&drain->link);
-    free(drain);
-    conn_abort(conn);
-    Py_DECREF(conn);
 }
 
 // The coroutine bound by conet waits in co_resume for what mod() asked for. If it does
@@ -149,7 +133,7 @@ conn_send_on(SkConnObject *conn, bool *woke)
             callbacks_sent(conn);
     if (conn->drain != NULL && result != -EAGAIN && result != FLUSH_GOES_ON) {
         transport_discard_input(conn);
-        end_drain(conn);
+        conn_end_drain(conn);
     }
     if (conn->writer == NULL || !conn->writer_is_paused) {
         return result;
@@ -201,7 +185,7 @@ take_event(struct ready_target *target, unsigned ready)
     if (ready & (ends | EVENT_PRIORITY)) {
         conn->reads_to_the_end = true;
     }
-    if (ready & (EVENT_READ | EVENT_PRIORITY | ends)) {
+    if (ready & (EVENT_READ | EVENT_PRIORITY | ends) && conn_flows(conn, FLOW_IN)) {
         conn->may_read = true;
         woke |= conn->callbacks != NULL ? callbacks_readable(conn)
                                         : wake(conn, conn->reader, WOKEN_READY);
@@ -214,7 +198,8 @@ take_event(struct ready_target *target, unsigned ready)
     }
     // Sending may let other threads run, and end the draining: both may drop it.
     Py_INCREF(conn);
-    if (ready & (EVENT_WRITE | EVENT_ERROR | EVENT_HANGUP)) {
+    if (ready & (EVENT_WRITE | EVENT_ERROR | EVENT_HANGUP) &&
+        conn_flows(conn, FLOW_OUT)) {
         woke |= take_room(conn, ready);
     }
     if (conn->fd >= 0) {
@@ -244,7 +229,7 @@ lose_descriptor(struct ready_target *target, bool is_forked)
         if (conn->callbacks != NULL) {
             callbacks_abandon(conn);
         }
-        end_drain(conn);
+        conn_end_drain(conn);
         return;
     }
     conn->may_read = conn->may_write = true;
@@ -405,194 +390,4 @@ int
 conn_wait_writable(SkConnObject *conn, const char *operation)
 {
     return conn_wait_within(conn, &conn->writer, conn->timeout_ns, operation);
-}
-
-// --- Closing ----------------------------------------------------------------------------
-
-// Lets go of the descriptor without closing it.
-static void
-release_descriptor(SkConnObject *conn)
-{
-    if (!conn->hub->is_closed) {
-        reactor_release(&conn->hub->reactor, conn->fd);
-    }
-    conn->fd = -1;
-    list_remove(&conn->hub_link);
-    list_remove(&conn->dirty_link);
-    line_buffer_clear(&conn->input);
-    write_queue_clear(&conn->output);
-    if (conn->callbacks != NULL) {
-        callbacks_notice(conn); // on_close is due
-    }
-    if (conn->transport != NULL) {
-        transport_clear_wire(conn->transport);
-        transport_drop_layers(conn);
-    }
-}
-
-static void
-wake_waiters(SkConnObject *conn)
-{
-    if (conn->callbacks != NULL) {
-        callbacks_stop(conn);
-    }
-    wake(conn, conn->reader, WOKEN_CLOSED);
-    wake(conn, conn->writer, WOKEN_CLOSED);
-    TaskObject *task = (TaskObject *)conn->coroutine;
-    if (task != NULL && conn->events != 0 && task->resume_waiter != NULL) {
-        waiter_wake(conn->hub, task->resume_waiter, WOKEN_READY);
-    }
-}
-
-static int
-close_descriptor(SkConnObject *conn)
-{
-    int fd = conn->fd;
-    release_descriptor(conn);
-    if (conn->was_blocking) {
-        // The file may be shared with whoever gave us the descriptor, as a terminal is.
-        io_set_nonblocking(fd, false);
-    }
-    int error = io_close(fd);
-    return error == -ECONNRESET ? 0 : error;
-}
-
-static void
-linger_enough(struct timer *timer)
-{
-    end_drain(CONTAINER_OF(timer, struct drain, timer)->conn);
-}
-
-// Keeps the closed connection until its output has been sent. 0 or -ENOMEM.
-static int
-begin_drain(SkConnObject *conn)
-{
-    struct drain *drain = malloc(sizeof(*drain));
-    if (drain == NULL) {
-        return -ENOMEM;
-    }
-    *drain = (struct drain){.conn = (SkConnObject *)Py_NewRef((PyObject *)conn)};
-    timer_init(&drain->timer, linger_enough);
-    if (conn_linger_ns(conn) >= 0) {
-        reactor_arm(&conn->hub->reactor, &drain->timer, (uint64_t)conn_linger_ns(conn));
-    }
-    list_append(&conn->hub->draining, &drain->link);
-    conn->drain = drain;
-    return 0;
-}
-
-// A layer's failure that nobody has been told of, and that nobody waits to be told.
-static int
-raise_untold_failure(SkConnObject *conn)
-{
-    bool is_told = conn->transport == NULL || conn->reader != NULL ||
-                   conn->writer != NULL || !transport_raise_failure(conn);
-    return is_told ? 0 : -1;
-}
-
-int
-conn_close(SkConnObject *conn)
-{
-    if (conn->is_closed) {
-        return raise_untold_failure(conn);
-    }
-    conn->is_closed = true;
-    wake_waiters(conn);
-    line_buffer_clear(&conn->input);
-    conn_withdraw_write(conn); // its writer is told how much of it was written
-    // That layers cannot say their last words, to a peer who has gone, is no loss.
-    bool has_only_last_words = conn->transport != NULL && !conn_has_output(conn);
-    int kept_error = conn->write_error;
-    if (conn->transport != NULL && !conn->hub->is_closed) {
-        transport_add_all_marks(conn);
-    }
-    if (conn_has_output(conn) && !conn->hub->is_closed) {
-        int result = conn_flush(conn);
-        if ((result == -EAGAIN || result == FLUSH_GOES_ON) && conn_linger_ns(conn) != 0 &&
-            begin_drain(conn) == 0) {
-            return raise_untold_failure(conn);
-        }
-    }
-    if (conn->fd < 0) {
-        return raise_untold_failure(conn); // a layer has aborted it
-    }
-    int lost = has_only_last_words ? kept_error : conn->write_error;
-    transport_discard_input(conn);
-    int error = close_descriptor(conn);
-    if (lost < 0) {
-        return conn_raise_write_error(conn);
-    }
-    if (error < 0) {
-        conn_raise(conn, error);
-        return -1;
-    }
-    return raise_untold_failure(conn);
-}
-
-void
-conn_abort(SkConnObject *conn)
-{
-    if (conn->drain != NULL) {
-        end_drain(conn); // comes back here
-        return;
-    }
-    if (!conn->is_closed) {
-        conn->is_closed = true;
-        wake_waiters(conn);
-    }
-    if (conn->fd >= 0) {
-        close_descriptor(conn);
-    }
-}
-
-void
-conn_detach(SkConnObject *conn)
-{
-    if (!conn->is_closed) {
-        conn->is_closed = true;
-        wake_waiters(conn);
-    }
-    if (conn->fd >= 0) {
-        release_descriptor(conn);
-    }
-    if (conn->drain != NULL) {
-        end_drain(conn);
-    }
-}
-
-bool
-conn_has_any_output(HubObject *hub)
-{
-    hub_flush_output(hub);
-    for (struct list_node *node = hub->connections.next; node != &hub->connections;
-         node = node->next) {
-        // Those that were closed and drain are on the list as well.
-        if (conn_has_output(CONTAINER_OF(node, SkConnObject, hub_link))) {
-            return true;
-        }
-    }
-    return false;
-}
-
-void
-conn_forget_all(HubObject *hub)
-{
-    while (!list_is_empty(&hub->draining)) {
-        SkConnObject *conn = CONTAINER_OF(hub->draining.next, struct drain, link)->conn;
-        if (conn->callbacks != NULL) {
-            callbacks_forget(conn);
-        }
-        end_drain(conn);
-    }
-    struct list_node *node;
-    while ((node = list_take_first(&hub->connections)) != NULL) {
-        SkConnObject *conn = CONTAINER_OF(node, SkConnObject, hub_link);
-        Py_INCREF(conn);
-        list_remove(&conn->dirty_link);
-        write_queue_clear(&conn->output);
-        if (conn->callbacks != NULL) {
-            callbacks_forget(conn);
-        }
-        Py_DECREF(conn);
-    }
 }

@@ -1,9 +1,10 @@
 // py_conn.h: sk_conn, a connection: any pollable descriptor with its buffers.
 //
-// py_conn.c has its life (making, events, waiting, closing), py_conn_type.c the type and
-// its attributes, py_conn_read.c and py_conn_write.c the two directions, py_conn_lines.c
-// lines and records, py_conn_output.c and py_conn_file.c what users queue, py_conn_socket.c
-// connect and the socket options, py_conn_accept.c listening and accepting,
+// py_conn.c has its life (making, events, waiting), py_conn_close.c its end, py_conn_type.c
+// the type and its attributes, py_conn_read.c and py_conn_write.c the two directions,
+// py_conn_lines.c lines and records, py_valve.c what holds a direction, py_conn_output.c and
+// py_conn_file.c what users queue, py_conn_socket.c connect and the socket options,
+// py_conn_accept.c listening and accepting,
 // py_conn_message.c datagrams and ancillary data.
 //
 // Readiness: a connection is registered once, both directions, edge-triggered, when it
@@ -22,6 +23,7 @@
 
 typedef struct SkConnObject SkConnObject;
 struct transport;
+struct valve;
 
 // A buffered write that would make more than the high mark wait is sent at once, and waits
 // until no more than the low mark is left. What set_watermarks() changes.
@@ -65,8 +67,9 @@ struct SkConnObject {
     struct line_buffer input;    // bytes received and not yet taken
     struct write_queue output;   // packets written and not yet sent
     struct transport *transport; // owned; its layers (py_layer.h), NULL = none
-    void *waiting_owner;         // borrowed; of the packet its writer waits for, or NULL
-    uint64_t writer_unsent;      // once that is gone: how much of it was dropped
+    struct valve *valve; // owned; what holds its directions (py_valve.h), NULL = nothing
+    void *waiting_owner; // borrowed; of the packet its writer waits for, or NULL
+    uint64_t writer_unsent; // once that is gone: how much of it was dropped
     struct output_options *output_options; // owned; NULL: as it is for all
     int64_t timeout_ns;                    // bounds each wait; -1 = none
     int error;                             // errno of the last failure, 0 = none
@@ -138,14 +141,16 @@ int conn_register(SkConnObject *conn);
 PyObject *conn_raise(SkConnObject *conn, ssize_t negative_errno);
 PyObject *conn_raise_closed(SkConnObject *conn);
 
+// Goes on sending, ends the draining that is done, and wakes a writer that paused for it
+// ([*woke]). The result of conn_flush(). The caller owns a reference.
+int conn_send_on(SkConnObject *conn, bool *woke);
+
+// --- py_conn_close.c ----------------------------------------------------------------
+
 // Wakes its waiters with ClosedError and closes the fd, at once if no output is left,
 // otherwise when it has been sent. Idempotent. -1 with an exception if closing failed, or
 // if output failed before and nobody has been told. Never switches.
 int conn_close(SkConnObject *conn);
-
-// Goes on sending, ends the draining that is done, and wakes a writer that paused for it
-// ([*woke]). The result of conn_flush(). The caller owns a reference.
-int conn_send_on(SkConnObject *conn, bool *woke);
 
 // Drops the output and closes the fd at once.
 void conn_abort(SkConnObject *conn);
@@ -158,6 +163,10 @@ bool conn_has_any_output(HubObject *hub);
 
 // For a hub that is gone: no connection refers to its reactor any more.
 void conn_forget_all(HubObject *hub);
+
+// The closed connection has sent what it had, or may not go on: closes the fd. Gives the
+// drain's reference back.
+void conn_end_drain(SkConnObject *conn);
 
 // --- py_conn_read.c -----------------------------------------------------------------
 
@@ -212,9 +221,10 @@ int conn_parse_line_arguments(const struct parameters *parameters,
 // tp_iternext: the next line; NULL without an exception at the end of file.
 PyObject *conn_next_line(SkConnObject *conn);
 
-// --- py_conn_write.c ----------------------------------------------------------------
+// --- py_conn_send.c -----------------------------------------------------------------
 
-extern PyMethodDef conn_write_methods[];
+// One attempt to send a block, past the queue, which is empty: the count or -errno.
+ssize_t conn_send_now(SkConnObject *conn, const char *data, size_t length);
 
 // Sends the coalesced output of every connection that has some. Failures are kept for
 // the next write.
@@ -239,6 +249,10 @@ int conn_fail_output(SkConnObject *conn, int error);
 
 // Puts it on the hub's dirty list: what waits leaves before anybody waits.
 void conn_mark_dirty(SkConnObject *conn);
+
+// --- py_conn_write.c ----------------------------------------------------------------
+
+extern PyMethodDef conn_write_methods[];
 
 // Raises the failure that was kept, once; for a stream that was cut off also later, with
 // another text. Returns -1.

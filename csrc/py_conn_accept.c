@@ -12,6 +12,7 @@
 
 #include "py_address.h"
 #include "py_convert.h"
+#include "py_valve.h"
 
 // So many failed connections are passed over before others get their turn.
 #define MAX_ACCEPT_FAILURES 16
@@ -88,12 +89,13 @@ accept_descriptor(SkConnObject *conn, struct sockaddr_storage *address, socklen_
 {
     int failure_count = 0;
     for (;;) {
-        // Always tried: while nobody accepts, a listener gets no events.
+        int fd = -EAGAIN;
         *length = sizeof(*address);
-        int fd = io_accept(conn->fd, (struct sockaddr *)address, length);
-        if (fd >= 0 || fd == -EAGAIN || fd == -ECONNABORTED) {
-            // The kernel agrees. A watch for a plain connection is changed by the wait.
-            conn->is_listener = true;
+        if (conn_flows(conn, FLOW_IN)) {
+            // Always tried: while nobody accepts, a listener gets no events.
+            fd = io_accept(conn->fd, (struct sockaddr *)address, length);
+            // If the kernel agrees. A watch for a plain connection is changed by the wait.
+            conn->is_listener |= fd >= 0 || fd == -EAGAIN || fd == -ECONNABORTED;
         }
         if (fd >= 0) {
             return fd;

@@ -19,6 +19,7 @@
 #include "py_ancillary.h"
 #include "py_convert.h"
 #include "py_layer.h"
+#include "py_valve.h"
 
 #if !defined(MSG_CMSG_CLOEXEC)
 #define MSG_CMSG_CLOEXEC 0
@@ -65,6 +66,23 @@ drop_reception(SkConnObject *conn, struct reception *reception)
     }
 }
 
+// A message goes whole or not at all, however long it is.
+static bool
+is_held(SkConnObject *conn, enum flow_direction direction)
+{
+    return conn->valve != NULL && valve_allowance(conn, direction, 1) == 0;
+}
+
+// The count as it is, told to the valve if there is one.
+static ssize_t
+note_moved(SkConnObject *conn, enum flow_direction direction, ssize_t count)
+{
+    if (conn->valve != NULL && count > 0) {
+        valve_note_moved(conn, direction, (size_t)count);
+    }
+    return count;
+}
+
 // Asks the kernel for a message with room for it in [place]. The count or -errno.
 static ssize_t
 receive_message(SkConnObject *conn, struct reception *reception, void *place)
@@ -83,7 +101,7 @@ receive_message(SkConnObject *conn, struct reception *reception, void *place)
     if (count < 0) {
         message->msg_controllen = 0;
     }
-    return count;
+    return note_moved(conn, FLOW_IN, count);
 }
 
 // Receives without waiting: 1, 0 if nothing is there, -1 with an exception.
@@ -156,7 +174,7 @@ receive(SkConnObject *conn, struct reception *reception)
     }
     for (;;) {
         if (conn->may_read || never_waits(reception->flags)) {
-            status = receive_now(conn, reception);
+            status = is_held(conn, FLOW_IN) ? 0 : receive_now(conn, reception);
             if (status != 0) {
                 return status < 0 ? -1 : 0;
             }
@@ -312,13 +330,14 @@ static ssize_t
 send_now(SkConnObject *conn, const struct sending *sending)
 {
     if (sending->length < GIL_RELEASE_SIZE) {
-        return io_send_message(conn->fd, &sending->message, sending->flags);
+        return note_moved(conn, FLOW_OUT,
+                          io_send_message(conn->fd, &sending->message, sending->flags));
     }
     ssize_t count;
     Py_BEGIN_ALLOW_THREADS
     count = io_send_message(conn->fd, &sending->message, sending->flags);
     Py_END_ALLOW_THREADS
-    return count;
+    return note_moved(conn, FLOW_OUT, count);
 }
 
 // True if [error] means that the receiver's queue, not our own, is full: a Unix socket that
@@ -327,7 +346,7 @@ send_now(SkConnObject *conn, const struct sending *sending)
 static bool
 is_room_untold(SkConnObject *conn, const struct sending *sending, ssize_t error)
 {
-    if (conn->is_stream) {
+    if (conn->is_stream || !conn_flows(conn, FLOW_OUT)) {
         return false;
     }
 #if !defined(__linux__)
@@ -384,7 +403,7 @@ send_message(SkConnObject *conn, const struct sending *sending)
     int64_t waited_ns = 0;
     for (;;) {
         if (conn->may_write || never_waits(sending->flags)) {
-            ssize_t count = send_now(conn, sending);
+            ssize_t count = is_held(conn, FLOW_OUT) ? -EAGAIN : send_now(conn, sending);
             if (count >= 0) {
                 return PyLong_FromSsize_t(count);
             }

@@ -12,6 +12,7 @@
 
 #include "py_convert.h"
 #include "py_layer.h"
+#include "py_valve.h"
 
 // --- Receiving --------------------------------------------------------------------------
 
@@ -19,6 +20,13 @@ ssize_t
 conn_receive_now(SkConnObject *conn, char *data, size_t length)
 {
     ssize_t count;
+    if (conn->valve != NULL) {
+        length = valve_allowance(conn, FLOW_IN, length);
+        if (length == 0) {
+            conn->may_read = false;
+            return -EAGAIN;
+        }
+    }
     if (!conn->is_socket) {
         count = io_read(conn->fd, data, length);
     }
@@ -36,6 +44,9 @@ conn_receive_now(SkConnObject *conn, char *data, size_t length)
     if (count == -EAGAIN || (count > 0 && (size_t)count < length &&
                              conn->is_internet_stream && !conn->reads_to_the_end)) {
         conn->may_read = false;
+    }
+    if (conn->valve != NULL && count > 0) {
+        valve_note_moved(conn, FLOW_IN, (size_t)count);
     }
     return count;
 }

@@ -10,6 +10,7 @@
 #include "py_convert.h"
 #include "py_layer.h"
 #include "py_task.h"
+#include "py_valve.h"
 #include "py_wait.h"
 
 // --- The constructor --------------------------------------------------------------------
@@ -495,6 +496,7 @@ SkConn_dealloc(SkConnObject *conn)
     line_buffer_clear(&conn->input);
     write_queue_clear(&conn->output);
     PyMem_Free(conn->output_options);
+    valve_free(conn);
     SkConn_clear(conn);
     if (conn->transport != NULL) {
         transport_free(conn);
@@ -530,7 +532,7 @@ collect_methods(void)
         own_methods,          conn_read_methods,   conn_line_methods, conn_take_methods,
         conn_write_methods,   conn_output_methods, conn_file_methods, conn_socket_methods,
         conn_message_methods, conn_layer_methods,  protocol_methods,  conn_now_methods,
-        conn_accept_methods};
+        conn_accept_methods,  valve_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {
@@ -544,9 +546,9 @@ collect_methods(void)
 static PyGetSetDef *
 collect_attributes(void)
 {
-    static PyGetSetDef collected[24];
+    static PyGetSetDef collected[40];
     PyGetSetDef *const parts[] = {own_attributes, conn_output_attributes,
-                                  conn_layer_attributes};
+                                  conn_layer_attributes, valve_attributes};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyGetSetDef *attribute = parts[i]; attribute->name != NULL; attribute++) {

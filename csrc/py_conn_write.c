@@ -1,4 +1,4 @@
-// py_conn_write.c: writing: straight to the kernel, or through the output queue.
+// py_conn_write.c: writing: straight to the kernel, or by way of the output queue.
 //
 // Order is kept by one rule: nothing is sent past packets that wait in the queue. A write
 // that finds it empty tries the kernel at once; what the kernel does not take becomes a packet
@@ -8,202 +8,15 @@
 // writing task parks or ends. What the kernel does not take then is sent from the event that
 // says there is room.
 //
-// Not here: enqueue, sendfile and the queue's settings (py_conn_output.c).
+// Not here: sending what the queue holds (py_conn_send.c), enqueue and sendfile
+// (py_conn_output.c, py_conn_file.c).
 
 #include "py_conn.h"
 
 #include <errno.h>
 
-#include "py_callbacks.h"
 #include "py_convert.h"
 #include "py_layer.h"
-
-// How many packets leave in one call.
-#define FLUSH_SPANS 64
-
-// How much one connection sends in a turn, so that none keeps the others waiting.
-#define FLUSH_BUDGET ((uint64_t)1024 * 1024)
-
-// How much of a file is read at a time where the system cannot send it by itself.
-#define FILE_CHUNK_SIZE ((uint64_t)16 * 1024)
-
-// --- Sending ----------------------------------------------------------------------------
-
-// One block, the GIL given up if it is long. The count, or -errno.
-static ssize_t
-send_block(SkConnObject *conn, const char *data, size_t length)
-{
-    if (length < GIL_RELEASE_SIZE) {
-        return conn->is_socket ? io_send(conn->fd, data, length)
-                               : io_write(conn->fd, data, length);
-    }
-    ssize_t count;
-    Py_BEGIN_ALLOW_THREADS
-    count = conn->is_socket ? io_send(conn->fd, data, length)
-                            : io_write(conn->fd, data, length);
-    Py_END_ALLOW_THREADS
-    return count;
-}
-
-static ssize_t
-send_spans(SkConnObject *conn, const struct iovec *spans, int count)
-{
-    return conn->is_socket ? io_send_vector(conn->fd, spans, count)
-                           : io_write_vector(conn->fd, spans, count);
-}
-
-// The leading packets of bytes. The count, 0 if they hold none, or -errno.
-static ssize_t
-send_packets(SkConnObject *conn)
-{
-    struct iovec spans[FLUSH_SPANS];
-    int count = write_queue_gather(&conn->output, spans, FLUSH_SPANS);
-    if (count <= 1) {
-        return count == 0 ? 0 : send_block(conn, spans[0].iov_base, spans[0].iov_len);
-    }
-    if (write_queue_length(&conn->output) < GIL_RELEASE_SIZE) {
-        return send_spans(conn, spans, count);
-    }
-    ssize_t sent;
-    Py_BEGIN_ALLOW_THREADS
-    sent = send_spans(conn, spans, count);
-    Py_END_ALLOW_THREADS
-    return sent;
-}
-
-// Of the file of the first packet at most [limit] bytes, read into the hub's scratch area.
-static ssize_t
-send_file_by_reading(SkConnObject *conn, const struct write_packet *packet,
-                     uint64_t limit)
-{
-    char *chunk = conn->hub->scratch;
-    uint64_t length = packet->left < limit ? packet->left : limit;
-    ssize_t count;
-    Py_BEGIN_ALLOW_THREADS
-    count = io_read_at(packet->fd, chunk,
-                       (size_t)(length < FILE_CHUNK_SIZE ? length : FILE_CHUNK_SIZE),
-                       packet->offset);
-    Py_END_ALLOW_THREADS
-    if (count <= 0) {
-        return count == 0 ? -EIO : count;
-    }
-    return send_block(conn, chunk, (size_t)count);
-}
-
-// Of the file of the first packet at most [limit] bytes. The count, at least 1, or -errno:
-// -EIO also if the file has become shorter.
-static ssize_t
-send_file(SkConnObject *conn, struct write_packet *packet, uint64_t limit)
-{
-    if (packet->left == 0) {
-        return 0;
-    }
-    if (!packet->must_be_read) {
-        uint64_t length = packet->left < limit ? packet->left : limit;
-        ssize_t count;
-        // The disk may be slow.
-        Py_BEGIN_ALLOW_THREADS
-        count = io_send_file(conn->fd, packet->fd, packet->offset, (size_t)length);
-        Py_END_ALLOW_THREADS
-        if (count != 0 && count != -EOPNOTSUPP) {
-            return count;
-        }
-        packet->must_be_read = true; // which also tells whether it really ends here
-    }
-    return send_file_by_reading(conn, packet, limit);
-}
-
-// Sends something of what stands first in the queue, of files at most [limit] bytes. How many
-// bytes to take off the queue, or -errno.
-static ssize_t
-send_next(SkConnObject *conn, uint64_t limit)
-{
-    struct write_packet *packet = write_queue_first(&conn->output);
-    switch (packet->kind) {
-    case WRITE_FILE:
-        return send_file(conn, packet, limit);
-    case WRITE_MARK:
-        write_queue_drop_first(&conn->output);
-        return 0;
-    default:
-        // Outside a stream each packet is a message with borders.
-        if (packet->next == NULL || !conn->is_stream) {
-            return packet->left == 0 ? 0 : send_block(conn, packet->bytes, packet->left);
-        }
-        return send_packets(conn);
-    }
-}
-
-// The queue is lost. A stream that breaks off in the middle of a file must not look as if it
-// had ended, and nothing may follow: the peer would take it for the rest of the file.
-int
-conn_fail_output(SkConnObject *conn, int error)
-{
-    struct write_packet *first = write_queue_first(&conn->output);
-    if (first != NULL && first->kind == WRITE_FILE) {
-        conn->is_cut_off = true;
-        if (conn->is_socket) {
-            io_set_hard_close(conn->fd);
-        }
-    }
-    conn->write_error = error;
-    if (conn->callbacks != NULL) {
-        callbacks_notice(conn); // on_error is due
-    }
-    write_queue_clear(&conn->output);
-    return error;
-}
-
-int
-conn_flush(SkConnObject *conn)
-{
-    if (conn->transport != NULL) {
-        return transport_flush(conn);
-    }
-    uint64_t budget = FLUSH_BUDGET;
-    list_remove(&conn->dirty_link);
-    while (!write_queue_is_empty(&conn->output)) {
-        if (budget == 0) {
-            list_append(&conn->hub->unfinished, &conn->dirty_link);
-            return FLUSH_GOES_ON;
-        }
-        ssize_t count = conn->may_write ? send_next(conn, budget) : -EAGAIN;
-        if (count == -EAGAIN) {
-            conn->may_write = false;
-            count = conn_register(conn);
-            if (count == 0) {
-                return -EAGAIN;
-            }
-        }
-        if (count < 0) {
-            return conn_fail_output(conn, (int)count);
-        }
-        write_queue_drain(&conn->output, (uint64_t)count, &conn->hub->spare_packet);
-        budget -= (uint64_t)count < budget ? (uint64_t)count : budget;
-    }
-    return 0;
-}
-
-void
-conn_flush_dirty(HubObject *hub)
-{
-    struct list_node *node;
-    while ((node = list_take_first(&hub->dirty)) != NULL) {
-        SkConnObject *conn = CONTAINER_OF(node, SkConnObject, dirty_link);
-        bool woke;
-        Py_INCREF(conn);
-        conn_send_on(conn, &woke);
-        Py_DECREF(conn);
-    }
-}
-
-void
-conn_mark_dirty(SkConnObject *conn)
-{
-    if (!list_is_linked(&conn->dirty_link)) {
-        list_append(&conn->hub->dirty, &conn->dirty_link);
-    }
-}
 
 // --- Pausing ----------------------------------------------------------------------------
 
@@ -343,7 +156,7 @@ write_through(SkConnObject *conn, const char *data, size_t length, PyObject *byt
     size_t written = 0;
     while (conn->may_write && written < length && conn->transport == NULL &&
            write_queue_is_empty(&conn->output)) {
-        ssize_t count = send_block(conn, data + written, length - written);
+        ssize_t count = conn_send_now(conn, data + written, length - written);
         if (count >= 0) {
             written += (size_t)count;
         }

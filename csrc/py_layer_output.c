@@ -11,6 +11,7 @@
 #include <errno.h>
 
 #include "py_convert.h"
+#include "py_valve.h"
 
 // The wire is filled up to this before it is sent, and wrapped in pieces of at most so much:
 // a few records of TLS, for each call of a layer costs something.
@@ -126,24 +127,49 @@ transport_add_to_wire(struct transport *transport, PyObject *data)
 
 // Sends once. The count, or -errno.
 static ssize_t
-send_some(SkConnObject *conn, const struct wire *wire)
+send_spans(SkConnObject *conn, const struct iovec *spans, int count)
 {
-    struct iovec spans[WIRE_PIECES + 1];
-    int count = 0;
-    if (byte_block_length(&wire->block) > 0) {
-        spans[count++] = (struct iovec){byte_block_data(&wire->block),
-                                        byte_block_length(&wire->block)};
-    }
-    for (unsigned i = 0; i < wire->piece_count; i++) {
-        spans[count++] = (struct iovec){PyBytes_AS_STRING(wire->pieces[i]),
-                                        (size_t)PyBytes_GET_SIZE(wire->pieces[i])};
-    }
     if (count == 1) {
         return conn->is_socket ? io_send(conn->fd, spans[0].iov_base, spans[0].iov_len)
                                : io_write(conn->fd, spans[0].iov_base, spans[0].iov_len);
     }
     return conn->is_socket ? io_send_vector(conn->fd, spans, count)
                            : io_write_vector(conn->fd, spans, count);
+}
+
+// Adds at most [*room] bytes to the spans, and takes them off it.
+static void
+add_span(struct iovec *spans, int *count, char *data, size_t length, size_t *room)
+{
+    size_t taken = length < *room ? length : *room;
+    if (taken > 0) {
+        spans[(*count)++] = (struct iovec){data, taken};
+        *room -= taken;
+    }
+}
+
+// Sends what the valve allows of the wire. The count, or -errno.
+static ssize_t
+send_some(SkConnObject *conn, const struct wire *wire)
+{
+    struct iovec spans[WIRE_PIECES + 1];
+    int count = 0;
+    size_t room =
+        conn->valve == NULL ? SIZE_MAX : valve_allowance(conn, FLOW_OUT, wire->length);
+    if (room == 0) {
+        return -EAGAIN;
+    }
+    add_span(spans, &count, byte_block_data(&wire->block),
+             byte_block_length(&wire->block), &room);
+    for (unsigned i = 0; i < wire->piece_count; i++) {
+        add_span(spans, &count, PyBytes_AS_STRING(wire->pieces[i]),
+                 (size_t)PyBytes_GET_SIZE(wire->pieces[i]), &room);
+    }
+    ssize_t sent = send_spans(conn, spans, count);
+    if (conn->valve != NULL && sent > 0) {
+        valve_note_moved(conn, FLOW_OUT, (size_t)sent);
+    }
+    return sent;
 }
 
 // Takes what has been sent away. 0 or -ENOMEM.
@@ -354,7 +380,8 @@ wrap_and_send(SkConnObject *conn)
             return FLUSH_GOES_ON;
         }
         // Nothing is wrapped ahead of time: what waits can still be overtaken.
-        int error = conn->may_write ? fill_wire(conn) : wait_for_room(conn);
+        int error = conn->may_write && conn_flows(conn, FLOW_OUT) ? fill_wire(conn)
+                                                                  : wait_for_room(conn);
         if (error == 0 && conn->transport->wire.length == 0) {
             return 0; // all has left
         }

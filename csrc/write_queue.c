@@ -37,7 +37,7 @@ packet_new(enum write_packet_kind kind, size_t capacity)
     struct write_packet *packet = malloc(sizeof(*packet) + capacity);
     if (packet != NULL) {
         memset(packet, 0, sizeof(*packet));
-        packet->kind = (uint8_t) kind;
+        packet->kind = (uint8_t)kind;
         packet->fd = -1;
         packet->bytes = packet->memory;
         packet->starts_message = true;

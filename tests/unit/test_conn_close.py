@@ -57,6 +57,9 @@ ALL_CALLS: dict[str, Callable[[Any], object]] = {
     "sendto": lambda conn: conn.sendto(b"x", "/nowhere"),
     "recvmsg": lambda conn: conn.recvmsg(1),
     "sendmsg": lambda conn: conn.sendmsg([b"x"]),
+    "enable": lambda conn: conn.enable(pycoronet.READ),
+    "disable": lambda conn: conn.disable(pycoronet.READ),
+    "set_single_limits": lambda conn: conn.set_single_limits(read=10),
 }
 HARMLESS = {
     "close",
@@ -66,6 +69,7 @@ HARMLESS = {
     "settimeout",
     "gettimeout",
     "set_watermarks",
+    "get_single_limits",
 }
 
 

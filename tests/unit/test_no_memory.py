@@ -48,6 +48,8 @@ OPERATIONS = {
     "given file": ("f = open(sys.executable, 'rb')", "left.sendfile(f, 9, 9, close=True)"),
     "marks": ("", "left.set_watermarks(write_low=1)"),
     "linger": ("", "left.linger = 2.5"),
+    "valve": ("", "left.disable(5); left.enable(5)"),
+    "limits": ("", "left.set_single_limits(5, 5); left.get_single_limits()"),
     "address": ("", "server.getsockname(); server.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)"),
     "closed": ("made = pair(); made[0].close()", "attempt(OSError, made[0].recv, 1)"),
     "timed out": ("left.settimeout(0)", "left.gettimeout(); repr(left)"),

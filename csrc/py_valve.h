@@ -1,0 +1,64 @@
+// py_valve.h: what holds the two directions of a connection: disable(), caps, rate limits.
+//
+// Nearly all connections have none, and pay one test of a pointer. Where there is one it is
+// asked before each system call that moves bytes, at the very bottom: so it counts what goes
+// over the wire, below any layers. A held direction behaves as if the kernel had said EAGAIN,
+// and events for it are passed over; when it may flow again valve_release() stands in for
+// them.
+//
+// Invariant: while a direction is held, may_read or may_write is false or its next attempt
+// is refused by valve_allowance(), so nobody asks in a loop.
+
+#ifndef CORONET_PY_VALVE_H
+#define CORONET_PY_VALVE_H
+
+#include "py_conn.h"
+
+enum flow_direction { FLOW_IN, FLOW_OUT };
+
+struct valve {
+    bool is_shut[2];        // by disable()
+    size_t single_limit[2]; // bytes that one system call may move; SIZE_MAX = no limit
+};
+
+// How many of [wanted] bytes the next system call may move: 0 = none, behave as for -EAGAIN.
+// Only streams are cut; a packet may go whole or not at all.
+size_t valve_allowance(SkConnObject *conn, enum flow_direction direction, size_t wanted);
+
+// After a system call that has moved bytes.
+void valve_note_moved(SkConnObject *conn, enum flow_direction direction, size_t count);
+
+// The direction may flow again, if nothing else holds it: as if an event had told. Wakes the
+// reader or writer, has callbacks called, sends what waits. The caller owns a reference.
+void valve_release(SkConnObject *conn, enum flow_direction direction);
+
+// False if the direction is held, by whatever it may be.
+bool valve_is_open(const SkConnObject *conn, enum flow_direction direction);
+
+// The same at the price of one test.
+static inline bool
+conn_flows(const SkConnObject *conn, enum flow_direction direction)
+{
+    return conn->valve == NULL || valve_is_open(conn, direction);
+}
+
+// True if disable() holds it: then callbacks are not called for it either.
+static inline bool
+conn_is_disabled(const SkConnObject *conn, enum flow_direction direction)
+{
+    return conn->valve != NULL && conn->valve->is_shut[direction];
+}
+
+// The connection's valve, made at the first call. NULL with MemoryError.
+struct valve *valve_of(SkConnObject *conn);
+
+// Frees it if it holds nothing: the connection is then as if it never had one.
+void valve_free_if_unused(SkConnObject *conn);
+
+// Frees it; for a connection that is deallocated.
+void valve_free(SkConnObject *conn);
+
+extern PyMethodDef valve_methods[];
+extern PyGetSetDef valve_attributes[];
+
+#endif
