@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -86,6 +87,21 @@ def dial(ends: Ends, listener: Any) -> Callable[[], socket.socket]:
         return ends.keep(socket.create_connection(listener.getsockname(), PEER_TIMEOUT))
 
     return connect
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[Callable[[int], None]]:
+    """Return a function that leaves so many descriptors to be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def leave(number: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        probe = os.dup(0)
+        os.close(probe)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (probe + number, hard))
+
+    yield leave
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import resource
+import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from recorders import Recorder, raise_error, turn
 
 import pycoronet
-from pycoronet import get_hub, spawn
+from pycoronet import READ, get_hub, spawn
 
 HOST = "127.0.0.1"
 pytestmark = pytest.mark.usefixtures("virtual_hub")
@@ -170,21 +169,6 @@ def test_only_telling_of_connections(listener: Any, dial: Any) -> None:
     assert len(peers) == 2
 
 
-@pytest.fixture
-def few_descriptors() -> Iterator[Callable[[int], None]]:
-    """Return a function that leaves so many descriptors to be opened."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    def leave(number: int) -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        probe = os.dup(0)
-        os.close(probe)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (probe + number, hard))
-
-    yield leave
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def test_running_out_of_descriptors_pauses_accepting(
     listener: Any, dial: Any, few_descriptors: Callable[[int], None]
 ) -> None:
@@ -206,6 +190,138 @@ def test_running_out_of_descriptors_pauses_accepting(
     pycoronet.sleep(0.2)
     assert recorder.log == ["open"] * 3
     assert len(peers) == 3
+
+
+class Notes:
+    """An on_accept_error: writes down what it is told, and then does as it is told."""
+
+    def __init__(self, action: Callable[[Any], object] = lambda _: None) -> None:
+        self.errors: list[Exception] = []
+        self.action = action
+
+    def __call__(self, listener: Any, error: Exception) -> None:
+        assert pycoronet.current() is None
+        self.errors.append(error)
+        self.action(listener)
+
+
+def test_a_shortage_is_told_once_for_each_rest(
+    listener: Any, dial: Any, few_descriptors: Callable[[int], None], reports: list[Any]
+) -> None:
+    recorder, notes = Recorder(), Notes()
+    listener.set_callbacks(recorder, on_accept_error=notes)
+    turn()
+    assert len([dial() for _ in range(3)]) == 3
+    few_descriptors(1)
+    turn()
+    assert recorder.log == ["open"]
+    (error,) = notes.errors
+    assert isinstance(error, OSError)
+    assert error.errno == errno.EMFILE
+    assert listener.error == errno.EMFILE
+    pycoronet.sleep(1)
+    assert 8 <= len(notes.errors) <= 11
+    few_descriptors(100)
+    pycoronet.sleep(0.2)
+    assert recorder.log == ["open"] * 3
+    assert reports == []
+
+
+@pytest.mark.parametrize("way", ["close", "set_callbacks", "replace", "disable"])
+def test_on_accept_error_may_end_the_accepting(
+    listener: Any, dial: Any, few_descriptors: Callable[[int], None], way: str
+) -> None:
+    recorder, later = Recorder(), Notes()
+    notes = Notes(
+        {
+            "close": lambda listener: listener.close(),
+            "set_callbacks": lambda listener: listener.set_callbacks(None),
+            "replace": lambda listener: listener.set_callbacks(recorder, on_accept_error=later),
+            "disable": lambda listener: listener.disable(READ),
+        }[way]
+    )
+    listener.set_callbacks(recorder, on_accept_error=notes)
+    turn()
+    peer = dial()
+    few_descriptors(0)
+    pycoronet.sleep(1)
+    assert len(notes.errors) == 1
+    assert (len(later.errors) > 5) is (way == "replace")
+    few_descriptors(100)
+    pycoronet.sleep(1)
+    assert recorder.log == (["open"] if way == "replace" else [])
+    assert listener.closed is (way == "close")
+    if way == "disable":
+        listener.enable(READ)
+        pycoronet.sleep(1)
+        assert recorder.log == ["open"]
+    peer.close()
+
+
+def test_on_accept_error_that_raises_is_reported_and_accepting_goes_on(
+    listener: Any, dial: Any, few_descriptors: Callable[[int], None], reports: list[Any]
+) -> None:
+    recorder, notes = Recorder(), Notes(raise_error)
+    listener.set_callbacks(recorder, on_accept_error=notes)
+    turn()
+    peer = dial()
+    few_descriptors(0)
+    pycoronet.sleep(0.25)
+    assert 1 < len(notes.errors) == len(reports)
+    assert all(isinstance(error, ZeroDivisionError) for error in reports)
+    few_descriptors(100)
+    pycoronet.sleep(0.2)
+    assert recorder.log == ["open"]
+    peer.close()
+
+
+def test_a_listener_that_breaks_tells_its_callback_and_is_closed(
+    listener: Any, reports: list[Any]
+) -> None:
+    notes = Notes(lambda listener: states.append(listener.closed))
+    states: list[bool] = []
+    listener.set_callbacks(Recorder(), on_accept_error=notes)
+    turn()
+    listener.shutdown(socket.SHUT_RDWR)
+    turn()
+    (error,) = notes.errors
+    assert isinstance(error, OSError)
+    assert states == [False]
+    assert listener.closed
+    assert reports == []
+
+
+def test_a_connection_that_is_lost_for_want_of_memory_is_told(
+    listener: Any, dial: Any, reports: list[Any]
+) -> None:
+    memory = pytest.importorskip("_testcapi", reason="needs a way to let malloc fail")
+    recorder = Recorder(open=lambda _: memory.set_nomemory(0, 1))
+    notes = Notes(lambda _: memory.remove_mem_hooks())
+    listener.set_callbacks(recorder, on_accept_error=notes)
+    turn()
+    peers = [dial() for _ in range(3)]
+    turn()
+    assert recorder.log == ["open"]
+    recorder.actions.clear()
+    (error,) = notes.errors
+    assert isinstance(error, MemoryError)
+    pycoronet.sleep(0.2)
+    assert recorder.log == ["open"] * 2
+    assert peers[1].recv(1) == b""  # the one that was lost
+    assert reports == []
+
+
+def test_what_on_accept_error_may_not_be(listener: Any, ends: Any) -> None:
+    conn, _ = ends.pair()
+    for target, function, options, error in [
+        (listener, 5, {}, TypeError),
+        (listener, print, {"receive": False}, ValueError),
+        (conn, print, {}, ValueError),
+    ]:
+        with pytest.raises(error, match="on_accept_error"):
+            target.set_callbacks(Recorder(), on_accept_error=function, **options)
+        assert target.callbacks is None
+    conn.set_callbacks(Recorder(), on_accept_error=None)
 
 
 def test_a_listener_that_breaks_is_reported_and_closed(listener: Any, reports: list[Any]) -> None:
