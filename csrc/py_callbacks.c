@@ -50,9 +50,7 @@ watch(struct callbacks *self)
     SkConnObject *conn = self->conn;
     struct reactor *reactor = &conn->hub->reactor;
     bool was_registered = reactor_is_registered(reactor, conn->fd);
-    int error = conn->is_listener && !self->receives
-                    ? reactor_register(reactor, conn->fd, EVENT_READ, ENGINE_EDGE)
-                    : conn_register(conn);
+    int error = conn_register(conn);
     if (error < 0 || callbacks_is_acceptor(self)) {
         return error;
     }

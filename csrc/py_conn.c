@@ -81,8 +81,11 @@ conn_register(SkConnObject *conn)
 {
     struct reactor *reactor = &conn->hub->reactor;
     if (conn->is_listener) {
+        // Who accepts by himself is told by edges: he may leave some in the queue.
+        bool is_told_only = conn->callbacks != NULL && !conn->callbacks->receives;
         return reactor_register(reactor, conn->fd,
-                                conn_flows(conn, FLOW_IN) ? EVENT_READ : 0, ENGINE_LEVEL);
+                                conn_flows(conn, FLOW_IN) ? EVENT_READ : 0,
+                                is_told_only ? ENGINE_EDGE : ENGINE_LEVEL);
     }
     // Urgent data is asked for because it ends a read short, with no further edge.
     return reactor_register(reactor, conn->fd, EVENT_READ | EVENT_WRITE | EVENT_PRIORITY,

@@ -4,8 +4,7 @@
 // the type and its attributes, py_conn_read.c and py_conn_write.c the two directions,
 // py_conn_lines.c lines and records, py_valve.c what holds a direction, py_conn_output.c and
 // py_conn_file.c what users queue, py_conn_socket.c connect and the socket options,
-// py_conn_accept.c listening and accepting,
-// py_conn_message.c datagrams and ancillary data.
+// py_conn_accept.c listening and accepting, py_conn_message.c datagrams and ancillary data.
 //
 // Readiness: a connection is registered once, both directions, edge-triggered, when it
 // first has to wait. may_read and may_write say whether trying a system call can make
@@ -340,6 +339,7 @@ SkConnObject *conn_adopt_socket(HubObject *hub, int fd, bool is_stream,
 // --- py_conn_accept.c -----------------------------------------------------------------
 
 extern PyMethodDef conn_accept_methods[];
+extern PyGetSetDef conn_accept_attributes[];
 
 // The module's _listen(conn, backlog): it is a listener from now on, on systems too that
 // cannot be asked.

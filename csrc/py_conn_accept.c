@@ -1,7 +1,7 @@
 // py_conn_accept.c: listening, and accepting by coroutines.
 //
 // Invariants: a descriptor that accept() took is owned by a connection or closed; a listener
-// is watched only while somebody accepts.
+// is watched only while somebody accepts, and not while it is paused.
 //
 // Not here: binding, which blocks nobody and is done on the stdlib's socket object
 // (pycoronet.listen); what listeners with callbacks do (py_callbacks_accept.c).
@@ -54,6 +54,59 @@ conn_notice_listener(SkConnObject *conn)
         getsockopt(conn->fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &length) == 0) {
         conn->is_listener = is_listening != 0;
     }
+}
+
+// --- The limit --------------------------------------------------------------------------
+
+// Counts one that was accepted; the last one that may be pauses the listener.
+static void
+count_accepted(SkConnObject *conn)
+{
+    struct valve *valve = conn->valve;
+    if (valve != NULL && valve->accept_limit > 0 && --valve->accept_limit == 0) {
+        valve_quiet_listener(conn);
+    }
+}
+
+static PyObject *
+get_accept_limit(SkConnObject *conn, void *unused)
+{
+    (void)unused;
+    if (conn->valve == NULL || conn->valve->accept_limit < 0) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromLongLong(conn->valve->accept_limit);
+}
+
+static int
+set_accept_limit(SkConnObject *conn, PyObject *number, void *unused)
+{
+    (void)unused;
+    Py_ssize_t limit;
+    if (convert_size(number == Py_None ? NULL : number, "accept_limit", 0, -1, &limit) <
+            0 ||
+        conn_check_usable(conn) < 0) {
+        return -1;
+    }
+    conn_notice_listener(conn);
+    if (limit >= 0 && !conn->is_listener) {
+        PyErr_SetString(PyExc_ValueError,
+                        "accept_limit: the connection is not a listener");
+        return -1;
+    }
+    if (valve_of(conn) == NULL) {
+        return -1;
+    }
+    bool was_open = valve_is_open(conn, FLOW_IN);
+    conn->valve->accept_limit = limit;
+    valve_free_if_unused(conn);
+    if (limit == 0) {
+        valve_quiet_listener(conn);
+    }
+    else if (!was_open) {
+        valve_release(conn, FLOW_IN);
+    }
+    return 0;
 }
 
 // --- Accepting --------------------------------------------------------------------------
@@ -130,7 +183,11 @@ conn_accept_now(SkConnObject *conn, SkConnObject **accepted)
     }
     *accepted =
         conn_adopt_socket(conn->hub, fd, conn->is_stream, conn->is_internet_stream);
-    return *accepted == NULL ? 1 : 0;
+    if (*accepted == NULL) {
+        return 1;
+    }
+    count_accepted(conn);
+    return 0;
 }
 
 PyDoc_STRVAR(
@@ -142,7 +199,8 @@ PyDoc_STRVAR(
     "delay of small writes. Connections that failed while they were queued are\n"
     "passed over. May switch. Raises TimeoutError, ClosedError, BusyError if\n"
     "another task is accepting, or OSError: with EMFILE or ENFILE the connection\n"
-    "stays queued. Answers to conet_accept.");
+    "stays queued. While disable(READ) or accept_limit pauses the listener it waits.\n"
+    "Answers to conet_accept.");
 
 static PyObject *
 SkConn_accept(SkConnObject *conn, PyObject *unused)
@@ -168,10 +226,22 @@ SkConn_accept(SkConnObject *conn, PyObject *unused)
     if (result == NULL) {
         conn_abort(accepted); // closed on purpose: nobody is to be warned of it
     }
+    else {
+        count_accepted(conn);
+    }
     Py_XDECREF(address);
     Py_DECREF(accepted);
     return result;
 }
+
+PyGetSetDef conn_accept_attributes[] = {
+    {"accept_limit", (getter)get_accept_limit, (setter)set_accept_limit,
+     PyDoc_STR(
+         "How many more connections a listener accepts, by whatever way, before it\n"
+         "pauses as by disable(READ); None: no limit. Setting it begins anew."),
+     NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
 
 PyMethodDef conn_accept_methods[] = {
     {"accept", (PyCFunction)SkConn_accept, METH_NOARGS, accept_doc},

@@ -548,7 +548,8 @@ collect_attributes(void)
 {
     static PyGetSetDef collected[40];
     PyGetSetDef *const parts[] = {own_attributes, conn_output_attributes,
-                                  conn_layer_attributes, valve_attributes};
+                                  conn_layer_attributes, valve_attributes,
+                                  conn_accept_attributes};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyGetSetDef *attribute = parts[i]; attribute->name != NULL; attribute++) {

@@ -1,6 +1,7 @@
 // py_valve.c: enable, disable, and how much one system call may move.
 //
-// Not here: rates, which hang themselves into the valve.
+// Not here: rates, which hang themselves into the valve; counting what a listener accepts
+// (py_conn_accept.c).
 
 #include "py_valve.h"
 
@@ -34,7 +35,9 @@ valve_note_moved(SkConnObject *conn, enum flow_direction direction, size_t count
 bool
 valve_is_open(const SkConnObject *conn, enum flow_direction direction)
 {
-    return !conn_is_disabled(conn, direction);
+    return !conn_is_disabled(conn, direction) &&
+           (direction == FLOW_OUT || conn->valve == NULL ||
+            conn->valve->accept_limit != 0);
 }
 
 void
@@ -58,6 +61,14 @@ valve_release(SkConnObject *conn, enum flow_direction direction)
     conn->revents = revents; // it was no event
 }
 
+void
+valve_quiet_listener(SkConnObject *conn)
+{
+    if (conn->is_listener && reactor_is_registered(&conn->hub->reactor, conn->fd)) {
+        conn_register(conn);
+    }
+}
+
 // --- Life -------------------------------------------------------------------------------
 
 struct valve *
@@ -69,7 +80,7 @@ valve_of(SkConnObject *conn)
             PyErr_NoMemory();
             return NULL;
         }
-        *valve = (struct valve){.single_limit = {SIZE_MAX, SIZE_MAX}};
+        *valve = (struct valve){.single_limit = {SIZE_MAX, SIZE_MAX}, .accept_limit = -1};
         conn->valve = valve;
     }
     return conn->valve;
@@ -81,7 +92,7 @@ valve_free_if_unused(SkConnObject *conn)
     const struct valve *valve = conn->valve;
     if (valve != NULL && !valve->is_shut[FLOW_IN] && !valve->is_shut[FLOW_OUT] &&
         valve->single_limit[FLOW_IN] == SIZE_MAX &&
-        valve->single_limit[FLOW_OUT] == SIZE_MAX) {
+        valve->single_limit[FLOW_OUT] == SIZE_MAX && valve->accept_limit < 0) {
         valve_free(conn);
     }
 }
@@ -150,7 +161,6 @@ SkConn_enable(SkConnObject *conn, PyObject *events)
     Py_RETURN_NONE;
 }
 
-// Stops a listener's reports, which come again and again while connections are queued.
 static void
 shut(SkConnObject *conn, enum flow_direction direction)
 {
@@ -160,9 +170,7 @@ shut(SkConnObject *conn, enum flow_direction direction)
         return;
     }
     conn->may_read = false;
-    if (conn->is_listener && reactor_is_registered(&conn->hub->reactor, conn->fd)) {
-        conn_register(conn);
-    }
+    valve_quiet_listener(conn);
 }
 
 PyDoc_STRVAR(

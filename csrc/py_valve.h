@@ -1,4 +1,5 @@
-// py_valve.h: what holds the two directions of a connection: disable(), caps, rate limits.
+// py_valve.h: what holds the two directions of a connection: disable(), caps, rate limits,
+// a listener's accept_limit.
 //
 // Nearly all connections have none, and pay one test of a pointer. Where there is one it is
 // asked before each system call that moves bytes, at the very bottom: so it counts what goes
@@ -19,6 +20,7 @@ enum flow_direction { FLOW_IN, FLOW_OUT };
 struct valve {
     bool is_shut[2];        // by disable()
     size_t single_limit[2]; // bytes that one system call may move; SIZE_MAX = no limit
+    int64_t accept_limit;   // connections a listener may still accept; -1 = no limit
 };
 
 // How many of [wanted] bytes the next system call may move: 0 = none, behave as for -EAGAIN.
@@ -31,6 +33,10 @@ void valve_note_moved(SkConnObject *conn, enum flow_direction direction, size_t 
 // The direction may flow again, if nothing else holds it: as if an event had told. Wakes the
 // reader or writer, has callbacks called, sends what waits. The caller owns a reference.
 void valve_release(SkConnObject *conn, enum flow_direction direction);
+
+// After FLOW_IN was held: stops a listener's reports, which would come again and again while
+// connections are queued.
+void valve_quiet_listener(SkConnObject *conn);
 
 // False if the direction is held, by whatever it may be.
 bool valve_is_open(const SkConnObject *conn, enum flow_direction direction);

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from ._coronet import ParkingLot, Task, _listen, _socket, sk_conn, sleep, spawn, spawn_handler
+from ._coronet import READ, ParkingLot, Task, _listen, _socket, sk_conn, sleep, spawn, spawn_handler
 from ._coronet import timeout as time_limit
 from ._threads import getaddrinfo
 from .errors import ClosedError
@@ -196,6 +196,7 @@ def listen(
     close_on_exec: bool = True,
     defer_accept: float | None = None,
     ipv6_only: bool | None = None,
+    enabled: bool = True,
 ) -> sk_conn:
     """Open a listening stream socket; `accept()` on it gives connections.
 
@@ -212,6 +213,7 @@ def listen(
     ipv6_only: for "::" and "", True: IPv6 clients alone; False: IPv4 clients on the same socket
     as well. None: both for "" and IPv6 alone for "::". Other hosts can have True: a name is
     looked up for an IPv6 address then.
+    enabled: False leaves connections in the system's queue until `enable(READ)` is called.
 
     What is accepted is non-blocking and close-on-exec in any case. Raises OSError (the
     address is in use, the system has no such option ...), ValueError for options that the
@@ -239,6 +241,8 @@ def listen(
         _listen(listener, backlog)
         if defer_accept is not None:
             _defer_accept(listener, defer_accept)
+        if not enabled:
+            listener.disable(READ)
     except BaseException:
         listener.abort()
         raise

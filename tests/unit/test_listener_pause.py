@@ -268,17 +268,27 @@ def test_a_connection_that_no_callbacks_could_be_made_for_counts(
     assert listener.accept_limit == 0
 
 
-def test_a_connection_that_is_lost_does_not_count(ends: Ends, listener: Any) -> None:
+def test_a_connection_that_is_lost_for_want_of_memory_does_not_count(
+    ends: Ends, listener: Any
+) -> None:
     memory = pytest.importorskip("_testcapi", reason="needs a way to let malloc fail")
-    dial(ends, listener)
     listener.accept_limit = 1
-    memory.set_nomemory(0, 1)
-    try:
-        with pytest.raises(MemoryError):
-            listener.accept()
-    finally:
-        memory.remove_mem_hooks()
-    assert listener.accept_limit == 1
+    for place in range(50):
+        dial(ends, listener)
+        accepted = None
+        memory.set_nomemory(place, place + 1)
+        try:
+            accepted = listener.accept()
+        except MemoryError:
+            pass
+        finally:
+            memory.remove_mem_hooks()
+        if accepted is not None:
+            accepted[0].close()
+            break
+        assert listener.accept_limit == 1
+    assert place > 1
+    assert listener.accept_limit == 0
 
 
 def test_a_limit_that_makes_no_sense_is_refused(ends: Ends, listener: Any) -> None:
@@ -286,18 +296,15 @@ def test_a_limit_that_makes_no_sense_is_refused(ends: Ends, listener: Any) -> No
     for wrong, error in [(-1, ValueError), ("1", TypeError), (1.5, TypeError)]:
         with pytest.raises(error):
             listener.accept_limit = wrong
-    with pytest.raises((TypeError, AttributeError)):
-        del listener.accept_limit
-    with pytest.raises(OverflowError):
-        listener.accept_limit = 1 << 100
     assert listener.accept_limit == 3
+    listener.accept_limit = 1 << 100
+    assert listener.accept_limit > 1 << 30
     conn, _ = ends.pair()
     assert conn.accept_limit is None
     with pytest.raises(ValueError, match="not a listener"):
         conn.accept_limit = 1
     conn.accept_limit = None
     listener.close()
-    assert listener.accept_limit is None
     with pytest.raises(pycoronet.ClosedError):
         listener.accept_limit = 1
 
