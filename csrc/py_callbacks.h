@@ -30,6 +30,7 @@ struct callbacks {
     bool receives : 1;    // bytes are received for the user, connections accepted
     bool is_factory : 1;  // a listener's protocol is called for each connection
     bool is_running : 1;  // a callback of it is on the stack
+    bool is_telling : 1;  // that callback is on_data
     bool is_dropped : 1;  // nobody's any more; freed when it has run
     bool is_paused : 1;   // too much is held already: reading goes on later
     bool has_news : 1;    // on_data is due whether something comes or not

@@ -65,25 +65,34 @@ callbacks_call(struct callbacks *self, PyObject *name, PyObject *argument)
     Py_DECREF(protocol);
 }
 
+// Calls the function that the protocol's on_data() was found to be.
 static void
-call_on_data(struct callbacks *self)
+call_known_on_data(struct callbacks *self)
 {
-    PyObject *name = self->conn->hub->state->on_data;
-    if (self->on_data == NULL) {
-        callbacks_call(self, name, NULL);
-        return;
-    }
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *function = Py_NewRef(self->on_data);
     PyObject *arguments[3] = {NULL, protocol, (PyObject *)self->conn};
     PyObject *result = PyObject_Vectorcall(function, arguments + 1,
                                            2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (result == NULL) {
-        take_method_exception(self, protocol, name);
+        take_method_exception(self, protocol, self->conn->hub->state->on_data);
     }
     Py_XDECREF(result);
     Py_DECREF(function);
     Py_DECREF(protocol);
+}
+
+static void
+call_on_data(struct callbacks *self)
+{
+    self->is_telling = true;
+    if (self->on_data != NULL) {
+        call_known_on_data(self);
+    }
+    else {
+        callbacks_call(self, self->conn->hub->state->on_data, NULL);
+    }
+    self->is_telling = false;
 }
 
 void

@@ -1,8 +1,8 @@
 // py_conn.h: sk_conn, a connection: any pollable descriptor with its buffers.
 //
-// py_conn.c has its life (making, events, waiting), py_conn_close.c its end, py_conn_type.c
-// the type and its attributes, py_conn_read.c and py_conn_write.c the two directions,
-// py_conn_lines.c lines and records, py_valve.c what holds a direction, py_conn_output.c and
+// py_conn.c has its life (making, events, waiting), py_conn_close.c its end, py_conn_new.c its
+// constructor, py_conn_type.c the type and its attributes, py_conn_read.c and py_conn_write.c
+// the two directions, py_conn_lines.c lines and records, py_conn_input.c what is held, py_valve.c what holds a direction, py_conn_output.c and
 // py_conn_file.c what users queue, py_conn_socket.c connect and the socket options,
 // py_conn_accept.c listening and accepting, py_conn_message.c datagrams and ancillary data.
 //
@@ -167,6 +167,11 @@ void conn_forget_all(HubObject *hub);
 // drain's reference back.
 void conn_end_drain(SkConnObject *conn);
 
+// --- py_conn_new.c ------------------------------------------------------------------
+
+// tp_new: sk_conn(fd).
+PyObject *conn_construct(PyTypeObject *type, PyObject *arguments, PyObject *keywords);
+
 // --- py_conn_read.c -----------------------------------------------------------------
 
 extern PyMethodDef conn_read_methods[];
@@ -183,12 +188,16 @@ ssize_t conn_receive_now(SkConnObject *conn, char *data, size_t length);
 int conn_keep_input(SkConnObject *conn, const char *data, size_t length);
 
 // Receives into [data], parking until something is there: the count, 0 at the end of file, or
-// -1 with an exception. Past any layers. [data] must outlive a switch.
+// -1 with an exception. Past any layers. [data] must outlive a switch. INPUT_PREPENDED if
+// prepend() put bytes into the buffer meanwhile; nothing was received then.
+#define INPUT_PREPENDED (-2)
 ssize_t conn_receive(SkConnObject *conn, char *data, size_t length,
                      const char *operation);
 
 // Adds what comes next to the buffer, about [wanted] bytes of it if that is known, else 0:
-// 1, 0 at the end of file, or -1 with an exception. May switch.
+// 1, 0 at the end of file, or -1 with an exception. May switch. FILLED_IN_FRONT if it was
+// prepend() that added something: who searches the buffer has to begin anew.
+#define FILLED_IN_FRONT 2
 int conn_fill_input(SkConnObject *conn, size_t wanted, const char *operation);
 
 // The first [length] bytes of the buffer, without the last [trimmed] ones.
@@ -356,6 +365,18 @@ int conn_accept_now(SkConnObject *conn, SkConnObject **accepted);
 // --- py_conn_take.c -------------------------------------------------------------------
 
 extern PyMethodDef conn_take_methods[];
+
+// 0 if the caller may take what is held: the connection is usable and no task reads; else
+// -1 with an exception.
+int conn_check_may_take(SkConnObject *conn);
+
+// Drops the first [length] bytes held, fresh or in the buffer; no more than there are.
+void conn_drain_input(SkConnObject *conn, size_t length);
+
+// --- py_conn_input.c ------------------------------------------------------------------
+
+extern PyMethodDef conn_input_methods[];
+extern PyGetSetDef conn_input_attributes[];
 
 // --- py_conn_now.c --------------------------------------------------------------------
 

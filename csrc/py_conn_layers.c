@@ -90,7 +90,8 @@ owes_answers(SkConnObject *conn)
     return transport_wire_length(conn) > WIRE_LIMIT;
 }
 
-// Receives once and unwraps that; parks until there is something. NULL with an exception.
+// Receives once and unwraps that; parks until there is something. NULL with an exception,
+// None if prepend() put bytes into the buffer meanwhile.
 static PyObject *
 receive_once(SkConnObject *conn, const char *operation)
 {
@@ -105,11 +106,15 @@ receive_once(SkConnObject *conn, const char *operation)
                 return conn_raise(conn, count);
             }
         }
+        size_t held = line_buffer_length(&conn->input);
         conn->reader_wants_room = waits_for_room;
         int error = conn_wait_readable(conn, operation);
         conn->reader_wants_room = false;
         if (error < 0) {
             return NULL;
+        }
+        if (line_buffer_length(&conn->input) != held) {
+            return Py_NewRef(Py_None);
         }
     }
 }
@@ -122,7 +127,8 @@ transport_receive(SkConnObject *conn, const char *operation)
             return PyBytes_FromStringAndSize(NULL, 0);
         }
         PyObject *plain = receive_once(conn, operation);
-        if (plain == NULL || PyBytes_GET_SIZE(plain) > 0 || is_bare(conn)) {
+        if (plain == NULL || plain == Py_None || PyBytes_GET_SIZE(plain) > 0 ||
+            is_bare(conn)) {
             return plain;
         }
         Py_DECREF(plain);
@@ -197,7 +203,7 @@ SkConn_receive_layered(SkConnObject *conn, PyObject *unused)
         return NULL;
     }
     PyObject *plain = receive_once(conn, "_receive_layered");
-    int error = plain == NULL ? -1 : keep_plain(conn, plain);
+    int error = plain == NULL ? -1 : plain == Py_None ? 0 : keep_plain(conn, plain);
     Py_XDECREF(plain);
     if (error < 0) {
         return NULL;

@@ -222,6 +222,9 @@ read_until(SkConnObject *conn, const Py_buffer *separator, size_t limit)
         if (filled == 0) {
             return conn_raise_incomplete(conn);
         }
+        if (filled == FILLED_IN_FRONT) {
+            searched = 0;
+        }
     }
 }
 

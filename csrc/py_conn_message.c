@@ -168,11 +168,11 @@ receive(SkConnObject *conn, struct reception *reception)
         conn_check_unlayered(conn, reception->operation) < 0) {
         return -1;
     }
-    int status = take_buffered(conn, reception);
-    if (status != 0) {
-        return status < 0 ? -1 : 0;
-    }
     for (;;) {
+        int status = take_buffered(conn, reception); // prepend() may have added something
+        if (status != 0) {
+            return status < 0 ? -1 : 0;
+        }
         if (conn->may_read || never_waits(reception->flags)) {
             status = is_held(conn, FLOW_IN) ? 0 : receive_now(conn, reception);
             if (status != 0) {

@@ -52,7 +52,7 @@ conn_receive_now(SkConnObject *conn, char *data, size_t length)
 }
 
 // Receives into [data], parking until something is there. The count, 0 at the end of
-// file, or -1 with an exception. [data] must outlive a switch.
+// file, INPUT_PREPENDED, or -1 with an exception. [data] must outlive a switch.
 static inline ssize_t
 receive(SkConnObject *conn, char *data, size_t length, const char *operation)
 {
@@ -67,8 +67,12 @@ receive(SkConnObject *conn, char *data, size_t length, const char *operation)
                 return -1;
             }
         }
+        size_t held = line_buffer_length(&conn->input);
         if (conn_wait_readable(conn, operation) < 0) {
             return -1;
+        }
+        if (line_buffer_length(&conn->input) != held) {
+            return INPUT_PREPENDED;
         }
     }
 }
@@ -96,8 +100,9 @@ static int
 fill_through_layers(SkConnObject *conn, const char *operation)
 {
     PyObject *plain = transport_receive(conn, operation);
-    if (plain == NULL) {
-        return -1;
+    if (plain == NULL || plain == Py_None) {
+        Py_XDECREF(plain);
+        return plain == NULL ? -1 : FILLED_IN_FRONT;
     }
     size_t length = (size_t)PyBytes_GET_SIZE(plain);
     int error = conn_keep_input(conn, PyBytes_AS_STRING(plain), length);
@@ -116,7 +121,7 @@ conn_fill_input(SkConnObject *conn, size_t wanted, const char *operation)
                                               : wanted;
     ssize_t count = receive(conn, conn->hub->scratch, size, operation);
     if (count <= 0) {
-        return (int)count;
+        return count == INPUT_PREPENDED ? FILLED_IN_FRONT : (int)count;
     }
     return conn_keep_input(conn, conn->hub->scratch, (size_t)count) < 0 ? -1 : 1;
 }
@@ -137,6 +142,10 @@ static PyObject *
 read_some_through_layers(SkConnObject *conn, size_t size, const char *operation)
 {
     PyObject *plain = transport_receive(conn, operation);
+    if (plain == Py_None) {
+        Py_DECREF(plain);
+        return take_up_to(conn, size);
+    }
     if (plain == NULL || (size_t)PyBytes_GET_SIZE(plain) <= size) {
         return plain;
     }
@@ -164,7 +173,7 @@ read_some(SkConnObject *conn, PyObject *number, const char *operation)
     size_t room = (size_t)size < HUB_SCRATCH_SIZE ? (size_t)size : HUB_SCRATCH_SIZE;
     ssize_t count = receive(conn, scratch, room, operation);
     if (count < 0) {
-        return NULL;
+        return count == INPUT_PREPENDED ? take_up_to(conn, (size_t)size) : NULL;
     }
     PyObject *bytes = PyBytes_FromStringAndSize(scratch, count);
     if (bytes == NULL) {
@@ -204,14 +213,29 @@ PyDoc_STRVAR(
     "0 at the end of file (or for an empty buffer). May switch. Raises what readsome()\n"
     "raises. The buffer cannot be resized meanwhile.");
 
-// With layers nothing is received straight into the caller's buffer.
-static int
-fill_for_recv_into(SkConnObject *conn, Py_ssize_t size)
+// Receives or takes bytes into the caller's place. The count, 0 at the end of file, or -1
+// with an exception.
+static ssize_t
+read_into(SkConnObject *conn, char *place, size_t size)
 {
-    if (conn->transport == NULL || size == 0 || line_buffer_length(&conn->input) > 0) {
-        return 0;
+    if (conn_begin(conn, conn->reader, "reading") < 0) {
+        return -1;
     }
-    return fill_through_layers(conn, "recv_into");
+    if (size > 0 && line_buffer_length(&conn->input) == 0) {
+        // With layers nothing is received straight into the caller's buffer.
+        ssize_t count = conn->transport == NULL ? receive(conn, place, size, "recv_into")
+                                                : fill_through_layers(conn, "recv_into");
+        if (line_buffer_length(&conn->input) == 0 || count == -1) {
+            return count;
+        }
+    }
+    size_t held = line_buffer_length(&conn->input);
+    size_t length = held < size ? held : size;
+    if (length > 0) {
+        memcpy(place, line_buffer_data(&conn->input), length);
+        line_buffer_drain(&conn->input, length);
+    }
+    return (ssize_t)length;
 }
 
 static PyObject *
@@ -221,21 +245,7 @@ SkConn_recv_into(SkConnObject *conn, PyObject *object)
     if (PyObject_GetBuffer(object, &view, PyBUF_WRITABLE) < 0) {
         return NULL;
     }
-    ssize_t count = -1;
-    if (conn_begin(conn, conn->reader, "reading") == 0 &&
-        fill_for_recv_into(conn, view.len) >= 0) {
-        size_t held = line_buffer_length(&conn->input);
-        if (held > 0) {
-            count = held < (size_t)view.len ? (ssize_t)held : view.len;
-            memcpy(view.buf, line_buffer_data(&conn->input), (size_t)count);
-            line_buffer_drain(&conn->input, (size_t)count);
-        }
-        else {
-            count = view.len == 0 || conn->transport != NULL
-                        ? 0
-                        : receive(conn, view.buf, (size_t)view.len, "recv_into");
-        }
-    }
+    ssize_t count = read_into(conn, view.buf, (size_t)view.len);
     PyBuffer_Release(&view);
     return count < 0 ? NULL : PyLong_FromSsize_t(count);
 }

@@ -25,19 +25,37 @@ conn_keep_fresh(SkConnObject *conn)
     return conn_keep_input(conn, hub->fresh_data, hub->fresh_length);
 }
 
+static void
+drain_fresh(HubObject *hub, size_t length)
+{
+    hub->fresh_data += length;
+    hub->fresh_length -= length;
+    if (hub->fresh_length == 0) {
+        hub->fresh_conn = NULL;
+    }
+}
+
+void
+conn_drain_input(SkConnObject *conn, size_t length)
+{
+    if (conn->hub->fresh_conn == conn) {
+        drain_fresh(conn->hub, length);
+        return;
+    }
+    line_buffer_drain(&conn->input, length);
+    if (conn->callbacks != NULL && conn->callbacks->is_paused) {
+        callbacks_notice(conn); // there is room again
+    }
+}
+
 // The first [length] of the fresh bytes, without the last [trimmed] ones.
 static PyObject *
 take_fresh(HubObject *hub, size_t length, size_t trimmed)
 {
     PyObject *bytes =
         PyBytes_FromStringAndSize(hub->fresh_data, (Py_ssize_t)(length - trimmed));
-    if (bytes == NULL) {
-        return NULL;
-    }
-    hub->fresh_data += length;
-    hub->fresh_length -= length;
-    if (hub->fresh_length == 0) {
-        hub->fresh_conn = NULL;
+    if (bytes != NULL) {
+        drain_fresh(hub, length);
     }
     return bytes;
 }
@@ -47,12 +65,8 @@ take_held(SkConnObject *conn, size_t length, size_t trimmed)
 {
     PyObject *bytes = PyBytes_FromStringAndSize(line_buffer_data(&conn->input),
                                                 (Py_ssize_t)(length - trimmed));
-    if (bytes == NULL) {
-        return NULL;
-    }
-    line_buffer_drain(&conn->input, length);
-    if (conn->callbacks != NULL && conn->callbacks->is_paused) {
-        callbacks_notice(conn); // there is room again
+    if (bytes != NULL) {
+        conn_drain_input(conn, length);
     }
     return bytes;
 }
@@ -97,8 +111,8 @@ try_to_receive_layered(SkConnObject *conn)
     return status == 1;
 }
 
-static int
-check_may_take(SkConnObject *conn)
+int
+conn_check_may_take(SkConnObject *conn)
 {
     return conn_check_usable(conn) < 0 || transport_refuse_reentry(conn) < 0 ||
                    (conn->reader != NULL &&
@@ -120,7 +134,7 @@ static PyObject *
 SkConn_take(SkConnObject *conn, PyObject *number)
 {
     Py_ssize_t size;
-    if (convert_size(number, "n", 0, 0, &size) < 0 || check_may_take(conn) < 0) {
+    if (convert_size(number, "n", 0, 0, &size) < 0 || conn_check_may_take(conn) < 0) {
         return NULL;
     }
     HubObject *hub = conn->hub;
@@ -222,7 +236,7 @@ SkConn_take_line(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t coun
                                   &keeps_end) < 0) {
         return NULL;
     }
-    if (check_may_take(conn) < 0) {
+    if (conn_check_may_take(conn) < 0) {
         return NULL;
     }
     PyObject *line = take_line(conn, limit, keeps_end ? 0 : 1);

@@ -1,5 +1,5 @@
-// py_conn_type.c: the sk_conn type: constructor, attributes, and the methods that are
-// neither reading nor writing.
+// py_conn_type.c: the sk_conn type: attributes, and the methods that are neither reading nor
+// writing. Its constructor is in py_conn_new.c.
 
 #include "py_conn.h"
 
@@ -11,131 +11,6 @@
 #include "py_layer.h"
 #include "py_task.h"
 #include "py_valve.h"
-#include "py_wait.h"
-
-// --- The constructor --------------------------------------------------------------------
-
-// 1 if [file] is an instance of module.class, 0 if not, -1 with an exception.
-static int
-is_instance_of(PyObject *file, PyObject *module, const char *class_name)
-{
-    PyObject *type = module == NULL ? NULL : get_attribute(module, class_name);
-    Py_XDECREF(module);
-    int is_instance = type == NULL ? -1 : PyObject_IsInstance(file, type);
-    Py_XDECREF(type);
-    return is_instance;
-}
-
-// 1 if [file] is a socket object that encrypts; only if ssl is in use can it be.
-static int
-is_tls_socket(PyObject *file)
-{
-    PyObject *name = PyUnicode_FromString("ssl");
-    PyObject *module = name == NULL ? NULL : PyImport_GetModule(name);
-    Py_XDECREF(name);
-    if (module == NULL) {
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    return is_instance_of(file, module, "SSLSocket");
-}
-
-// The descriptor of an int or a socket object; -1 with an exception.
-static int
-descriptor_of(PyObject *file, bool *is_socket_object)
-{
-    *is_socket_object = !PyLong_Check(file);
-    if (*is_socket_object) {
-        int is_socket = is_instance_of(file, PyImport_ImportModule("_socket"), "socket");
-        int is_tls = is_socket > 0 ? is_tls_socket(file) : 0;
-        if (is_socket < 0 || is_tls < 0) {
-            return -1;
-        }
-        if (is_socket == 0) {
-            PyErr_Format(PyExc_TypeError,
-                         "sk_conn() takes a descriptor or a socket, not %s; of a file "
-                         "object pass os.dup(file.fileno())",
-                         Py_TYPE(file)->tp_name);
-            return -1;
-        }
-        if (is_tls) {
-            PyErr_SetString(
-                PyExc_TypeError,
-                "sk_conn() would lose the encryption of an SSLSocket; give it "
-                "the plain socket");
-            return -1;
-        }
-    }
-    return PyObject_AsFileDescriptor(file);
-}
-
-static int
-refuse_unpollable(int fd)
-{
-    PyErr_Format(PyExc_ValueError,
-                 "descriptor %d is a regular file or a directory, which can never be "
-                 "waited for: use it in a thread, with to_thread()",
-                 fd);
-    return -1;
-}
-
-// The number may have an owner already: a live one is an error of the caller, a stale
-// one (its file was closed behind its back) learns of it. 0, or -1 with an exception.
-static int
-check_owner(HubObject *hub, int fd, const struct io_description *description)
-{
-    struct ready_target *target = reactor_owner(&hub->reactor, fd);
-    SkConnObject *owner = conn_of_target(target);
-    if (target == NULL ||
-        (owner != NULL &&
-         !hub_is_same_file(hub, fd, owner->device, owner->inode, description))) {
-        return 0;
-    }
-    PyErr_Format(PyExc_ValueError, "descriptor %d is in use already%s", fd,
-                 owner == NULL ? ": a wait for it is going on" : " by another sk_conn");
-    return -1;
-}
-
-static PyObject *
-SkConn_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
-{
-    static char *names[] = {"fd", NULL};
-    PyObject *file;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O:sk_conn", names, &file)) {
-        return NULL;
-    }
-    HubObject *hub = hub_get(PyType_GetModuleState(type));
-    bool is_socket_object;
-    int fd = hub == NULL ? -1 : descriptor_of(file, &is_socket_object);
-    if (fd < 0) {
-        return NULL;
-    }
-    struct io_description description;
-    int error = io_describe(fd, &description);
-    if (error < 0) {
-        return raise_errno(error);
-    }
-    if (!description.is_pollable) {
-        refuse_unpollable(fd);
-        return NULL;
-    }
-    if (check_owner(hub, fd, &description) < 0) {
-        return NULL;
-    }
-    if (!description.was_nonblocking && (error = io_set_nonblocking(fd, true)) < 0) {
-        return raise_errno(error);
-    }
-    if (is_socket_object) {
-        // From here on the descriptor is ours alone.
-        PyObject *detach = get_attribute(file, "detach");
-        PyObject *detached = detach == NULL ? NULL : PyObject_CallNoArgs(detach);
-        Py_XDECREF(detach);
-        if (detached == NULL) {
-            return NULL;
-        }
-        Py_DECREF(detached);
-    }
-    return (PyObject *)conn_new(hub, fd, &description);
-}
 
 // --- Methods ----------------------------------------------------------------------------
 
@@ -529,10 +404,12 @@ collect_methods(void)
 {
     static PyMethodDef collected[128];
     PyMethodDef *const parts[] = {
-        own_methods,          conn_read_methods,   conn_line_methods, conn_take_methods,
-        conn_write_methods,   conn_output_methods, conn_file_methods, conn_socket_methods,
-        conn_message_methods, conn_layer_methods,  protocol_methods,  conn_now_methods,
-        conn_accept_methods,  valve_methods};
+        own_methods,         conn_read_methods,   conn_line_methods,
+        conn_take_methods,   conn_write_methods,  conn_output_methods,
+        conn_file_methods,   conn_socket_methods, conn_message_methods,
+        conn_layer_methods,  protocol_methods,    conn_now_methods,
+        conn_accept_methods, valve_methods,       conn_input_methods,
+    };
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {
@@ -546,10 +423,11 @@ collect_methods(void)
 static PyGetSetDef *
 collect_attributes(void)
 {
-    static PyGetSetDef collected[40];
-    PyGetSetDef *const parts[] = {own_attributes, conn_output_attributes,
-                                  conn_layer_attributes, valve_attributes,
-                                  conn_accept_attributes};
+    static PyGetSetDef collected[48];
+    PyGetSetDef *const parts[] = {
+        own_attributes,   conn_output_attributes, conn_layer_attributes,
+        valve_attributes, conn_accept_attributes, conn_input_attributes,
+    };
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyGetSetDef *attribute = parts[i]; attribute->name != NULL; attribute++) {
@@ -576,7 +454,7 @@ conn_type_new(PyObject *module)
 {
     PyType_Slot slots[] = {
         {Py_tp_doc, (void *)SkConn_doc},
-        {Py_tp_new, SkConn_new},
+        {Py_tp_new, conn_construct},
         {Py_tp_dealloc, SkConn_dealloc},
         {Py_tp_finalize, SkConn_finalize},
         {Py_tp_traverse, SkConn_traverse},

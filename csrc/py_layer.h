@@ -178,7 +178,8 @@ extern PyGetSetDef conn_layer_attributes[];
 int transport_refuse_reentry(SkConnObject *conn);
 
 // Receives once more and unwraps that, parking until something comes out. New bytes, b""
-// at the end of the stream, NULL with an exception. For the connection's reader. Switches.
+// at the end of the stream, NULL with an exception. None if prepend() put bytes into the
+// buffer meanwhile: those come first. For the connection's reader. Switches.
 PyObject *transport_receive(SkConnObject *conn, const char *operation);
 
 // For a connection that closes in order: takes what has come and nobody has read away from

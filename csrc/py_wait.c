@@ -210,6 +210,16 @@ wait_foreign(HubObject *hub, int fd, const struct io_description *description,
     return wait_in_place(hub, watch, place, timeout_ns);
 }
 
+// What has been received and not read is there to be read, whatever the kernel has.
+static int
+ready_now(SkConnObject *conn, unsigned events)
+{
+    if ((events & EVENT_READ) && line_buffer_length(&conn->input) > 0) {
+        return EVENT_READ;
+    }
+    return io_ready_now(conn->fd, events);
+}
+
 // On a connection's descriptor: its own waiters, and its own idea of what is ready.
 static int
 wait_connection(SkConnObject *conn, unsigned events, int64_t timeout_ns)
@@ -219,16 +229,13 @@ wait_connection(SkConnObject *conn, unsigned events, int64_t timeout_ns)
                    only_writes ? "writing" : "reading") < 0) {
         return -1;
     }
-    if ((events & EVENT_READ) && line_buffer_length(&conn->input) > 0) {
-        return EVENT_READ;
-    }
     struct waiter **place = only_writes ? &conn->writer : &conn->reader;
     struct reactor *reactor = &conn->hub->reactor;
     uint64_t began_ns = timeout_ns > 0 ? reactor_now_ns(reactor) : 0;
     int64_t left_ns = timeout_ns;
     int ready, error = 0;
     // Edges that have been will not come again, so the kernel is asked first.
-    while ((ready = io_ready_now(conn->fd, events)) == 0 && error == 0) {
+    while ((ready = ready_now(conn, events)) == 0 && error == 0) {
         conn->reader_wants_room = !only_writes && (events & EVENT_WRITE) != 0;
         error = conn_wait_within(conn, place, left_ns, "wait_fd");
         if (timeout_ns > 0) {

@@ -72,6 +72,25 @@ def read_and_write() -> None:
         conn.recv_into(room)
 
 
+def looked_at_and_put_back() -> None:
+    with pair() as (conn, peer):
+        peer.sendall(b"one\ntwo;three")
+        conn.readln()
+        conn.peek(5)
+        conn.search(bytearray(b"three"))
+        conn.copyout(bytearray(3))
+        conn.drain(2)
+        conn.prepend(bytearray(2000))
+        for wrong in (lambda: conn.search(b""), lambda: conn.copyout(b"x"), conn.prepend):
+            attempt(wrong)
+    attempt(conn.prepend, b"x")
+    with pair() as (conn, peer):
+        task = spawn(conn.read_until, b";")
+        sleep(MOMENT)
+        conn.prepend(b"x;")
+        task.join()
+
+
 def lines_in_pieces() -> None:
     with pair("tcp") as (conn, peer):
         task = spawn(attempt, list, conn)
@@ -262,6 +281,7 @@ def waited_for() -> None:
     other = spawn(attempt, pycoronet.wait_fd, left, pycoronet.PRIORITY)
     sleep(0)
     pycoronet.notify_closing(left)
+    looked_at_and_put_back,
     assert isinstance(other.get(), pycoronet.ClosedError)
     left.close()
     right.close()

@@ -35,6 +35,8 @@ OPERATIONS = {
     "block": ("left.write(b'x' * 600)", "right.recv(600)"),
     "exactly": ("left.write(b'x' * 600)", "right.read_exactly(600)"),
     "until": ("left.write(b'x;')", "right.read_until(b';')"),
+    "peek": ("left.write(b'ab\\n' + b'x' * 600); right.readln()", "right.peek(600)"),
+    "put back": ("", "right.prepend(b'x' * 600); right.search(b'y'); right.drain(600)"),
     "too long": ("left.write(b'xxx\\n')", "attempt(ValueError, right.readln, 2)"),
     "message": ("left.sendmsg([b'x'], [rights()])", "right.recvmsg(10, 100)"),
     "sent": ("", "left.sendmsg([b'x'], [rights()])"),
