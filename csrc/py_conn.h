@@ -1,10 +1,11 @@
 // py_conn.h: sk_conn, a connection: any pollable descriptor with its buffers.
 //
 // py_conn.c has its life (making, events, waiting), py_conn_close.c its end, py_conn_new.c its
-// constructor, py_conn_type.c the type and its attributes, py_conn_read.c and py_conn_write.c
-// the two directions, py_conn_lines.c lines and records, py_conn_input.c what is held, py_valve.c what holds a direction, py_conn_output.c and
-// py_conn_file.c what users queue, py_conn_socket.c connect and the socket options,
-// py_conn_accept.c listening and accepting, py_conn_message.c datagrams and ancillary data.
+// constructor, py_conn_type.c the type and its attributes; py_conn_read.c and py_conn_write.c
+// have the two directions, py_conn_lines.c lines and records, py_conn_input.c what is held,
+// py_conn_output.c and py_conn_file.c what users queue, py_valve.c what holds a direction;
+// py_conn_socket.c connect and the socket options, py_conn_accept.c listening and accepting,
+// py_conn_message.c datagrams and ancillary data.
 //
 // Readiness: a connection is registered once, both directions, edge-triggered, when it
 // first has to wait. may_read and may_write say whether trying a system call can make

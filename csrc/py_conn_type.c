@@ -3,7 +3,6 @@
 
 #include "py_conn.h"
 
-#include <errno.h>
 #include <structmember.h>
 
 #include "py_callbacks.h"
