@@ -284,7 +284,10 @@ add_constants(PyObject *module)
     return PyModule_AddIntConstant(module, "READ", EVENT_READ) < 0 ||
                    PyModule_AddIntConstant(module, "WRITE", EVENT_WRITE) < 0 ||
                    PyModule_AddIntConstant(module, "PRIORITY", EVENT_PRIORITY) < 0 ||
-                   PyModule_AddIntConstant(module, "HANGUP", EVENT_HANGUP) < 0
+                   PyModule_AddIntConstant(module, "HANGUP", EVENT_HANGUP) < 0 ||
+                   PyModule_AddIntConstant(module, "HIGH", PRIORITY_HIGH) < 0 ||
+                   PyModule_AddIntConstant(module, "NORMAL", PRIORITY_NORMAL) < 0 ||
+                   PyModule_AddIntConstant(module, "LOW", PRIORITY_LOW) < 0
                ? -1
                : 0;
 }

@@ -118,8 +118,8 @@ callbacks_attach(SkConnObject *conn, PyObject *protocol, PyObject *on_accept_err
         PyErr_NoMemory();
         return -1;
     }
-    self->call.run = callbacks_serve;
-    self->call.drop = drop_call;
+    hub_call_init(&self->call, callbacks_serve, drop_call);
+    self->call.priority = conn->priority;
     self->conn = conn;
     timer_init(&self->timer, time_out);
     self->unread = -1;

@@ -140,6 +140,11 @@ extern PyMethodDef protocol_methods[];
 // The attribute `callbacks`: the protocol or None. A new reference.
 PyObject *protocol_get(SkConnObject *conn, void *unused);
 
+// The attribute `priority`.
+extern const char protocol_priority_doc[];
+PyObject *protocol_get_priority(SkConnObject *conn, void *unused);
+int protocol_set_priority(SkConnObject *conn, PyObject *value, void *unused);
+
 // What [factory] makes for one connection; a new reference, NULL with an exception.
 PyObject *protocol_make(HubObject *hub, PyObject *factory);
 

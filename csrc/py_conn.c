@@ -58,6 +58,7 @@ conn_new(HubObject *hub, int fd, const struct io_description *description)
     conn->device = description->device;
     conn->inode = description->inode;
     conn->may_read = conn->may_write = true;
+    conn->priority = PRIORITY_NORMAL;
     conn->timeout_ns = -1;
     line_buffer_init(&conn->input);
     write_queue_init(&conn->output);

@@ -61,6 +61,7 @@ struct SkConnObject {
     bool writer_is_paused : 1; // its writer waits for waiting_owner's packet to leave ...
     bool pauses_to_low_mark : 1; // ... or for so little to wait
     bool is_cut_off : 1;         // its output ended in the middle of a file
+    uint8_t priority;            // enum priority, of its callbacks
 
     struct waiter *reader;       // who waits to read, NULL = nobody
     struct waiter *writer;       // who waits to write, NULL = nobody

@@ -214,7 +214,7 @@ add_call(struct write_queue *batch, HubObject *hub, PyObject *function, PyObject
         return -1;
     }
     *call = (struct release_call){
-        .call = {.run = run_release, .drop = drop_release},
+        .call = {.priority = PRIORITY_NORMAL, .run = run_release, .drop = drop_release},
         .hub = hub,
         .function = Py_NewRef(function),
         .data = Py_NewRef(data),

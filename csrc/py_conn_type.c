@@ -282,6 +282,8 @@ static PyGetSetDef own_attributes[] = {
      NULL},
     {"callbacks", (getter)protocol_get, NULL,
      PyDoc_STR("What set_callbacks() was given, or made of it; None without."), NULL},
+    {"priority", (getter)protocol_get_priority, (setter)protocol_set_priority,
+     protocol_priority_doc, NULL},
     {"coroutine", (getter)get_coroutine, (setter)set_coroutine,
      PyDoc_STR("The Task that mod() concerns, or None; bound by conet_new_conn."), NULL},
     {NULL, NULL, NULL, NULL, NULL},

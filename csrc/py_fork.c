@@ -11,8 +11,8 @@
 
 #include "py_conn.h"
 #include "py_convert.h"
+#include "py_handle.h"
 #include "py_task.h"
-#include "py_timer.h"
 
 static void
 abandon_waiters(HubObject *hub, TaskObject *task)
@@ -80,11 +80,10 @@ lose_registrations(HubObject *hub)
     }
 }
 
-// What callbacks were to be told, and timers to do, is the parent's business as well.
+// What callbacks were to be told is the parent's business as well.
 static void
 abandon_calls(HubObject *hub)
 {
-    timers_abandon(hub);
     hub_drop_calls(hub, true);
     hub->callback_count = 0; // also of those that were closed and had not heard of it
     hub->is_stopping = false;
@@ -107,6 +106,7 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
         survivor = hub->main_task; // a hub callback forked, for nobody in particular
     }
     int error = reactor_after_fork(&hub->reactor);
+    handles_abandon(hub); // first: a handler of SIGINT gives it back to the hub
     // After the engine, so that the pipe's end there is the parent's no more; taken over
     // anew when it is needed.
     hub_give_signals_back(hub);
@@ -117,9 +117,8 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
     hub->kernel_wait_count = count_kernel_waits(survivor);
     hub->needs = 0;
     hub->dispatcher = survivor == hub->main_task ? hub->dispatcher : NULL;
-    if (PyList_SetSlice(hub->callbacks, 0, PyList_GET_SIZE(hub->callbacks), NULL) < 0) {
-        return NULL;
-    }
+    hub->is_running &= survivor == hub->main_task;
+    hub->calls.is_halted &= hub->is_running;
     hub->orphan = survivor != hub->main_task ? survivor : NULL;
     if (error < 0) {
         return raise_errno(error);

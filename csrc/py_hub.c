@@ -15,8 +15,8 @@
 #include "py_callbacks.h"
 #include "py_conn.h"
 #include "py_convert.h"
+#include "py_handle.h"
 #include "py_task.h"
-#include "py_timer.h"
 
 // How long closing connections may take to send what they hold when the hub closes.
 #define CLOSE_DRAIN_NS INT64_C(5000000000)
@@ -123,15 +123,11 @@ set_up_greenlets(HubObject *hub)
     }
     hub->root = root;
     hub->worker_run = PyCFunction_New(&worker_method, (PyObject *)hub);
-    hub->callbacks = PyList_New(0);
     hub->main_task = task_new_main(hub);
     if (hub->main_task != NULL) {
         hub->main_task->greenlet = root;
     }
-    return root == NULL || hub->worker_run == NULL || hub->callbacks == NULL ||
-                   hub->main_task == NULL
-               ? -1
-               : 0;
+    return root == NULL || hub->worker_run == NULL || hub->main_task == NULL ? -1 : 0;
 }
 
 static HubObject *
@@ -154,9 +150,8 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
     list_init(&hub->draining);
     list_init(&hub->idle);
     list_init(&hub->idle_watchers);
-    list_init(&hub->calls);
-    list_init(&hub->calls_now);
-    list_init(&hub->timers);
+    call_queue_init(&hub->calls);
+    list_init(&hub->handles);
     hub->scratch = malloc(HUB_SCRATCH_SIZE + HUB_FRESH_SIZE);
     if (hub->scratch == NULL) {
         PyErr_NoMemory();
@@ -483,8 +478,8 @@ hub_note_end(HubObject *hub)
 bool
 hub_is_idle(HubObject *hub)
 {
-    return hub->task_count == 0 && hub->callback_count == 0 && hub->timer_count == 0 &&
-           PyList_GET_SIZE(hub->callbacks) == 0;
+    return hub->task_count == 0 && hub->callback_count == 0 && hub->handle_count == 0 &&
+           !hub_has_calls(hub);
 }
 
 // Cancels the tasks and lets their finally blocks run, then sends what connections still
@@ -493,7 +488,7 @@ static void
 wind_down(HubObject *hub)
 {
     uint64_t deadline_ns = reactor_now_ns(&hub->reactor) + (uint64_t)CLOSE_DRAIN_NS;
-    timers_cancel_all(hub);
+    handles_end_all(hub);
     callbacks_shut_down(hub);
     for (;;) {
         int64_t left_ns = (int64_t)(deadline_ns - reactor_now_ns(&hub->reactor));
@@ -520,7 +515,7 @@ wind_down(HubObject *hub)
 static void
 tell_the_rest(HubObject *hub)
 {
-    timers_cancel_all(hub);
+    handles_end_all(hub);
     while (hub->callback_count > 0) {
         callbacks_abort_all(hub);
         if (hub_yield(hub, "close") < 0) {
@@ -563,8 +558,8 @@ hub_abandon(HubObject *hub)
         return;
     }
     hub->is_closed = true;
+    handles_end_all(hub); // first: a handler of SIGINT gives it back to the hub
     hub_give_signals_back(hub);
-    timers_cancel_all(hub);
     conn_forget_all(hub);
     hub_drop_calls(hub, false);
     reactor_close(&hub->reactor);
@@ -577,7 +572,6 @@ hub_abandon(HubObject *hub)
     // The loop holds the hub through its function; without it the hub can go.
     Py_CLEAR(hub->loop);
     Py_CLEAR(hub->worker_run);
-    Py_CLEAR(hub->callbacks);
     Py_CLEAR(hub->main_task);
     Py_CLEAR(hub->main_exception);
 }

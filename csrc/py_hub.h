@@ -72,19 +72,34 @@ struct ready_target {
     void (*on_lost)(struct ready_target *target, bool is_forked);
 };
 
+// How urgent a callback is: the hub runs the most urgent that are due, then polls.
+enum priority { PRIORITY_HIGH, PRIORITY_NORMAL, PRIORITY_LOW, PRIORITY_COUNT };
+
 // Something to be done by the hub greenlet, in no coroutine's context: a callback.
 struct hub_call {
-    struct list_node link; // on hub->calls, or on hub->calls_now, while it is due
+    struct list_node link; // on a level of hub->calls, or on its round, while it is due
+    uint8_t priority;      // enum priority
     void (*run)(struct hub_call *call); // leaves no exception behind
     // It will not be run: the hub is closed, or with [is_forked] the call is the parent's.
     void (*drop)(struct hub_call *call, bool is_forked);
 };
 
 enum hub_needs {
-    HUB_NEEDS_SIGNALS = 1,   // Python's signal handlers have to run
-    HUB_NEEDS_CALLBACKS = 2, // call_soon() or call_soon_threadsafe() left something
-    HUB_NEEDS_TRIM = 4,      // too many workers are idle
-    HUB_NEEDS_CALLS = 8,     // hub->calls is not empty
+    HUB_NEEDS_SIGNALS = 1, // Python's signal handlers have to run
+    HUB_NEEDS_TRIM = 2,    // too many workers are idle
+    HUB_NEEDS_CALLS = 4,   // hub->calls is not empty
+};
+
+// The calls that are due. A round runs those of one level; see py_calls.c.
+struct call_queue {
+    struct list_node levels[PRIORITY_COUNT]; // for the next rounds
+    struct list_node round;                  // what is left of the one that is going on
+    unsigned passed_over[PRIORITY_COUNT];    // rounds in a row that did not run the level
+    unsigned requests;      // enum loop_request, of the calls of this round
+    bool is_halted;         // no round begins before Hub.run() has returned
+    uint8_t limited_from;   // the most urgent level whose rounds are cut short
+    int64_t limit_ns;       // after so much time, -1 = none
+    Py_ssize_t limit_calls; // or so many calls, 0 = none
 };
 
 struct HubObject {
@@ -100,6 +115,7 @@ struct HubObject {
     bool is_polling;      // inside a wait that gave the GIL up: others must wake it
     bool is_serving;  // callbacks run: nobody may wait, and what is written is collected
     bool is_stopping; // stop() was called: Hub.run() is to return
+    bool is_running;  // the main program is in Hub.run(), which has not been stopped
 
     struct reactor reactor;
     struct list_node ready;       // waiters woken, and tasks to start, in order
@@ -110,14 +126,13 @@ struct HubObject {
     struct list_node draining;    // closed connections that still send
     size_t task_count;
     size_t idle_count;
-    size_t kernel_wait_count;   // waiters of WAITS_FOR_KERNEL that are parked
-    struct list_node idle;      // idle workers; owns their greenlets
-    PyObject *callbacks;        // owned list of (function, arguments)
-    struct list_node calls;     // hub_calls for the next round of callbacks
-    struct list_node calls_now; // what is left of the round that is going on
-    struct list_node timers;    // timers of call_later() and call_every(), owned
-    size_t timer_count;         // how many those are
-    size_t callback_count;      // connections with callbacks
+    size_t kernel_wait_count; // waiters of WAITS_FOR_KERNEL that are parked
+    struct list_node idle;    // idle workers; owns their greenlets
+    struct call_queue calls;  // what the hub greenlet has to call
+    struct list_node handles; // functions to be called some time (py_handle.h), owned
+    size_t handle_count;      // how many those are
+    size_t callback_count;    // connections with callbacks
+    uint64_t turn_time_ns;    // what cached_time is since the last poll; 0 = not read
 
     PyObject *root;             // owned; the thread's main greenlet
     PyObject *loop;             // owned; the hub greenlet, NULL until it is needed
@@ -142,7 +157,6 @@ struct HubObject {
     int dispatch_budget;       // events this dispatch may still hand out
     int dispatched;            // events it has handed out
     unsigned dispatch_resumes; // ready entries it may still resume
-    bool dispatch_has_served;  // it has run the hub callbacks that there were
 
     int signal_pipe[2];    // its write end is Python's wake-up fd; -1 = not set
     int chained_wakeup_fd; // whose place we took, -1 = nobody's
@@ -262,19 +276,9 @@ int hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand);
 // Takes due timers; driven by hand, the dispatcher calls it.
 void hub_run_due_timers(HubObject *hub);
 
-// Has the hub greenlet run [call] in its next round of callbacks; once, however often this
-// is called before.
-static inline void
-hub_queue_call(HubObject *hub, struct hub_call *call)
-{
-    if (!list_is_linked(&call->link)) {
-        list_append(&hub->calls, &call->link);
-        hub->needs |= HUB_NEEDS_CALLS;
-    }
-}
-
-// Drops all calls that are due.
-void hub_drop_calls(HubObject *hub, bool is_forked);
+// Hand-offs without a look at the engine: keeps two tasks that wake each other for ever
+// from starving I/O, timers and signals.
+#define HANDOFF_LIMIT 64
 
 // Reports the exception that is set, or leaves it to the main program if it is one that
 // ends programs: what a callback raised, or what [subject] names.
@@ -282,6 +286,50 @@ void hub_take_exception(HubObject *hub, PyObject *subject);
 
 // The hub greenlet's function.
 PyObject *hub_loop_main(PyObject *hub, PyObject *unused);
+
+// --- py_calls.c ---------------------------------------------------------------------
+
+void call_queue_init(struct call_queue *queue);
+
+// [call] is not due, and of normal priority.
+static inline void
+hub_call_init(struct hub_call *call, void (*run)(struct hub_call *call),
+              void (*drop)(struct hub_call *call, bool is_forked))
+{
+    *call = (struct hub_call){.priority = PRIORITY_NORMAL, .run = run, .drop = drop};
+}
+
+// Has the hub greenlet run [call] in a round of its level; once, however often this is
+// called before.
+static inline void
+hub_queue_call(HubObject *hub, struct hub_call *call)
+{
+    if (!list_is_linked(&call->link)) {
+        list_append(&hub->calls.levels[call->priority], &call->link);
+        hub->needs |= HUB_NEEDS_CALLS;
+    }
+}
+
+// Gives [call] another priority; if it is due it joins the end of that level.
+void hub_set_call_priority(HubObject *hub, struct hub_call *call, enum priority priority);
+
+// An int that is one of enum priority. 0, or -1 with an exception.
+int convert_priority(PyObject *number, uint8_t *priority);
+
+// True if some call is due.
+bool hub_has_calls(const HubObject *hub);
+
+// Runs a round of calls; in the hub greenlet.
+void hub_run_calls(HubObject *hub);
+
+// Drops all calls that are due.
+void hub_drop_calls(HubObject *hub, bool is_forked);
+
+// Hub.run() has returned: rounds go on when the loop next runs.
+void hub_end_halt(HubObject *hub);
+
+// Methods of the Hub type.
+extern PyMethodDef hub_call_methods[];
 
 // --- py_waiter.c --------------------------------------------------------------------
 

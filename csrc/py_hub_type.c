@@ -34,8 +34,9 @@ check_main_program(HubObject *hub, const char *operation)
 PyDoc_STRVAR(
     Hub_run_doc,
     "run($self, /)\n--\n\n"
-    "Serve until no task, no connection with callbacks and no timer is left, or until\n"
-    "stop(). For the main program; switches.\n\n"
+    "Serve until nothing is left to do, or until stop(), loop_exit() or loop_break().\n\n"
+    "Nothing is left without tasks, connections with callbacks, timers, calls of once() and\n"
+    "signal handlers. For the main program; switches. It may be called again.\n\n"
     "After stop() each open connection with callbacks gets on_shutdown(), is closed, sends\n"
     "what it still has to send, and gets on_close(); then this returns.");
 
@@ -64,12 +65,15 @@ Hub_run(HubObject *hub, PyObject *unused)
     if (check_main_program(hub, "Hub.run()") < 0) {
         return NULL;
     }
-    while (!hub->is_stopping && !hub_is_idle(hub)) {
-        if (hub_wait_for_end(hub, -1) < 0) {
-            return NULL;
-        }
+    int status = 0;
+    hub->is_running = true;
+    while (status >= 0 && !hub->is_stopping && !hub->calls.is_halted &&
+           !hub_is_idle(hub)) {
+        status = hub_wait_for_end(hub, -1);
     }
-    if (hub->is_stopping && shut_down(hub) < 0) {
+    hub->is_running = false;
+    hub_end_halt(hub);
+    if (status < 0 || (hub->is_stopping && shut_down(hub) < 0)) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -197,7 +201,6 @@ Hub_dispatch(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
     hub->dispatch_budget = limit;
     hub->dispatched = 0;
     hub->dispatch_resumes = count_ready(hub);
-    hub->dispatch_has_served = false;
     int error = run_dispatch(hub);
     if (error == 0) {
         reactor_settle(&hub->reactor);
@@ -208,77 +211,13 @@ Hub_dispatch(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
         error = run_dispatch(hub);
     }
     hub->dispatcher = NULL;
-    if (!list_is_empty(&hub->calls)) {
+    if (hub_has_calls(hub)) {
         hub->needs |= HUB_NEEDS_CALLS;
     }
     if (error < 0 || hub_raise_main_exception(hub) < 0) {
         return NULL;
     }
     return PyLong_FromLong(hub->dispatched);
-}
-
-PyDoc_STRVAR(
-    Hub_call_soon_threadsafe_doc,
-    "call_soon_threadsafe($self, function, /, *args)\n--\n\n"
-    "Have the hub call function(*args) in its own thread, soon. For any thread.\n\n"
-    "The callback must not wait; it may spawn() a task that does. What it raises is\n"
-    "reported through sys.unraisablehook. Raises RuntimeError if the hub is closed. Never\n"
-    "switches.");
-
-// Has arguments[0] called with the others. 0, or -1 with an exception that names [caller].
-static int
-add_callback(HubObject *hub, PyObject *const *arguments, Py_ssize_t count,
-             const char *caller)
-{
-    if (count < 1 || !PyCallable_Check(arguments[0])) {
-        PyErr_Format(PyExc_TypeError, "%s() needs something callable first", caller);
-        return -1;
-    }
-    if (hub->is_closed) {
-        PyErr_SetString(PyExc_RuntimeError, "this hub is closed");
-        return -1;
-    }
-    PyObject *values = pack_tuple(arguments + 1, count - 1);
-    if (values == NULL) {
-        return -1;
-    }
-    PyObject *entry = PyTuple_Pack(2, arguments[0], values);
-    Py_DECREF(values);
-    int error = entry == NULL ? -1 : PyList_Append(hub->callbacks, entry);
-    Py_XDECREF(entry);
-    if (error == 0) {
-        hub->needs |= HUB_NEEDS_CALLBACKS;
-    }
-    return error;
-}
-
-PyDoc_STRVAR(
-    Hub_call_soon_doc,
-    "call_soon($self, function, /, *args)\n--\n\n"
-    "Have the hub call function(*args) in its next turn.\n\n"
-    "The function must not wait; it may spawn() a task that does. What it raises is reported\n"
-    "through sys.unraisablehook. For the hub's own thread; never switches.");
-
-static PyObject *
-Hub_call_soon(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
-{
-    if (hub_check_thread(hub, "this hub") < 0 ||
-        add_callback(hub, arguments, count, "call_soon") < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-Hub_call_soon_threadsafe(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
-{
-    if (add_callback(hub, arguments, count, "call_soon_threadsafe") < 0) {
-        return NULL;
-    }
-    if (hub->is_polling) {
-        hub->reactor.operations->wake(hub->reactor.engine);
-    }
-    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(
@@ -320,6 +259,17 @@ Hub_get_time(HubObject *hub, void *unused)
         return NULL;
     }
     return PyFloat_FromDouble((double)reactor_now_ns(&hub->reactor) / 1e9);
+}
+
+static PyObject *
+Hub_get_cached_time(HubObject *hub, void *unused)
+{
+    if (hub->turn_time_ns == 0 || hub->is_closed) {
+        PyObject *time = Hub_get_time(hub, unused);
+        hub->turn_time_ns = hub->reactor.now_ns;
+        return time;
+    }
+    return PyFloat_FromDouble((double)hub->turn_time_ns / 1e9);
 }
 
 PyDoc_STRVAR(
@@ -369,7 +319,6 @@ static int
 Hub_traverse(HubObject *hub, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(hub));
-    Py_VISIT(hub->callbacks);
     Py_VISIT(hub->root);
     Py_VISIT(hub->loop);
     Py_VISIT(hub->worker_run);
@@ -389,7 +338,6 @@ Hub_dealloc(HubObject *hub)
     hub_abandon(hub);
     Py_CLEAR(hub->loop);
     Py_CLEAR(hub->worker_run);
-    Py_CLEAR(hub->callbacks);
     Py_CLEAR(hub->main_task);
     Py_CLEAR(hub->root);
     free(hub->scratch);
@@ -398,16 +346,12 @@ Hub_dealloc(HubObject *hub)
     Py_DECREF(type);
 }
 
-static PyMethodDef Hub_methods[] = {
+static PyMethodDef own_methods[] = {
     {"run", (PyCFunction)Hub_run, METH_NOARGS, Hub_run_doc},
     {"wait", (PyCFunction)(void (*)(void))Hub_wait, METH_FASTCALL | METH_KEYWORDS,
      Hub_wait_doc},
     {"dispatch", (PyCFunction)(void (*)(void))Hub_dispatch, METH_FASTCALL,
      Hub_dispatch_doc},
-    {"call_soon_threadsafe", (PyCFunction)(void (*)(void))Hub_call_soon_threadsafe,
-     METH_FASTCALL, Hub_call_soon_threadsafe_doc},
-    {"call_soon", (PyCFunction)(void (*)(void))Hub_call_soon, METH_FASTCALL,
-     Hub_call_soon_doc},
     {"call_later", (PyCFunction)(void (*)(void))Hub_call_later, METH_FASTCALL,
      Hub_call_later_doc},
     {"call_every", (PyCFunction)(void (*)(void))Hub_call_every, METH_FASTCALL,
@@ -424,6 +368,11 @@ static PyGetSetDef Hub_getset[] = {
     {"time", (getter)Hub_get_time, NULL,
      PyDoc_STR("The hub's monotonic clock, in seconds; virtual with the fake engine."),
      NULL},
+    {"cached_time", (getter)Hub_get_cached_time, NULL,
+     PyDoc_STR(
+         "Hub.time as first asked for since the hub last looked for events: the clock\n"
+         "is read once a turn, however many callbacks ask."),
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -437,32 +386,46 @@ static PyMemberDef Hub_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+// Puts the methods of all files behind each other, where the type can point at them.
+static PyMethodDef *
+collect_methods(void)
+{
+    static PyMethodDef collected[32];
+    PyMethodDef *const parts[] = {own_methods, hub_call_methods};
+    size_t count = 0;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
+        for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {
+            assert(count + 1 < Py_ARRAY_LENGTH(collected));
+            collected[count++] = *method;
+        }
+    }
+    return collected;
+}
+
 PyDoc_STRVAR(
     Hub_doc,
     "A thread's scheduler and wait loop; get_hub() gives it.\n\n"
     "It runs by itself whenever the main program waits for something. wait() and\n"
     "dispatch() drive it by hand instead.");
 
-static PyType_Slot Hub_slots[] = {
-    {Py_tp_doc, (void *)Hub_doc},
-    {Py_tp_dealloc, Hub_dealloc},
-    {Py_tp_traverse, Hub_traverse},
-    {Py_tp_methods, Hub_methods},
-    {Py_tp_getset, Hub_getset},
-    {Py_tp_members, Hub_members},
-    {0, NULL},
-};
-
-static PyType_Spec Hub_spec = {
-    .name = "pycoronet.Hub",
-    .basicsize = sizeof(HubObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = Hub_slots,
-};
-
 PyTypeObject *
 hub_type_new(PyObject *module)
 {
-    return add_type(module, &Hub_spec);
+    PyType_Slot slots[] = {
+        {Py_tp_doc, (void *)Hub_doc},
+        {Py_tp_dealloc, Hub_dealloc},
+        {Py_tp_traverse, Hub_traverse},
+        {Py_tp_methods, collect_methods()},
+        {Py_tp_getset, Hub_getset},
+        {Py_tp_members, Hub_members},
+        {0, NULL},
+    };
+    PyType_Spec spec = {
+        .name = "pycoronet.Hub",
+        .basicsize = sizeof(HubObject),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+                 Py_TPFLAGS_DISALLOW_INSTANTIATION,
+        .slots = slots,
+    };
+    return add_type(module, &spec);
 }

@@ -113,6 +113,39 @@ protocol_get(SkConnObject *conn, void *unused)
     return Py_NewRef(conn->callbacks == NULL ? Py_None : conn->callbacks->protocol);
 }
 
+const char protocol_priority_doc[] =
+    "How urgent its callbacks are: HIGH, NORMAL (at first) or LOW.\n\n"
+    "The hub runs those of the most urgent connections that have something to tell, then\n"
+    "looks for events, and so on; a lower one has its turn at the latest after 16 such rounds.\n"
+    "It may be set at any time, and is nothing to coroutines. Timers and call_soon() are\n"
+    "NORMAL.";
+
+PyObject *
+protocol_get_priority(SkConnObject *conn, void *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(conn->priority);
+}
+
+int
+protocol_set_priority(SkConnObject *conn, PyObject *value, void *unused)
+{
+    uint8_t priority;
+    (void)unused;
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "priority cannot be deleted");
+        return -1;
+    }
+    if (convert_priority(value, &priority) < 0 || conn_check_usable(conn) < 0) {
+        return -1;
+    }
+    conn->priority = priority;
+    if (conn->callbacks != NULL && conn->callbacks->call.priority != priority) {
+        hub_set_call_priority(conn->hub, &conn->callbacks->call, (enum priority)priority);
+    }
+    return 0;
+}
+
 // Gives a connection that has callbacks already others.
 static void
 replace(SkConnObject *conn, PyObject *protocol, PyObject *on_accept_error,

@@ -1,82 +1,69 @@
 // py_timer.c: functions that the hub calls after a time, once or again and again.
 //
-// A timer that is due queues a hub call, so its function runs in the hub greenlet, where
-// nobody may wait. The hub owns a reference to each handle from its making until it has been
-// called for the last time or was cancelled; then the function is let go of, too.
+// A timer that is due queues its handle's call, which runs in the hub greenlet.
 
 #include "py_timer.h"
 
 #include <math.h>
-#include <structmember.h>
 
 #include "py_convert.h"
+#include "py_handle.h"
 
 typedef struct {
-    PyObject_HEAD
-    HubObject *hub;        // owned
-    struct hub_call call;  // queued while it is due
-    struct timer timer;    // armed until it is due
-    struct list_node link; // on hub->timers while it is still to be called
-    PyObject *function;    // owned; NULL when it is over
-    PyObject *arguments;   // owned tuple; NULL likewise
-    uint64_t interval_ns;  // between two calls, 0 = there is only one
-    uint64_t when_ns;      // of the hub's clock: when it is due next, or was last
+    HandleObject handle;  // its extra is the tuple of arguments
+    struct timer timer;   // armed until it is due
+    uint64_t interval_ns; // between two calls, 0 = there is only one
+    uint64_t when_ns;     // of the hub's clock: when it is due next, or was last
 } TimerHandleObject;
 
-// It will not be called again. May be the last reference to it.
-static void
-end_timer(TimerHandleObject *handle)
+static TimerHandleObject *
+timer_of(HandleObject *handle)
 {
-    HubObject *hub = handle->hub;
-    if (!list_is_linked(&handle->link)) {
-        return;
-    }
-    list_remove(&handle->link);
-    list_remove(&handle->call.link);
-    timer_wheel_unlink(&hub->reactor.timers, &handle->timer);
-    if (--hub->timer_count == 0) {
-        hub_note_end(hub);
-    }
-    Py_CLEAR(handle->function);
-    Py_CLEAR(handle->arguments);
-    Py_DECREF(handle);
+    return CONTAINER_OF(handle, TimerHandleObject, handle);
+}
+
+static void
+end_timer(HandleObject *handle, bool is_forked)
+{
+    (void)is_forked;
+    timer_wheel_unlink(&handle->hub->reactor.timers, &timer_of(handle)->timer);
 }
 
 static void
 become_due(struct timer *timer)
 {
-    TimerHandleObject *handle = CONTAINER_OF(timer, TimerHandleObject, timer);
+    HandleObject *handle = &CONTAINER_OF(timer, TimerHandleObject, timer)->handle;
     hub_queue_call(handle->hub, &handle->call);
 }
 
 // Arms a repeating timer for its next time. Those that were missed are left out, but the
 // rhythm stays.
 static void
-arm_again(TimerHandleObject *handle)
+arm_again(TimerHandleObject *timer)
 {
-    struct reactor *reactor = &handle->hub->reactor;
+    struct reactor *reactor = &timer->handle.hub->reactor;
     uint64_t now_ns = reactor_now_ns(reactor);
-    handle->when_ns += handle->interval_ns;
-    if (handle->when_ns <= now_ns) {
-        uint64_t late_ns = (now_ns - handle->when_ns) % handle->interval_ns;
-        handle->when_ns = now_ns - late_ns + handle->interval_ns;
+    timer->when_ns += timer->interval_ns;
+    if (timer->when_ns <= now_ns) {
+        uint64_t late_ns = (now_ns - timer->when_ns) % timer->interval_ns;
+        timer->when_ns = now_ns - late_ns + timer->interval_ns;
     }
-    reactor_arm_at(reactor, &handle->timer, handle->when_ns);
+    reactor_arm_at(reactor, &timer->timer, timer->when_ns);
 }
 
 static void
 run_timer(struct hub_call *call)
 {
-    TimerHandleObject *handle = CONTAINER_OF(call, TimerHandleObject, call);
+    HandleObject *handle = handle_of_call(call);
     HubObject *hub = handle->hub;
     // The call may cancel it, which lets go of both.
     PyObject *function = Py_NewRef(handle->function);
-    PyObject *arguments = Py_NewRef(handle->arguments);
-    if (handle->interval_ns > 0) {
-        arm_again(handle);
+    PyObject *arguments = Py_NewRef(handle->extra);
+    if (timer_of(handle)->interval_ns > 0) {
+        arm_again(timer_of(handle));
     }
     else {
-        end_timer(handle);
+        handle_end(handle);
     }
     PyObject *result = PyObject_CallObject(function, arguments);
     if (result == NULL) {
@@ -85,34 +72,6 @@ run_timer(struct hub_call *call)
     Py_XDECREF(result);
     Py_DECREF(function);
     Py_DECREF(arguments);
-}
-
-// Timers end before the calls of their hub do, and in a forked child they are abandoned.
-static void
-drop_timer(struct hub_call *call, bool is_forked)
-{
-    (void)call;
-    (void)is_forked;
-}
-
-void
-timers_cancel_all(HubObject *hub)
-{
-    while (!list_is_empty(&hub->timers)) {
-        end_timer(CONTAINER_OF(hub->timers.next, TimerHandleObject, link));
-    }
-}
-
-void
-timers_abandon(HubObject *hub)
-{
-    struct list_node *node;
-    while ((node = list_take_first(&hub->timers)) != NULL) {
-        TimerHandleObject *handle = CONTAINER_OF(node, TimerHandleObject, link);
-        list_remove(&handle->call.link);
-        timer_wheel_unlink(&hub->reactor.timers, &handle->timer);
-    }
-    hub->timer_count = 0;
 }
 
 // --- Making -----------------------------------------------------------------------------
@@ -152,40 +111,29 @@ make_timer(HubObject *hub, PyObject *const *arguments, Py_ssize_t count, bool re
         return PyErr_Format(PyExc_TypeError,
                             "%s() needs seconds and then something callable", caller);
     }
-    if (hub_check_thread(hub, "this hub") < 0 ||
-        convert_delay(arguments[0], &delay_ns) < 0) {
-        return NULL;
-    }
-    if (hub->is_closed || hub->is_closing) {
-        PyErr_Format(PyExc_RuntimeError, "this hub is %s",
-                     hub->is_closed ? "closed" : "closing");
+    if (convert_delay(arguments[0], &delay_ns) < 0 || handle_check_hub(hub) < 0) {
         return NULL;
     }
     if (repeats && delay_ns == 0) {
         PyErr_SetString(PyExc_ValueError, "call_every() needs more than 0 seconds");
         return NULL;
     }
-    PyTypeObject *type = hub->state->timer_type;
-    TimerHandleObject *handle = (TimerHandleObject *)type->tp_alloc(type, 0);
+    PyObject *values = pack_tuple(arguments + 2, count - 2);
+    HandleObject *handle = values == NULL
+                               ? NULL
+                               : handle_new(hub->state->timer_type, hub, arguments[1],
+                                            values, run_timer, end_timer);
+    Py_XDECREF(values);
     if (handle == NULL) {
         return NULL;
     }
-    handle->hub = (HubObject *)Py_NewRef((PyObject *)hub);
-    handle->call.run = run_timer;
-    handle->call.drop = drop_timer;
-    timer_init(&handle->timer, become_due);
-    handle->arguments = pack_tuple(arguments + 2, count - 2);
-    if (handle->arguments == NULL) {
-        Py_DECREF(handle);
-        return NULL;
-    }
-    handle->function = Py_NewRef(arguments[1]);
-    handle->interval_ns = repeats ? delay_ns : 0;
-    handle->when_ns = reactor_now_ns(&hub->reactor) + delay_ns;
-    reactor_arm_at(&hub->reactor, &handle->timer, handle->when_ns);
-    list_append(&hub->timers, &handle->link);
-    hub->timer_count++;
-    return Py_NewRef((PyObject *)handle); // the other reference is the hub's
+    TimerHandleObject *timer = timer_of(handle);
+    timer_init(&timer->timer, become_due);
+    timer->interval_ns = repeats ? delay_ns : 0;
+    timer->when_ns = reactor_now_ns(&hub->reactor) + delay_ns;
+    reactor_arm_at(&hub->reactor, &timer->timer, timer->when_ns);
+    handle_start(handle);
+    return (PyObject *)handle;
 }
 
 const char Hub_call_later_doc[] =
@@ -218,107 +166,24 @@ Hub_call_every(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
 
 // --- The type ---------------------------------------------------------------------------
 
-PyDoc_STRVAR(cancel_doc,
-             "cancel($self, /)\n--\n\n"
-             "Have the function not be called any more; nothing if it is over. Never "
-             "switches.");
-
 static PyObject *
-TimerHandle_cancel(TimerHandleObject *handle, PyObject *unused)
+get_when(PyObject *handle, void *unused)
 {
     (void)unused;
-    if (hub_check_thread(handle->hub, "the timer") < 0) {
-        return NULL;
-    }
-    end_timer(handle);
-    Py_RETURN_NONE;
+    return PyFloat_FromDouble((double)((TimerHandleObject *)handle)->when_ns / 1e9);
 }
 
-static PyObject *
-get_when(TimerHandleObject *handle, void *unused)
-{
-    (void)unused;
-    return PyFloat_FromDouble((double)handle->when_ns / 1e9);
-}
-
-static PyObject *
-get_active(TimerHandleObject *handle, void *unused)
-{
-    (void)unused;
-    return PyBool_FromLong(list_is_linked(&handle->link));
-}
-
-static PyObject *
-TimerHandle_repr(TimerHandleObject *handle)
-{
-    if (!list_is_linked(&handle->link)) {
-        return PyUnicode_FromString("<TimerHandle, over>");
-    }
-    return PyUnicode_FromFormat("<TimerHandle of %R>", handle->function);
-}
-
-static int
-TimerHandle_traverse(TimerHandleObject *handle, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(handle));
-    Py_VISIT(handle->hub);
-    Py_VISIT(handle->function);
-    Py_VISIT(handle->arguments);
-    return 0;
-}
-
-static int
-TimerHandle_clear(TimerHandleObject *handle)
-{
-    Py_CLEAR(handle->function);
-    Py_CLEAR(handle->arguments);
-    return 0;
-}
-
-// Only when it is over, for the hub holds it until then.
-static void
-TimerHandle_dealloc(TimerHandleObject *handle)
-{
-    PyTypeObject *type = Py_TYPE(handle);
-    PyObject_GC_UnTrack(handle);
-    TimerHandle_clear(handle);
-    Py_CLEAR(handle->hub);
-    type->tp_free(handle);
-    Py_DECREF(type);
-}
-
-static PyMethodDef TimerHandle_methods[] = {
-    {"cancel", (PyCFunction)TimerHandle_cancel, METH_NOARGS, cancel_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef TimerHandle_getset[] = {
-    {"when", (getter)get_when, NULL,
+static PyGetSetDef attributes[] = {
+    {"when", get_when, NULL,
      PyDoc_STR("When it is due next, or was last, in seconds of Hub.time."), NULL},
-    {"active", (getter)get_active, NULL,
-     PyDoc_STR("True while it is still to be called."), NULL},
+    {"active", handle_get_active, NULL, handle_active_doc, NULL},
     {NULL, NULL, NULL, NULL, NULL},
-};
-
-PyDoc_STRVAR(TimerHandle_doc, "What Hub.call_later() and Hub.call_every() return.");
-
-static PyType_Slot TimerHandle_slots[] = {
-    {Py_tp_doc, (void *)TimerHandle_doc},   {Py_tp_dealloc, TimerHandle_dealloc},
-    {Py_tp_traverse, TimerHandle_traverse}, {Py_tp_clear, TimerHandle_clear},
-    {Py_tp_repr, TimerHandle_repr},         {Py_tp_methods, TimerHandle_methods},
-    {Py_tp_getset, TimerHandle_getset},     {0, NULL},
-};
-
-static PyType_Spec TimerHandle_spec = {
-    .name = "pycoronet.TimerHandle",
-    .basicsize = sizeof(TimerHandleObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = TimerHandle_slots,
 };
 
 PyTypeObject *
 timer_type_new(PyObject *module)
 {
-    return add_type(module, &TimerHandle_spec);
+    return handle_type_new(module, "pycoronet.TimerHandle", sizeof(TimerHandleObject),
+                           "What Hub.call_later() and Hub.call_every() return.",
+                           attributes);
 }

@@ -12,10 +12,4 @@ extern const char Hub_call_every_doc[];
 PyObject *Hub_call_later(HubObject *hub, PyObject *const *arguments, Py_ssize_t count);
 PyObject *Hub_call_every(HubObject *hub, PyObject *const *arguments, Py_ssize_t count);
 
-// Cancels every timer of the hub.
-void timers_cancel_all(HubObject *hub);
-
-// In a forked child: the timers are the parent's. Nothing is released.
-void timers_abandon(HubObject *hub);
-
 #endif

@@ -19,10 +19,6 @@
 #include "py_convert.h"
 #include "py_task.h"
 
-// Hand-offs without a look at the engine: keeps two tasks that wake each other for ever
-// from starving I/O, timers and signals.
-#define HANDOFF_LIMIT 64
-
 // Workers ended in one turn: ending one unmaps memory, and many at once stall the loop.
 #define TRIM_AT_ONCE 16
 
@@ -93,23 +89,13 @@ pick_by_hand(HubObject *hub, bool in_loop)
     }
 }
 
-static bool
-needs_loop(HubObject *hub)
-{
-    unsigned needs = hub->needs;
-    if (hub->dispatcher != NULL && hub->dispatch_has_served) {
-        needs &= ~(unsigned)HUB_NEEDS_CALLBACKS;
-    }
-    return needs != 0;
-}
-
 PyObject *
 hub_pick_next(HubObject *hub, bool in_loop)
 {
     for (;;) {
         // What asks for the loop while it serves waits for its next turn; so callbacks that
         // leave callbacks starve nobody.
-        if (!in_loop && needs_loop(hub)) {
+        if (!in_loop && hub->needs != 0) {
             return hub_loop_greenlet(hub);
         }
         if (hub->dispatcher != NULL) {
@@ -209,6 +195,7 @@ int
 hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
 {
     hub->handoffs = 0;
+    hub->turn_time_ns = 0;
     if (hub->is_closed) {
         PyErr_SetString(PyExc_RuntimeError, "this hub is closed");
         return -1;
@@ -282,75 +269,17 @@ hub_take_exception(HubObject *hub, PyObject *subject)
 }
 
 static void
-run_callbacks(HubObject *hub)
-{
-    // What callbacks add runs in the next round, so that they starve nobody.
-    PyObject *fresh = PyList_New(0);
-    if (fresh == NULL) {
-        hub_interrupt_main(hub, take_exception());
-        return;
-    }
-    PyObject *callbacks = hub->callbacks;
-    hub->callbacks = fresh;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(callbacks); i++) {
-        PyObject *entry = PyList_GET_ITEM(callbacks, i);
-        PyObject *function = PyTuple_GET_ITEM(entry, 0);
-        PyObject *result = PyObject_CallObject(function, PyTuple_GET_ITEM(entry, 1));
-        if (result == NULL) {
-            hub_take_exception(hub, function);
-        }
-        Py_XDECREF(result);
-    }
-    Py_DECREF(callbacks);
-    if (hub_is_idle(hub)) {
-        hub_note_end(hub);
-    }
-}
-
-static void
-run_calls(HubObject *hub)
-{
-    // The list of this round lies in the hub: what runs may take others off it, and may do
-    // so in a greenlet of its own, while our stack is elsewhere.
-    list_move_all(&hub->calls, &hub->calls_now);
-    struct list_node *node;
-    while ((node = list_take_first(&hub->calls_now)) != NULL) {
-        struct hub_call *call = CONTAINER_OF(node, struct hub_call, link);
-        call->run(call);
-    }
-    if (hub->dispatcher != NULL) {
-        // What asks to run again may do so in the next dispatch, which has to end some time.
-        hub->needs &= ~(unsigned)HUB_NEEDS_CALLS;
-    }
-}
-
-void
-hub_drop_calls(HubObject *hub, bool is_forked)
-{
-    struct list_node *node;
-    list_move_all(&hub->calls, &hub->calls_now);
-    while ((node = list_take_first(&hub->calls_now)) != NULL) {
-        struct hub_call *call = CONTAINER_OF(node, struct hub_call, link);
-        call->drop(call, is_forked);
-    }
-}
-
-static void
 serve_needs(HubObject *hub)
 {
     unsigned needs = hub->needs;
     hub->needs = 0;
-    hub->dispatch_has_served = true;
     if (needs & HUB_NEEDS_SIGNALS && PyErr_CheckSignals() < 0) {
         // A signal handler belongs to the main program, and so does what it raises.
         hub_interrupt_main(hub, take_exception());
     }
     hub->is_serving = true;
-    if (needs & HUB_NEEDS_CALLBACKS) {
-        run_callbacks(hub);
-    }
     if (needs & HUB_NEEDS_CALLS) {
-        run_calls(hub);
+        hub_run_calls(hub);
     }
     hub->is_serving = false;
     if (needs & HUB_NEEDS_TRIM) {

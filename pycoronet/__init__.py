@@ -16,6 +16,9 @@ import os
 
 from ._coronet import (
     HANGUP,
+    HIGH,
+    LOW,
+    NORMAL,
     PRIORITY,
     READ,
     WRITE,
@@ -52,6 +55,9 @@ from .errors import (
 
 __all__ = [
     "HANGUP",
+    "HIGH",
+    "LOW",
+    "NORMAL",
     "PRIORITY",
     "READ",
     "WRITE",
