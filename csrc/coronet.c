@@ -274,7 +274,8 @@ make_types(PyObject *module, struct module_state *state)
     state->parking_lot_type =
         state->scope_type == NULL ? NULL : parking_lot_type_new(module);
     state->timer_type = state->parking_lot_type == NULL ? NULL : timer_type_new(module);
-    state->layer_type = state->timer_type == NULL ? NULL : layer_type_new(module);
+    state->hook_type = state->timer_type == NULL ? NULL : hook_type_new(module);
+    state->layer_type = state->hook_type == NULL ? NULL : layer_type_new(module);
     return state->layer_type == NULL ? -1 : 0;
 }
 
@@ -323,6 +324,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->scope_type);
     Py_VISIT(state->parking_lot_type);
     Py_VISIT(state->timer_type);
+    Py_VISIT(state->hook_type);
     Py_VISIT(state->layer_type);
     Py_VISIT(state->Cancelled);
     Py_VISIT(state->ClosedError);
@@ -345,6 +347,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->scope_type);
     Py_CLEAR(state->parking_lot_type);
     Py_CLEAR(state->timer_type);
+    Py_CLEAR(state->hook_type);
     Py_CLEAR(state->on_open);
     Py_CLEAR(state->on_data);
     Py_CLEAR(state->on_ready);

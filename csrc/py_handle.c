@@ -49,8 +49,9 @@ handle_new(PyTypeObject *type, HubObject *hub, PyObject *function, PyObject *ext
 void
 handle_start(HandleObject *handle)
 {
-    list_append(&handle->hub->handles, &handle->link);
-    handle->hub->handle_count++;
+    HubObject *hub = handle->hub;
+    list_append(handle->is_hook ? &hub->hooks : &hub->handles, &handle->link);
+    hub->handle_count += !handle->is_hook;
     Py_INCREF((PyObject *)handle);
 }
 
@@ -64,7 +65,7 @@ handle_end(HandleObject *handle)
     list_remove(&handle->link);
     list_remove(&handle->call.link);
     handle->on_end(handle, false);
-    if (--hub->handle_count == 0) {
+    if (!handle->is_hook && --hub->handle_count == 0) {
         hub_note_end(hub);
     }
     handle_clear((PyObject *)handle);
@@ -93,12 +94,16 @@ handles_end_all(HubObject *hub)
     while (!list_is_empty(&hub->handles)) {
         handle_end(CONTAINER_OF(hub->handles.next, HandleObject, link));
     }
+    while (!list_is_empty(&hub->hooks)) {
+        handle_end(CONTAINER_OF(hub->hooks.next, HandleObject, link));
+    }
 }
 
 void
 handles_abandon(HubObject *hub)
 {
     struct list_node *node;
+    list_move_all(&hub->hooks, &hub->handles);
     while ((node = list_take_first(&hub->handles)) != NULL) {
         HandleObject *handle = CONTAINER_OF(node, HandleObject, link);
         list_remove(&handle->call.link);
@@ -149,7 +154,8 @@ handle_repr(PyObject *self)
     if (!handle_is_active(handle)) {
         return PyUnicode_FromFormat("<%s, over>", name);
     }
-    return PyUnicode_FromFormat("<%s of %R>", name, handle->function);
+    PyObject *function = handle->function == Py_None ? handle->extra : handle->function;
+    return PyUnicode_FromFormat("<%s of %R>", name, function);
 }
 
 int

@@ -22,6 +22,7 @@ struct HandleObject {
     // Gives back what the kind holds besides; in a forked child without a change to what is
     // the parent's as well.
     void (*on_end)(HandleObject *handle, bool is_forked);
+    bool is_hook; // Hub.run() does not wait for it
 };
 
 // The handle behind its call.

@@ -152,6 +152,7 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
     list_init(&hub->idle_watchers);
     call_queue_init(&hub->calls);
     list_init(&hub->handles);
+    list_init(&hub->hooks);
     hub->scratch = malloc(HUB_SCRATCH_SIZE + HUB_FRESH_SIZE);
     if (hub->scratch == NULL) {
         PyErr_NoMemory();

@@ -114,6 +114,7 @@ struct HubObject {
     bool had_many_events; // the last poll brought more than one
     bool is_polling;      // inside a wait that gave the GIL up: others must wake it
     bool is_serving;  // callbacks run: nobody may wait, and what is written is collected
+    bool is_in_hook;  // a hook runs: nobody may wait
     bool is_stopping; // stop() was called: Hub.run() is to return
     bool is_running;  // the main program is in Hub.run(), which has not been stopped
 
@@ -131,6 +132,8 @@ struct HubObject {
     struct call_queue calls;  // what the hub greenlet has to call
     struct list_node handles; // functions to be called some time (py_handle.h), owned
     size_t handle_count;      // how many those are
+    struct list_node hooks;   // HookHandles, owned (py_hooks.h)
+    uint64_t hook_round;      // counts the rounds of their calls
     size_t callback_count;    // connections with callbacks
     uint64_t turn_time_ns;    // what cached_time is since the last poll; 0 = not read
 
@@ -148,7 +151,7 @@ struct HubObject {
     struct list_node idle_watchers; // waiters of Hub.run()
 
     unsigned needs;                // enum hub_needs
-    unsigned layer_depth;          // calls of transport layers that are going on
+    unsigned layer_depth;          // calls of layers and hooks that are going on
     unsigned handoffs;             // since the last poll
     unsigned unblocked_operations; // since a coroutine last gave way
     unsigned long long switch_count;

@@ -6,6 +6,7 @@
 
 #include "py_callbacks.h"
 #include "py_convert.h"
+#include "py_hooks.h"
 #include "py_task.h"
 #include "py_timer.h"
 
@@ -352,10 +353,6 @@ static PyMethodDef own_methods[] = {
      Hub_wait_doc},
     {"dispatch", (PyCFunction)(void (*)(void))Hub_dispatch, METH_FASTCALL,
      Hub_dispatch_doc},
-    {"call_later", (PyCFunction)(void (*)(void))Hub_call_later, METH_FASTCALL,
-     Hub_call_later_doc},
-    {"call_every", (PyCFunction)(void (*)(void))Hub_call_every, METH_FASTCALL,
-     Hub_call_every_doc},
     {"stop", (PyCFunction)Hub_stop, METH_NOARGS, Hub_stop_doc},
     {"waiters", (PyCFunction)Hub_waiters, METH_NOARGS, Hub_waiters_doc},
     {"close", (PyCFunction)Hub_close, METH_NOARGS, Hub_close_doc},
@@ -391,7 +388,8 @@ static PyMethodDef *
 collect_methods(void)
 {
     static PyMethodDef collected[32];
-    PyMethodDef *const parts[] = {own_methods, hub_call_methods};
+    PyMethodDef *const parts[] = {own_methods, hub_call_methods, hub_timer_methods,
+                                  hub_hook_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {

@@ -21,6 +21,7 @@ struct module_state {
     PyTypeObject *scope_type;
     PyTypeObject *parking_lot_type;
     PyTypeObject *timer_type;
+    PyTypeObject *hook_type;
     PyTypeObject *layer_type;
 
     // Exceptions, owned; defined in pycoronet/errors.py.
@@ -67,6 +68,7 @@ PyTypeObject *conn_type_new(PyObject *module);
 PyTypeObject *scope_type_new(PyObject *module);
 PyTypeObject *parking_lot_type_new(PyObject *module);
 PyTypeObject *timer_type_new(PyObject *module);
+PyTypeObject *hook_type_new(PyObject *module);
 PyTypeObject *layer_type_new(PyObject *module);
 
 #endif

@@ -136,13 +136,14 @@ make_timer(HubObject *hub, PyObject *const *arguments, Py_ssize_t count, bool re
     return (PyObject *)handle;
 }
 
-const char Hub_call_later_doc[] =
+PyDoc_STRVAR(
+    call_later_doc,
     "call_later($self, seconds, function, /, *args)\n--\n\n"
     "Have the hub call function(*args) after so many seconds; return a TimerHandle.\n\n"
     "seconds: 0 or more; more than a year counts as a year. It is never called early. The\n"
     "function must not wait; it may spawn() a task that does. What it raises is reported\n"
     "through sys.unraisablehook. Raises ValueError for a negative number, NaN or infinity,\n"
-    "RuntimeError if the hub is closed or closing. Never switches.";
+    "RuntimeError if the hub is closed or closing. Never switches.");
 
 PyObject *
 Hub_call_later(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
@@ -150,19 +151,28 @@ Hub_call_later(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
     return make_timer(hub, arguments, count, false);
 }
 
-const char Hub_call_every_doc[] =
+PyDoc_STRVAR(
+    call_every_doc,
     "call_every($self, seconds, function, /, *args)\n--\n\n"
     "Have the hub call function(*args) every so many seconds; return a TimerHandle.\n\n"
     "seconds: more than 0. The first call is one interval from now, each later one an\n"
     "interval after the time of the last, however long that took; times that were missed are\n"
     "left out. It goes on until it is cancelled, also after a call that raised. Otherwise as\n"
-    "call_later().";
+    "call_later().");
 
-PyObject *
+static PyObject *
 Hub_call_every(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
 {
     return make_timer(hub, arguments, count, true);
 }
+
+PyMethodDef hub_timer_methods[] = {
+    {"call_later", (PyCFunction)(void (*)(void))Hub_call_later, METH_FASTCALL,
+     call_later_doc},
+    {"call_every", (PyCFunction)(void (*)(void))Hub_call_every, METH_FASTCALL,
+     call_every_doc},
+    {NULL, NULL, 0, NULL},
+};
 
 // --- The type ---------------------------------------------------------------------------
 

@@ -5,11 +5,8 @@
 
 #include "py_hub.h"
 
-extern const char Hub_call_later_doc[];
-extern const char Hub_call_every_doc[];
-
 // Methods of the Hub type.
+extern PyMethodDef hub_timer_methods[];
 PyObject *Hub_call_later(HubObject *hub, PyObject *const *arguments, Py_ssize_t count);
-PyObject *Hub_call_every(HubObject *hub, PyObject *const *arguments, Py_ssize_t count);
 
 #endif

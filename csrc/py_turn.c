@@ -17,6 +17,7 @@
 #include "greenlet_bridge.h"
 #include "py_conn.h"
 #include "py_convert.h"
+#include "py_hooks.h"
 #include "py_task.h"
 
 // Workers ended in one turn: ending one unmaps memory, and many at once stall the loop.
@@ -191,6 +192,19 @@ fetch_events(HubObject *hub, int64_t timeout_ns)
     return 0;
 }
 
+// Sends what is left to send and says how long the engine may wait then.
+static int64_t
+prepare_wait(HubObject *hub, int64_t limit_ns)
+{
+    list_move_all(&hub->unfinished, &hub->dirty);
+    hub_flush_output(hub);
+    if (!list_is_empty(&hub->ready) || !list_is_empty(&hub->unfinished) ||
+        hub->needs != 0) {
+        limit_ns = 0;
+    }
+    return reactor_wait_limit(&hub->reactor, limit_ns);
+}
+
 int
 hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
 {
@@ -203,13 +217,12 @@ hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
     if (hub_take_signals(hub) < 0) {
         return -1;
     }
-    list_move_all(&hub->unfinished, &hub->dirty);
-    hub_flush_output(hub);
-    if (!list_is_empty(&hub->ready) || !list_is_empty(&hub->unfinished) ||
-        hub->needs != 0) {
-        limit_ns = 0;
+    int64_t timeout_ns = prepare_wait(hub, limit_ns);
+    if (hub_has_hooks(hub)) {
+        hooks_prepare(hub, timeout_ns);
+        // They may have written something, woken somebody, or interrupted the main program.
+        timeout_ns = prepare_wait(hub, hub->main_exception == NULL ? limit_ns : 0);
     }
-    int64_t timeout_ns = reactor_wait_limit(&hub->reactor, limit_ns);
     if (timeout_ns < 0 && !is_by_hand && nothing_can_wake(hub)) {
         // Looking for signal handlers may have run one.
         if (list_is_empty(&hub->ready) && hub->needs == 0) {
@@ -217,7 +230,13 @@ hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
         }
         timeout_ns = 0;
     }
-    return fetch_events(hub, timeout_ns);
+    if (fetch_events(hub, timeout_ns) < 0) {
+        return -1;
+    }
+    if (hub_has_hooks(hub)) {
+        hooks_check(hub);
+    }
+    return 0;
 }
 
 void

@@ -48,8 +48,8 @@ find_running_task(HubObject *hub, const char *operation, TaskObject **task)
         return NULL;
     }
     if (hub->layer_depth > 0) {
-        PyErr_Format(PyExc_RuntimeError,
-                     "%s would have to wait, and a transport layer cannot", operation);
+        PyErr_Format(PyExc_RuntimeError, "%s would have to wait, and a %s cannot",
+                     operation, hub->is_in_hook ? "hook of the loop" : "transport layer");
         return NULL;
     }
     PyObject *me = greenlet_current();

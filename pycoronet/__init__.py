@@ -22,6 +22,7 @@ from ._coronet import (
     PRIORITY,
     READ,
     WRITE,
+    HookHandle,
     Hub,
     Task,
     TimerHandle,
@@ -41,6 +42,7 @@ from ._coronet import (
     wait_readable,
     wait_writable,
 )
+from ._meter import LoopMeter
 from ._protocol import Protocol
 from ._sockets import connect, listen, max_capacity, serve
 from ._threads import getaddrinfo, to_thread
@@ -65,9 +67,11 @@ __all__ = [
     "Cancelled",
     "ClosedError",
     "DeadlockError",
+    "HookHandle",
     "Hub",
     "IncompleteReadError",
     "LineTooLongError",
+    "LoopMeter",
     "Protocol",
     "Task",
     "TimerHandle",
