@@ -276,7 +276,9 @@ make_types(PyObject *module, struct module_state *state)
     state->timer_type = state->parking_lot_type == NULL ? NULL : timer_type_new(module);
     state->hook_type = state->timer_type == NULL ? NULL : hook_type_new(module);
     state->layer_type = state->hook_type == NULL ? NULL : layer_type_new(module);
-    return state->layer_type == NULL ? -1 : 0;
+    state->line_iterator_type =
+        state->layer_type == NULL ? NULL : line_iterator_type_new(module);
+    return state->line_iterator_type == NULL ? -1 : 0;
 }
 
 static int
@@ -326,6 +328,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->timer_type);
     Py_VISIT(state->hook_type);
     Py_VISIT(state->layer_type);
+    Py_VISIT(state->line_iterator_type);
     Py_VISIT(state->Cancelled);
     Py_VISIT(state->ClosedError);
     Py_VISIT(state->BusyError);
@@ -357,6 +360,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->on_shutdown);
     Py_CLEAR(state->on_close);
     Py_CLEAR(state->layer_type);
+    Py_CLEAR(state->line_iterator_type);
     Py_CLEAR(state->name_wrap);
     Py_CLEAR(state->name_unwrap);
     Py_CLEAR(state->name_finish);

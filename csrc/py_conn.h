@@ -202,12 +202,12 @@ ssize_t conn_receive(SkConnObject *conn, char *data, size_t length,
 #define FILLED_IN_FRONT 2
 int conn_fill_input(SkConnObject *conn, size_t wanted, const char *operation);
 
-// The first [length] bytes of the buffer, without the last [trimmed] ones.
+// The first [length] bytes of the buffer.
 static inline PyObject *
-conn_take_input(SkConnObject *conn, size_t length, size_t trimmed)
+conn_take_input(SkConnObject *conn, size_t length)
 {
-    PyObject *bytes = PyBytes_FromStringAndSize(line_buffer_data(&conn->input),
-                                                (Py_ssize_t)(length - trimmed));
+    PyObject *bytes =
+        PyBytes_FromStringAndSize(line_buffer_data(&conn->input), (Py_ssize_t)length);
     if (bytes != NULL) {
         line_buffer_drain(&conn->input, length);
     }
@@ -221,12 +221,25 @@ PyObject *conn_raise_incomplete(SkConnObject *conn);
 
 extern PyMethodDef conn_line_methods[];
 
-// The arguments of readln() and take_line(): limit=65536, keepends=True. 0, or -1 with an
-// exception.
+// How a line is to be read.
+struct line_options {
+    size_t limit; // the most bytes it may have, ending included
+    enum line_ending ending;
+    bool keeps_end; // what is returned has its ending
+};
+
+// The arguments of readln() and take_line(): limit=65536, eol="lf", keepends=True. 0, or -1
+// with an exception.
 struct parameters;
-int conn_parse_line_arguments(const struct parameters *parameters,
-                              PyObject *const *arguments, Py_ssize_t count,
-                              PyObject *keyword_names, size_t *limit, bool *keeps_end);
+int conn_parse_line_options(const struct parameters *parameters,
+                            PyObject *const *arguments, Py_ssize_t count,
+                            PyObject *keyword_names, struct line_options *options);
+
+// The names of these arguments, for struct parameters.
+extern const char *const conn_line_option_names[];
+
+// Takes a line out of the buffer. NULL without an exception: there is no whole one.
+PyObject *conn_take_buffered_line(SkConnObject *conn, const struct line_options *options);
 
 // tp_iternext: the next line; NULL without an exception at the end of file.
 PyObject *conn_next_line(SkConnObject *conn);

@@ -131,7 +131,7 @@ static PyObject *
 take_up_to(SkConnObject *conn, size_t size)
 {
     size_t held = line_buffer_length(&conn->input);
-    return conn_take_input(conn, held < size ? held : size, 0);
+    return conn_take_input(conn, held < size ? held : size);
 }
 
 // --- Blocks -----------------------------------------------------------------------------

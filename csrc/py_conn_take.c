@@ -25,9 +25,22 @@ conn_keep_fresh(SkConnObject *conn)
     return conn_keep_input(conn, hub->fresh_data, hub->fresh_length);
 }
 
+// There is room in the buffer again.
 static void
-drain_fresh(HubObject *hub, size_t length)
+note_room(SkConnObject *conn)
 {
+    if (conn->callbacks != NULL && conn->callbacks->is_paused) {
+        callbacks_notice(conn);
+    }
+}
+
+static void
+drain_fresh(SkConnObject *conn, size_t length)
+{
+    HubObject *hub = conn->hub;
+    if (length > 0) {
+        line_buffer_end_run(&conn->input);
+    }
     hub->fresh_data += length;
     hub->fresh_length -= length;
     if (hub->fresh_length == 0) {
@@ -39,34 +52,21 @@ void
 conn_drain_input(SkConnObject *conn, size_t length)
 {
     if (conn->hub->fresh_conn == conn) {
-        drain_fresh(conn->hub, length);
+        drain_fresh(conn, length);
         return;
     }
     line_buffer_drain(&conn->input, length);
-    if (conn->callbacks != NULL && conn->callbacks->is_paused) {
-        callbacks_notice(conn); // there is room again
-    }
+    note_room(conn);
 }
 
 // The first [length] of the fresh bytes, without the last [trimmed] ones.
 static PyObject *
-take_fresh(HubObject *hub, size_t length, size_t trimmed)
+take_fresh(SkConnObject *conn, size_t length, size_t trimmed)
 {
-    PyObject *bytes =
-        PyBytes_FromStringAndSize(hub->fresh_data, (Py_ssize_t)(length - trimmed));
-    if (bytes != NULL) {
-        drain_fresh(hub, length);
-    }
-    return bytes;
-}
-
-static PyObject *
-take_held(SkConnObject *conn, size_t length, size_t trimmed)
-{
-    PyObject *bytes = PyBytes_FromStringAndSize(line_buffer_data(&conn->input),
+    PyObject *bytes = PyBytes_FromStringAndSize(conn->hub->fresh_data,
                                                 (Py_ssize_t)(length - trimmed));
     if (bytes != NULL) {
-        conn_drain_input(conn, length);
+        drain_fresh(conn, length);
     }
     return bytes;
 }
@@ -140,7 +140,7 @@ SkConn_take(SkConnObject *conn, PyObject *number)
     HubObject *hub = conn->hub;
     if (hub->fresh_conn == conn) {
         size_t length = hub->fresh_length;
-        return take_fresh(hub, (size_t)size < length ? (size_t)size : length, 0);
+        return take_fresh(conn, (size_t)size < length ? (size_t)size : length, 0);
     }
     if (conn->transport != NULL && line_buffer_length(&conn->input) == 0) {
         try_to_receive_layered(conn);
@@ -150,7 +150,10 @@ SkConn_take(SkConnObject *conn, PyObject *number)
     }
     size_t held = line_buffer_length(&conn->input);
     if (held > 0) {
-        return take_held(conn, (size_t)size < held ? (size_t)size : held, 0);
+        PyObject *bytes =
+            conn_take_input(conn, (size_t)size < held ? (size_t)size : held);
+        note_room(conn);
+        return bytes;
     }
     size_t room = (size_t)size < HUB_SCRATCH_SIZE ? (size_t)size : HUB_SCRATCH_SIZE;
     ssize_t count = try_to_receive(conn, hub->scratch, room);
@@ -164,40 +167,51 @@ SkConn_take(SkConnObject *conn, PyObject *number)
     return bytes;
 }
 
+// A line of the fresh bytes, if they are all that is there.
 static PyObject *
-take_held_line(SkConnObject *conn, size_t limit, size_t trimmed)
+take_fresh_line(SkConnObject *conn, const struct line_options *options)
 {
-    size_t length;
-    switch (line_buffer_find_line(&conn->input, limit, &length)) {
-    case LINE_FOUND:
-        return take_held(conn, length, trimmed);
-    case LINE_TOO_LONG:
-        PyErr_Format(conn->hub->state->LineTooLongError,
-                     "no end of line within %zu bytes; they stay readable", limit);
-        return NULL;
-    case LINE_INCOMPLETE:
-        break;
+    HubObject *hub = conn->hub;
+    size_t size = hub->fresh_length < options->limit ? hub->fresh_length : options->limit;
+    size_t ending_length;
+    size_t length = line_find(hub->fresh_data, size, options->ending, &ending_length);
+    if (length > 0) {
+        return take_fresh(conn, length, options->keeps_end ? 0 : ending_length);
+    }
+    if (conn_keep_fresh(conn) == 0) {
+        line_buffer_note_searched(&conn->input, options->ending, size);
     }
     return NULL;
 }
 
+// A line of those bytes that are held.
+static PyObject *
+take_held_line(SkConnObject *conn, const struct line_options *options)
+{
+    size_t held = line_buffer_length(&conn->input);
+    PyObject *line = conn_take_buffered_line(conn, options);
+    if (line_buffer_length(&conn->input) < held) {
+        note_room(conn);
+    }
+    return line;
+}
+
 // A line, or NULL without an exception if no whole one is there.
 static PyObject *
-take_line(SkConnObject *conn, size_t limit, size_t trimmed)
+take_line(SkConnObject *conn, const struct line_options *options)
 {
     HubObject *hub = conn->hub;
-    if (hub->fresh_conn == conn) {
-        size_t size = hub->fresh_length < limit ? hub->fresh_length : limit;
-        char *feed = memchr(hub->fresh_data, '\n', size);
-        if (feed != NULL) {
-            return take_fresh(hub, (size_t)(feed - hub->fresh_data) + 1, trimmed);
-        }
-        if (conn_keep_fresh(conn) < 0) {
-            return NULL;
+    if (hub->fresh_conn == conn && options->ending != LINE_ENDING_ANY) {
+        PyObject *line = take_fresh_line(conn, options);
+        if (line != NULL || PyErr_Occurred()) {
+            return line;
         }
     }
+    else if (conn_keep_fresh(conn) < 0) {
+        return NULL;
+    }
     for (;;) {
-        PyObject *line = take_held_line(conn, limit, trimmed);
+        PyObject *line = take_held_line(conn, options);
         if (line != NULL || PyErr_Occurred()) {
             return line;
         }
@@ -216,11 +230,12 @@ take_line(SkConnObject *conn, size_t limit, size_t trimmed)
 
 PyDoc_STRVAR(
     take_line_doc,
-    "take_line($self, /, limit=65536, *, keepends=True)\n--\n\n"
-    "Return the next line with its line feed, None if no whole line is there yet.\n\n"
-    "limit: the most bytes a line may have, line feed included.\n"
-    "keepends: False leaves the line feed out.\n\n"
-    "What follows the last line feed stays for take(), at the end of file, too. Never waits,\n"
+    "take_line($self, /, limit=65536, *, eol='lf', keepends=True)\n--\n\n"
+    "Return the next line with its end, None if no whole line is there yet.\n\n"
+    "limit: the most bytes a line may have, end included.\n"
+    "eol: what ends a line: 'lf', 'crlf', 'crlf_strict', 'any' or 'nul', as in readln().\n"
+    "keepends: False leaves the end out.\n\n"
+    "What follows the last line stays for take(), at the end of file, too. Never waits,\n"
     "never switches. Raises LineTooLongError (the bytes stay readable) and what take()\n"
     "raises.");
 
@@ -228,18 +243,15 @@ static PyObject *
 SkConn_take_line(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
                  PyObject *keyword_names)
 {
-    static const char *const names[] = {"limit", "keepends", NULL};
-    static const struct parameters parameters = {"take_line", names, 0, 1};
-    size_t limit;
-    bool keeps_end;
-    if (conn_parse_line_arguments(&parameters, arguments, count, keyword_names, &limit,
-                                  &keeps_end) < 0) {
+    static const struct parameters parameters = {"take_line", conn_line_option_names, 0,
+                                                 1};
+    struct line_options options;
+    if (conn_parse_line_options(&parameters, arguments, count, keyword_names, &options) <
+            0 ||
+        conn_check_may_take(conn) < 0) {
         return NULL;
     }
-    if (conn_check_may_take(conn) < 0) {
-        return NULL;
-    }
-    PyObject *line = take_line(conn, limit, keeps_end ? 0 : 1);
+    PyObject *line = take_line(conn, &options);
     return line != NULL || PyErr_Occurred() ? line : Py_NewRef(Py_None);
 }
 

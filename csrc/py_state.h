@@ -23,6 +23,7 @@ struct module_state {
     PyTypeObject *timer_type;
     PyTypeObject *hook_type;
     PyTypeObject *layer_type;
+    PyTypeObject *line_iterator_type;
 
     // Exceptions, owned; defined in pycoronet/errors.py.
     PyObject *Cancelled;
@@ -70,5 +71,6 @@ PyTypeObject *parking_lot_type_new(PyObject *module);
 PyTypeObject *timer_type_new(PyObject *module);
 PyTypeObject *hook_type_new(PyObject *module);
 PyTypeObject *layer_type_new(PyObject *module);
+PyTypeObject *line_iterator_type_new(PyObject *module);
 
 #endif

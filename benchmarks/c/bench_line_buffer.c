@@ -37,9 +37,11 @@ take_lines(void)
 {
     uint64_t line_count = 0;
     size_t length;
-    while (line_buffer_find_line(&buffer, MAX_LINE_BYTES, &length) == LINE_FOUND) {
+    size_t ending_length;
+    while (line_buffer_find_line(&buffer, LINE_ENDING_LF, MAX_LINE_BYTES, &length,
+                                 &ending_length) == LINE_FOUND) {
         bench_use((uint64_t)line_buffer_data(&buffer)[0]);
-        line_buffer_drain(&buffer, length);
+        line_buffer_drain_line(&buffer, length);
         line_count++;
     }
     return line_count;

@@ -1,7 +1,8 @@
-// test_line_buffer.c: line_buffer.h sentence by sentence.
+// test_line_buffer.c: line_buffer.h sentence by sentence, for lines that end with LF.
 //
-// Random use is tested in test_line_buffer_model.c, that no byte is scanned twice in
-// test_line_buffer_scans.c, when a block grows or is compacted in test_byte_block.c.
+// The other kinds of endings are in test_line_endings.c, random use is in
+// test_line_buffer_model.c, that no byte is scanned twice in test_line_buffer_scans.c, when
+// a block grows or is compacted in test_byte_block.c.
 
 #include <errno.h>
 #include <stdlib.h>
@@ -22,9 +23,13 @@ check_find(struct line_buffer *buffer, size_t limit, enum line_status expected_s
            size_t expected_length)
 {
     size_t length = SIZE_MAX;
-    CHECK_INT(line_buffer_find_line(buffer, limit, &length), expected_status);
+    size_t ending_length = SIZE_MAX;
+    CHECK_INT(
+        line_buffer_find_line(buffer, LINE_ENDING_LF, limit, &length, &ending_length),
+        expected_status);
     if (expected_status == LINE_FOUND) {
         CHECK_UINT(length, expected_length);
+        CHECK_UINT(ending_length, 1);
     }
     CHECK(line_buffer_is_consistent(buffer));
 }
@@ -378,7 +383,7 @@ test_is_consistent_sees_each_broken_invariant(void)
     bad.searched = 1; // found, but not there
     CHECK(!line_buffer_is_consistent(&bad));
     bad = good;
-    bad.is_line_feed_found = false;
+    bad.is_end_found = false;
     CHECK(line_buffer_is_consistent(&bad));
     bad.searched = 6; // more than is held
     CHECK(!line_buffer_is_consistent(&bad));
@@ -389,7 +394,7 @@ test_is_consistent_sees_each_broken_invariant(void)
     bad.searched = 1;
     CHECK(!line_buffer_is_consistent(&bad));
     line_buffer_init(&bad);
-    bad.is_line_feed_found = true;
+    bad.is_end_found = true;
     CHECK(!line_buffer_is_consistent(&bad));
     line_buffer_clear(&good);
 }
@@ -445,7 +450,7 @@ add_with_failures(struct line_buffer *buffer, const char *data, size_t length,
     CHECK_UINT(buffer->block.end, before.block.end);
     CHECK_UINT(buffer->block.capacity, before.block.capacity);
     CHECK_UINT(buffer->searched, before.searched);
-    CHECK_INT(buffer->is_line_feed_found, before.is_line_feed_found);
+    CHECK_INT(buffer->is_end_found, before.is_end_found);
     CHECK(line_buffer_is_consistent(buffer));
     CHECK_INT(line_buffer_append(buffer, data, length), 0);
     return -ENOMEM;
