@@ -17,6 +17,7 @@
 
 #include "py_hub.h"
 
+#include "frame.h"
 #include "line_buffer.h"
 #include "nonblocking_io.h"
 #include "write_queue.h"
@@ -24,6 +25,7 @@
 typedef struct SkConnObject SkConnObject;
 struct transport;
 struct valve;
+struct parameters;
 
 // A buffered write that would make more than the high mark wait is sent at once, and waits
 // until no more than the low mark is left. What set_watermarks() changes.
@@ -230,7 +232,6 @@ struct line_options {
 
 // The arguments of readln() and take_line(): limit=65536, eol="lf", keepends=True. 0, or -1
 // with an exception.
-struct parameters;
 int conn_parse_line_options(const struct parameters *parameters,
                             PyObject *const *arguments, Py_ssize_t count,
                             PyObject *keyword_names, struct line_options *options);
@@ -243,6 +244,30 @@ PyObject *conn_take_buffered_line(SkConnObject *conn, const struct line_options 
 
 // tp_iternext: the next line; NULL without an exception at the end of file.
 PyObject *conn_next_line(SkConnObject *conn);
+
+// --- py_conn_frames.c ---------------------------------------------------------------
+
+extern PyMethodDef conn_frame_methods[];
+
+// How a frame is to be read.
+struct frame_options {
+    struct frame_format format;
+    size_t limit; // the most bytes its payload may have
+};
+
+// The arguments of read_frame() and take_frame(): format=">I", limit=1048576. 0, or -1 with
+// an exception.
+int conn_parse_frame_options(const struct parameters *parameters,
+                             PyObject *const *arguments, Py_ssize_t count,
+                             PyObject *keyword_names, struct frame_options *options);
+
+// The names of these arguments, for struct parameters.
+extern const char *const conn_frame_option_names[];
+
+// Takes a frame out of the buffer and returns its payload. NULL without an exception: it is
+// not whole, and [*missing] bytes more are needed, as far as can be told.
+PyObject *conn_take_buffered_frame(SkConnObject *conn,
+                                   const struct frame_options *options, size_t *missing);
 
 // --- py_conn_send.c -----------------------------------------------------------------
 

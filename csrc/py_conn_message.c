@@ -136,6 +136,9 @@ receive_now(SkConnObject *conn, struct reception *reception)
         drop_reception(conn, reception);
         return -1;
     }
+    if ((reception->flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)) == 0) {
+        line_buffer_end_run(&conn->input);
+    }
     return 1;
 }
 

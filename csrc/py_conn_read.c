@@ -146,7 +146,11 @@ read_some_through_layers(SkConnObject *conn, size_t size, const char *operation)
         Py_DECREF(plain);
         return take_up_to(conn, size);
     }
-    if (plain == NULL || (size_t)PyBytes_GET_SIZE(plain) <= size) {
+    if (plain == NULL) {
+        return NULL;
+    }
+    line_buffer_end_run(&conn->input);
+    if ((size_t)PyBytes_GET_SIZE(plain) <= size) {
         return plain;
     }
     int error =
@@ -178,7 +182,9 @@ read_some(SkConnObject *conn, PyObject *number, const char *operation)
     PyObject *bytes = PyBytes_FromStringAndSize(scratch, count);
     if (bytes == NULL) {
         conn_keep_input(conn, scratch, (size_t)count);
+        return NULL;
     }
+    line_buffer_end_run(&conn->input);
     return bytes;
 }
 
@@ -226,6 +232,9 @@ read_into(SkConnObject *conn, char *place, size_t size)
         ssize_t count = conn->transport == NULL ? receive(conn, place, size, "recv_into")
                                                 : fill_through_layers(conn, "recv_into");
         if (line_buffer_length(&conn->input) == 0 || count == -1) {
+            if (count > 0) {
+                line_buffer_end_run(&conn->input);
+            }
             return count;
         }
     }

@@ -1,4 +1,4 @@
-// py_conn_take.c: reading without waiting: take and take_line.
+// py_conn_take.c: reading without waiting: take, take_line and take_frame.
 //
 // This is how callbacks read. What has just come for one lies in the hub's fresh area and is
 // handed out from there; only what the callback leaves goes into the connection's buffer. At
@@ -63,8 +63,8 @@ conn_drain_input(SkConnObject *conn, size_t length)
 static PyObject *
 take_fresh(SkConnObject *conn, size_t length, size_t trimmed)
 {
-    PyObject *bytes = PyBytes_FromStringAndSize(conn->hub->fresh_data,
-                                                (Py_ssize_t)(length - trimmed));
+    PyObject *bytes =
+        PyBytes_FromStringAndSize(conn->hub->fresh_data, (Py_ssize_t)(length - trimmed));
     if (bytes != NULL) {
         drain_fresh(conn, length);
     }
@@ -109,6 +109,19 @@ try_to_receive_layered(SkConnObject *conn)
         callbacks_notice(conn); // which will find the end of file, too
     }
     return status == 1;
+}
+
+// One attempt to add to what is held, for a line or a frame that is not whole: true if
+// something was received. May set an exception.
+static bool
+try_to_add(SkConnObject *conn)
+{
+    if (conn->transport != NULL) {
+        return try_to_receive_layered(conn);
+    }
+    char *scratch = conn->hub->scratch;
+    ssize_t count = try_to_receive(conn, scratch, INPUT_HIGH_MARK);
+    return count > 0 && conn_keep_input(conn, scratch, (size_t)count) == 0;
 }
 
 int
@@ -164,6 +177,9 @@ SkConn_take(SkConnObject *conn, PyObject *number)
     if (bytes == NULL) {
         conn_keep_input(conn, hub->scratch, (size_t)count);
     }
+    else if (count > 0) {
+        line_buffer_end_run(&conn->input);
+    }
     return bytes;
 }
 
@@ -210,22 +226,11 @@ take_line(SkConnObject *conn, const struct line_options *options)
     else if (conn_keep_fresh(conn) < 0) {
         return NULL;
     }
-    for (;;) {
-        PyObject *line = take_held_line(conn, options);
-        if (line != NULL || PyErr_Occurred()) {
-            return line;
-        }
-        if (conn->transport != NULL) {
-            if (try_to_receive_layered(conn)) {
-                continue;
-            }
-            return NULL;
-        }
-        ssize_t count = try_to_receive(conn, hub->scratch, INPUT_HIGH_MARK);
-        if (count <= 0 || conn_keep_input(conn, hub->scratch, (size_t)count) < 0) {
-            return NULL;
-        }
-    }
+    PyObject *line;
+    do {
+        line = take_held_line(conn, options);
+    } while (line == NULL && !PyErr_Occurred() && try_to_add(conn));
+    return line;
 }
 
 PyDoc_STRVAR(
@@ -255,9 +260,55 @@ SkConn_take_line(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t coun
     return line != NULL || PyErr_Occurred() ? line : Py_NewRef(Py_None);
 }
 
+// A frame's payload, or NULL without an exception if no whole one is there.
+static PyObject *
+take_frame(SkConnObject *conn, const struct frame_options *options)
+{
+    if (conn_keep_fresh(conn) < 0) {
+        return NULL;
+    }
+    PyObject *payload;
+    do {
+        size_t missing;
+        payload = conn_take_buffered_frame(conn, options, &missing);
+    } while (payload == NULL && !PyErr_Occurred() && try_to_add(conn));
+    if (payload != NULL) {
+        note_room(conn);
+    }
+    return payload;
+}
+
+PyDoc_STRVAR(
+    take_frame_doc,
+    "take_frame($self, /, format='>I', *, limit=1048576)\n--\n\n"
+    "Return the payload of the next length-prefixed frame, None if it is not whole yet.\n\n"
+    "format: the length before it, as in read_frame().\n"
+    "limit: the most bytes a payload may have.\n\n"
+    "What is left at the end of file stays for take(). Never waits, never switches. Raises\n"
+    "ValueError for a negative length and LineTooLongError for one over the limit (the frame\n"
+    "stays readable, its length too), and what take() raises.");
+
+static PyObject *
+SkConn_take_frame(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
+                  PyObject *keyword_names)
+{
+    static const struct parameters parameters = {"take_frame", conn_frame_option_names, 0,
+                                                 1};
+    struct frame_options options;
+    if (conn_parse_frame_options(&parameters, arguments, count, keyword_names, &options) <
+            0 ||
+        conn_check_may_take(conn) < 0) {
+        return NULL;
+    }
+    PyObject *payload = take_frame(conn, &options);
+    return payload != NULL || PyErr_Occurred() ? payload : Py_NewRef(Py_None);
+}
+
 PyMethodDef conn_take_methods[] = {
     {"take", (PyCFunction)SkConn_take, METH_O, take_doc},
     {"take_line", (PyCFunction)(void (*)(void))SkConn_take_line,
      METH_FASTCALL | METH_KEYWORDS, take_line_doc},
+    {"take_frame", (PyCFunction)(void (*)(void))SkConn_take_frame,
+     METH_FASTCALL | METH_KEYWORDS, take_frame_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -410,6 +410,7 @@ collect_methods(void)
         conn_file_methods,   conn_socket_methods, conn_message_methods,
         conn_layer_methods,  protocol_methods,    conn_now_methods,
         conn_accept_methods, valve_methods,       conn_input_methods,
+        conn_frame_methods,
     };
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {

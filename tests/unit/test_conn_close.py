@@ -27,8 +27,11 @@ ALL_CALLS: dict[str, Callable[[Any], object]] = {
     "read 0": lambda conn: conn.read(0),
     "read_exactly": lambda conn: conn.read_exactly(1),
     "readln": lambda conn: conn.readln(),
+    "lines": lambda conn: next(conn.lines()),
     "readline": lambda conn: conn.readline(),
     "read_until": lambda conn: conn.read_until(b"x"),
+    "read_frame": lambda conn: conn.read_frame(),
+    "take_frame": lambda conn: conn.take_frame(),
     "next": next,
     "take": lambda conn: conn.take(1),
     "take_line": lambda conn: conn.take_line(),
@@ -153,7 +156,10 @@ def test_the_with_block_closes(ends: Ends) -> None:
 
 # --- Under those who wait --------------------------------------------------------------------
 
-READERS = ["recv", "recv_into", "read", "read_exactly", "readln", "read_until", "next"]
+READERS = [
+    *["recv", "recv_into", "read", "read_exactly", "readln", "lines", "read_until", "next"],
+    "read_frame",
+]
 
 
 @pytest.mark.parametrize("verb", READERS)
