@@ -88,7 +88,7 @@ void
 callbacks_accept(struct callbacks *self)
 {
     SkConnObject *conn = self->conn;
-    if (self->is_paused || !conn_flows(conn, FLOW_IN)) {
+    if (self->is_paused) {
         return;
     }
     int error = conn_register(conn); // it may have rested

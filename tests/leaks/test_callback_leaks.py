@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import resource
 import socket
 import sys
 import tracemalloc
@@ -15,7 +17,7 @@ from recorders import Recorder, raise_error, reset, turn
 from test_conn_leaks import ROUNDS, SPARE_BLOCKS, SPARE_BYTES, WARM_UP, least_growth, run_rounds
 
 import pycoronet
-from pycoronet import Protocol, TimerHandle, get_hub, sk_conn, spawn
+from pycoronet import READ, Protocol, TimerHandle, get_hub, sk_conn, spawn
 
 pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
 
@@ -106,6 +108,9 @@ def refused() -> None:
         for wrong in (5, object(), object, lambda: 5, raise_error):
             with pytest.raises((TypeError, ZeroDivisionError)):
                 conn.set_callbacks(wrong)
+        for wrong in (5, print):
+            with pytest.raises((TypeError, ValueError)):
+                conn.set_callbacks(Recorder(), on_accept_error=wrong)
         for call in (conn.take, conn.take_line, conn.set_callbacks):
             with pytest.raises((TypeError, ValueError)):
                 call(-1)
@@ -136,6 +141,54 @@ def accepted() -> None:
     turn(1)
     listener.close()
     turn(1)
+
+
+def paused() -> None:
+    listener = pycoronet.listen(("127.0.0.1", 0), enabled=False)
+    listener.accept_limit = 1
+    listener.set_callbacks(Recorder, on_accept_error=lambda *_: None)
+    peers = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+    turn(1)
+    listener.enable(READ)
+    turn(1)
+    assert listener.accept_limit == 0
+    for wrong in (-1, "x"):
+        with pytest.raises((TypeError, ValueError)):
+            listener.accept_limit = wrong
+    listener.set_callbacks(Recorder, on_accept_error=lambda *_: None)
+    listener.accept_limit = None
+    turn(1)
+    listener.disable(READ)
+    listener.close()
+    for peer in peers:
+        peer.close()
+    turn(1)
+
+
+def starved() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    told: list[Exception] = []
+
+    def drop(listener: Any, error: Exception) -> None:
+        told.append(error)
+        if len(told) == 2:
+            listener.set_callbacks(None)
+
+    listener = pycoronet.listen(("127.0.0.1", 0))
+    listener.set_callbacks(Recorder, on_accept_error=drop)
+    with socket.create_connection(listener.getsockname()):
+        probe = os.dup(0)
+        os.close(probe)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (probe, hard))
+        pycoronet.sleep(1)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(told) == 2
+    told.clear()
+    listener.set_callbacks(Recorder, on_accept_error=drop)
+    listener.shutdown(socket.SHUT_RDWR)
+    turn(1)
+    assert listener.closed
+    assert len(told) == 1
 
 
 def timed() -> None:
@@ -172,6 +225,8 @@ CASES = [
     refused,
     replaced,
     accepted,
+    paused,
+    starved,
     timed,
     handed_over,
 ]

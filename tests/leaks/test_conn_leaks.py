@@ -254,6 +254,39 @@ def accepted() -> None:
         assert isinstance(attempt(pycoronet.connect, ("127.0.0.1", 1)), OSError)
 
 
+def paused() -> None:
+    with pycoronet.listen(("127.0.0.1", 0), enabled=False, defer_accept=None) as listener:
+        listener.accept_limit = 1
+        with socket.create_connection(listener.getsockname()):
+            accepting = spawn(listener.accept)
+            sleep(MOMENT)
+            listener.enable(pycoronet.READ)
+            conn, _ = accepting.get()
+            conn.close()
+        waiting = spawn(attempt, listener.accept)
+        sleep(MOMENT)
+        listener.accept_limit = None
+        listener.disable(pycoronet.READ)
+        listener.accept_limit = 5
+        sleep(MOMENT)
+        listener.close()
+        assert isinstance(waiting.get(), pycoronet.ClosedError)
+
+
+def refused_options() -> None:
+    with pycoronet.listen(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()
+    for address, options in [
+        (taken, {"ipv6_only": True}),
+        (taken, {"defer_accept": 0}),
+        (taken, {"backlog": "x"}),
+        (("192.0.2.1", 1), {}),  # nobody's
+        (("127.0.0.1", 1 << 20), {}),
+    ]:
+        error = attempt(lambda: pycoronet.listen(address, **options))  # noqa: B023
+        assert isinstance(error, OSError | ValueError | TypeError | OverflowError)
+
+
 def served() -> None:
     def handler(conn: Any, _: object) -> None:
         for line in conn:
@@ -314,6 +347,8 @@ CASES = [
     dropped,
     refused_constructors,
     accepted,
+    paused,
+    refused_options,
     served,
     waited_for,
     closed_behind_our_back,

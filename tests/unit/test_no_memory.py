@@ -30,6 +30,12 @@ OPERATIONS = {
     "connection": ("a, b = socket.socketpair()", "conn = sk_conn(a)"),
     "opened": ("", "_coronet._socket(socket.AF_INET, socket.SOCK_STREAM).close()"),
     "accepted": ("c = client()", "conn, peer = server.accept()"),
+    "listening": ("", "listen(('127.0.0.1', 0), enabled=False).close()"),
+    "limited": ("", "server.accept_limit = 500; server.accept_limit"),
+    "accept errors": (
+        "",
+        "server.set_callbacks(Protocol(), on_accept_error=int); server.set_callbacks(None)",
+    ),
     "line": ("left.write(b'line\\n')", "right.readln()"),
     "next line": ("left.write(b'a\\nb\\n'); right.readln()", "right.readln()"),
     "block": ("left.write(b'x' * 600)", "right.recv(600)"),
