@@ -10,7 +10,7 @@
 // Readiness: a connection is registered once, both directions, edge-triggered, when it
 // first has to wait. may_read and may_write say whether trying a system call can make
 // sense; an edge sets them, EAGAIN clears them. A listener is registered level-triggered
-// and only for reading, and not at all while nobody accepts.
+// and only for reading, and not at all while nobody accepts or it is paused.
 
 #ifndef CORONET_PY_CONN_H
 #define CORONET_PY_CONN_H
