@@ -314,7 +314,7 @@ def waited_for() -> None:
     other = spawn(attempt, pycoronet.wait_fd, left, pycoronet.PRIORITY)
     sleep(0)
     pycoronet.notify_closing(left)
-    looked_at_and_put_back,
+    (looked_at_and_put_back,)
     assert isinstance(other.get(), pycoronet.ClosedError)
     left.close()
     right.close()

@@ -135,6 +135,16 @@ def test_a_paused_listener_can_be_closed(ends: Ends, tmp_path: Path, way: str) -
     assert pycoronet.get_hub().task_count == 0
 
 
+def test_a_hub_that_stops_closes_a_paused_listener(ends: Ends, listener: Any) -> None:
+    Acceptor(listener, "callbacks")
+    listener.disable(READ)
+    dial(ends, listener)
+    hub = pycoronet.get_hub()
+    hub.call_later(5, hub.stop)
+    hub.run()
+    assert listener.closed
+
+
 def test_accepting_in_vain_times_out(ends: Ends, listener: Any) -> None:
     listener.disable(READ)
     (client,) = dial(ends, listener)
