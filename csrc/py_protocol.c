@@ -79,6 +79,7 @@ check_protocol(struct module_state *state, PyObject *object, bool *is_factory)
     return 0;
 }
 
+// 0 if this can be the connection's on_accept_error; else -1 with an exception.
 static int
 check_accept_error(SkConnObject *conn, PyObject *function, bool receives)
 {
@@ -202,8 +203,8 @@ PyDoc_STRVAR(
     "From now on the hub keeps the connection alive until it is closed. Its timeout becomes\n"
     "that of on_timeout(): so long without anything coming or going; None or 0: none. Tasks\n"
     "may write to it, but not read. Raises TypeError for a protocol without all methods,\n"
-    "ValueError for an on_accept_error where nothing is accepted, BusyError if a task is reading, ClosedError, RuntimeError while the hub closes. Never\n"
-    "switches.");
+    "ValueError for an on_accept_error where nothing is accepted, BusyError if a task is\n"
+    "reading, ClosedError, RuntimeError while the hub closes. Never switches.");
 
 static PyObject *
 SkConn_set_callbacks(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
