@@ -314,7 +314,6 @@ def waited_for() -> None:
     other = spawn(attempt, pycoronet.wait_fd, left, pycoronet.PRIORITY)
     sleep(0)
     pycoronet.notify_closing(left)
-    (looked_at_and_put_back,)
     assert isinstance(other.get(), pycoronet.ClosedError)
     left.close()
     right.close()
@@ -334,6 +333,7 @@ def closed_behind_our_back() -> None:
 
 CASES = [
     read_and_write,
+    looked_at_and_put_back,
     lines_in_pieces,
     failing_reads,
     failing_writes,

@@ -275,8 +275,8 @@ def _recv_into(conn: Any) -> bytes:
 @pytest.mark.parametrize("name", ALL_READS)
 def test_what_is_prepended_is_read_first(held: Any, name: str) -> None:
     call, expected = ALL_READS[name]
-    conn, peer = held(b"t;\n")
-    conn.prepend(b"fron")
+    conn, peer = held(b";\n")
+    conn.prepend(b"front")
     assert call(conn) == expected
     assert peer.send(b"x") == 1
 
