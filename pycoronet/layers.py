@@ -12,8 +12,9 @@ received comes up through `unwrap()`::
     conn.push_layer(Swap())
 
 A layer may hold bytes back and may give more than it was given. What it has to say on its
-own it says by `emit()`. It may not wait. This module has four: `Tee`, `Zlib`,
-`ProxyProtocol` with `ProxyHeader`; TLS is in `pycoronet.tls`.
+own it says by `emit()`. It may not wait. This module has five: `Filter`, which makes a
+layer of two functions, `Tee`, `Zlib`, `ProxyProtocol` with `ProxyHeader`; TLS is in
+`pycoronet.tls`.
 """
 
 import ipaddress
@@ -25,9 +26,11 @@ from typing import Any, TypeAlias
 
 from ._coronet import TransportLayer, sk_conn
 from ._coronet import timeout as time_limit
+from .errors import IncompleteReadError, LineTooLongError
 
 __all__ = [
     "ExpansionError",
+    "Filter",
     "ProxyError",
     "ProxyHeader",
     "ProxyProtocol",
@@ -38,6 +41,7 @@ __all__ = [
 ]
 
 _Sink: TypeAlias = Callable[[bytes], object]
+_Function: TypeAlias = Callable[[bytearray, bool], bytes]
 
 
 class Tee(TransportLayer):
@@ -63,6 +67,96 @@ class Tee(TransportLayer):
         if data and self._received is not None:
             self._received(data)
         return data
+
+
+class Filter(TransportLayer):
+    """Pass each direction through a function.
+
+    input, output: `function(source, is_end)` for what is received and for what is written;
+    None changes nothing. source is a bytearray: the function removes from its beginning what
+    it has used and returns what comes out of it, b"" for nothing yet::
+
+        def from_hex(source, is_end):
+            used = len(source) // 2 * 2
+            result = bytes.fromhex(source[:used].decode("ascii"))
+            del source[:used]
+            return result
+
+        conn.push_layer(Filter(from_hex, to_hex))
+
+    While it removes something and leaves something it is called again at once; what it leaves
+    then comes again together with more. is_end is True for the last call, when no more will
+    come; source may be empty in that one. A function may not wait.
+
+    limit: the most bytes that a function may leave unused; more raise LineTooLongError. Bytes
+    that the input function leaves at the end of the stream raise IncompleteReadError, those
+    that the output function leaves when the connection closes ValueError. What a function
+    raises is raised to whoever uses the connection, and closes it. Popped off again, the
+    layer leaves the input that it did not use to the reader.
+    """
+
+    def __init__(
+        self,
+        input: _Function | None = None,
+        output: _Function | None = None,
+        *,
+        limit: int = 1024 * 1024,
+    ) -> None:
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}")
+        self._input = input
+        self._output = output
+        self._limit = limit
+        self._received = bytearray()
+        self._written = bytearray()
+
+    def wrap(self, data: bytes, /) -> bytes:
+        """Pass what is written through the output function."""
+        if self._output is None:
+            return data
+        return self._pass(self._output, self._written, data)
+
+    def unwrap(self, data: bytes, /) -> bytes:
+        """Pass what is received through the input function."""
+        if self._input is None:
+            return data
+        result = self._pass(self._input, self._received, data)
+        if not data and self._received:
+            raise IncompleteReadError(bytes(self._received))
+        return result
+
+    def finish(self) -> bytes:
+        """Tell the output function that no more will be written."""
+        if self._output is None:
+            return b""
+        result = self._pass(self._output, self._written, b"")
+        if self._written:
+            raise ValueError(f"the output function left {len(self._written)} bytes at the end")
+        return result
+
+    @property
+    def leftover(self) -> bytes:
+        """What was received and has not been used."""
+        return bytes(self._received)
+
+    def _pass(self, function: _Function, source: bytearray, data: bytes) -> bytes:
+        """Return what the function makes of what it has left and the data, b"" for the end."""
+        source += data
+        results: list[bytes] = []
+        while True:
+            before = len(source)
+            result: object = function(source, not data)
+            if not isinstance(result, bytes | bytearray | memoryview):
+                name = getattr(function, "__qualname__", repr(function))
+                raise TypeError(f"{name}() returned {type(result).__name__}, not bytes")
+            results.append(bytes(result))
+            if not 0 < len(source) < before:
+                break
+        if len(source) > self._limit:
+            raise LineTooLongError(
+                f"{len(source)} bytes were left unused; {self._limit} are allowed"
+            )
+        return b"".join(results)
 
 
 class ExpansionError(ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import ssl
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from test_conn_leaks import (
 )
 
 from pycoronet import TransportLayer, sk_conn, sleep, spawn
-from pycoronet.layers import Tee, Zlib, accept_proxy
+from pycoronet.layers import Filter, Tee, Zlib, accept_proxy
 from pycoronet.tls import TLSLayer
 
 pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
@@ -52,6 +53,24 @@ def read_and_write() -> None:
         conn.write(b"y")
         conn.pop_layer()
         conn.close()
+
+
+def take_two(source: bytearray, is_end: bool) -> bytes:
+    used = len(source) // 2 * 2
+    result = bytes(source[:used])
+    del source[:used]
+    return result
+
+
+def filtering() -> None:
+    for written, received in ((b"abcd", b"ef"), (b"abc", b"efg"), (b"x" * 9, b"y" * 9)):
+        with pair() as (conn, peer):
+            conn.push_layer(Filter(take_two, take_two, limit=4))
+            attempt(conn.write, written)
+            attempt(peer.sendall, received)
+            peer.shutdown(socket.SHUT_WR)
+            attempt(conn.read, 99)
+            attempt(conn.close)
 
 
 def failing() -> None:
@@ -225,6 +244,7 @@ def check(case: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     "case",
     [
         read_and_write,
+        filtering,
         failing,
         failing_in_the_background,
         failing_in_callbacks,
