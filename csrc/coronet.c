@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "greenlet_bridge.h"
 #include "py_conn.h"
+#include "py_once.h"
 #include "py_task.h"
 #include "py_wait.h"
 
@@ -181,6 +182,7 @@ static PyMethodDef module_methods[] = {
      wait_readable_doc},
     {"wait_writable", FASTCALL(wait_writable), METH_FASTCALL | METH_KEYWORDS,
      wait_writable_doc},
+    {"once", FASTCALL(once_call), METH_FASTCALL | METH_KEYWORDS, once_doc},
     {"notify_closing", wait_notify_closing, METH_O, notify_closing_doc},
     {"co_create", FASTCALL(coroutine_create), METH_FASTCALL, co_create_doc},
     {"co_call", coroutine_call, METH_O, co_call_doc},
@@ -267,18 +269,28 @@ intern_names(struct module_state *state)
 static int
 make_types(PyObject *module, struct module_state *state)
 {
-    state->hub_type = hub_type_new(module);
-    state->task_type = state->hub_type == NULL ? NULL : task_type_new(module);
-    state->conn_type = state->task_type == NULL ? NULL : conn_type_new(module);
-    state->scope_type = state->conn_type == NULL ? NULL : scope_type_new(module);
-    state->parking_lot_type =
-        state->scope_type == NULL ? NULL : parking_lot_type_new(module);
-    state->timer_type = state->parking_lot_type == NULL ? NULL : timer_type_new(module);
-    state->hook_type = state->timer_type == NULL ? NULL : hook_type_new(module);
-    state->layer_type = state->hook_type == NULL ? NULL : layer_type_new(module);
-    state->line_iterator_type =
-        state->layer_type == NULL ? NULL : line_iterator_type_new(module);
-    return state->line_iterator_type == NULL ? -1 : 0;
+    const struct {
+        PyTypeObject **type;
+        PyTypeObject *(*make)(PyObject *module);
+    } types[] = {
+        {&state->hub_type, hub_type_new},
+        {&state->task_type, task_type_new},
+        {&state->conn_type, conn_type_new},
+        {&state->scope_type, scope_type_new},
+        {&state->parking_lot_type, parking_lot_type_new},
+        {&state->timer_type, timer_type_new},
+        {&state->hook_type, hook_type_new},
+        {&state->once_type, once_type_new},
+        {&state->layer_type, layer_type_new},
+        {&state->line_iterator_type, line_iterator_type_new},
+    };
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
+        *types[i].type = types[i].make(module);
+        if (*types[i].type == NULL) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 static int
@@ -327,6 +339,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->parking_lot_type);
     Py_VISIT(state->timer_type);
     Py_VISIT(state->hook_type);
+    Py_VISIT(state->once_type);
     Py_VISIT(state->layer_type);
     Py_VISIT(state->line_iterator_type);
     Py_VISIT(state->Cancelled);
@@ -351,6 +364,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->parking_lot_type);
     Py_CLEAR(state->timer_type);
     Py_CLEAR(state->hook_type);
+    Py_CLEAR(state->once_type);
     Py_CLEAR(state->on_open);
     Py_CLEAR(state->on_data);
     Py_CLEAR(state->on_ready);

@@ -22,6 +22,7 @@ struct module_state {
     PyTypeObject *parking_lot_type;
     PyTypeObject *timer_type;
     PyTypeObject *hook_type;
+    PyTypeObject *once_type;
     PyTypeObject *layer_type;
     PyTypeObject *line_iterator_type;
 
@@ -70,6 +71,7 @@ PyTypeObject *scope_type_new(PyObject *module);
 PyTypeObject *parking_lot_type_new(PyObject *module);
 PyTypeObject *timer_type_new(PyObject *module);
 PyTypeObject *hook_type_new(PyObject *module);
+PyTypeObject *once_type_new(PyObject *module);
 PyTypeObject *layer_type_new(PyObject *module);
 PyTypeObject *line_iterator_type_new(PyObject *module);
 

@@ -18,12 +18,6 @@
 #include "py_convert.h"
 #include "py_task.h"
 
-struct foreign_wait {
-    struct waiter *waiter; // NULL = nobody
-    unsigned events;       // what is asked for, 0 = nothing
-    unsigned seen;         // what woke it
-};
-
 // A descriptor somebody waits for. It exists as long as there is such a wait.
 struct foreign_watch {
     struct ready_target target;
@@ -31,21 +25,28 @@ struct foreign_watch {
     int fd;          // -1 once the number was closed or given out anew
     uint64_t device; // with inode: which file the number meant
     uint64_t inode;
-    struct foreign_wait reader; // waits for what is not only writing
-    struct foreign_wait writer; // waits for writing alone
+    struct foreign_wait reader; // wants what is not only writing
+    struct foreign_wait writer; // wants writing alone
 };
 
 #define WAITABLE_EVENTS ((unsigned)(EVENT_READ | EVENT_WRITE | EVENT_PRIORITY))
 #define END_EVENTS ((unsigned)(EVENT_ERROR | EVENT_HANGUP | EVENT_READ_HANGUP))
 
-// Wakes whoever waits there if [ready] has what it asked for or one of [ends].
+// Wakes or calls whoever waits there if [ready] has what it asked for or one of [ends].
 static bool
 wake_foreign_waiter(HubObject *hub, struct foreign_wait *wait, unsigned ready,
                     unsigned ends)
 {
     unsigned seen = ready & (wait->events | ends);
-    if (wait->waiter == NULL || seen == 0 ||
-        !waiter_wake(hub, wait->waiter, WOKEN_READY)) {
+    if (seen == 0) {
+        return false;
+    }
+    if (wait->call != NULL) {
+        wait->seen |= seen;
+        hub_queue_call(hub, wait->call);
+        return true;
+    }
+    if (wait->waiter == NULL || !waiter_wake(hub, wait->waiter, WOKEN_READY)) {
         return false;
     }
     wait->seen = seen;
@@ -63,22 +64,30 @@ take_foreign_event(struct ready_target *target, unsigned ready)
 }
 
 static void
+tell_closed(HubObject *hub, struct foreign_wait *wait)
+{
+    if (wait->waiter != NULL) {
+        waiter_wake(hub, wait->waiter, WOKEN_CLOSED);
+    }
+    if (wait->call != NULL) {
+        wait->seen = EVENT_HANGUP;
+        hub_queue_call(hub, wait->call);
+    }
+}
+
+static void
 lose_foreign_watch(struct ready_target *target, bool is_forked)
 {
     struct foreign_watch *watch = CONTAINER_OF(target, struct foreign_watch, target);
     if (is_forked) {
         // Its waiters were abandoned, all but perhaps the forking one, which runs.
-        watch->reader = watch->writer = (struct foreign_wait){.waiter = NULL};
+        watch->reader = watch->writer = (struct foreign_wait){.watch = watch};
         return;
     }
     reactor_release(&watch->hub->reactor, watch->fd);
     watch->fd = -1;
-    if (watch->reader.waiter != NULL) {
-        waiter_wake(watch->hub, watch->reader.waiter, WOKEN_CLOSED);
-    }
-    if (watch->writer.waiter != NULL) {
-        waiter_wake(watch->hub, watch->writer.waiter, WOKEN_CLOSED);
-    }
+    tell_closed(watch->hub, &watch->reader);
+    tell_closed(watch->hub, &watch->writer);
 }
 
 bool
@@ -112,6 +121,7 @@ open_watch(HubObject *hub, int fd, const struct io_description *description)
         return NULL;
     }
     watch->target = (struct ready_target){take_foreign_event, lose_foreign_watch};
+    watch->reader.watch = watch->writer.watch = watch;
     watch->hub = hub;
     watch->fd = fd;
     watch->device = description->device;
@@ -144,10 +154,20 @@ update_watch(struct foreign_watch *watch)
                             watch->reader.events | watch->writer.events, ENGINE_EDGE);
 }
 
+// 0 if nobody is at [place]; else -1 with BusyError.
 static int
-raise_busy_fd(HubObject *hub, int fd, struct waiter *waiter)
+check_place(struct foreign_wait *place)
 {
-    PyObject *who = task_describe(waiter->task);
+    HubObject *hub = place->watch->hub;
+    int fd = place->watch->fd;
+    if (place->call != NULL) {
+        PyErr_Format(hub->state->BusyError, "once() waits for descriptor %d already", fd);
+        return -1;
+    }
+    if (place->waiter == NULL) {
+        return 0;
+    }
+    PyObject *who = task_describe(place->waiter->task);
     if (who != NULL) {
         PyErr_Format(hub->state->BusyError, "%U waits for descriptor %d already", who,
                      fd);
@@ -194,20 +214,31 @@ wait_in_place(HubObject *hub, struct foreign_watch *watch, struct foreign_wait *
     return status < 0 ? -1 : seen;
 }
 
+// The place at [fd] for one who asks for [events]; NULL with an exception, also if somebody
+// is there.
+static struct foreign_wait *
+open_place(HubObject *hub, int fd, const struct io_description *description,
+           unsigned events)
+{
+    struct foreign_watch *watch = open_watch(hub, fd, description);
+    if (watch == NULL) {
+        return NULL;
+    }
+    struct foreign_wait *place = events == EVENT_WRITE ? &watch->writer : &watch->reader;
+    if (check_place(place) < 0) {
+        return NULL;
+    }
+    place->events = events;
+    place->seen = 0;
+    return place;
+}
+
 static int
 wait_foreign(HubObject *hub, int fd, const struct io_description *description,
              unsigned events, int64_t timeout_ns)
 {
-    struct foreign_watch *watch = open_watch(hub, fd, description);
-    if (watch == NULL) {
-        return -1;
-    }
-    struct foreign_wait *place = events == EVENT_WRITE ? &watch->writer : &watch->reader;
-    if (place->waiter != NULL) {
-        return raise_busy_fd(hub, fd, place->waiter);
-    }
-    place->events = events;
-    return wait_in_place(hub, watch, place, timeout_ns);
+    struct foreign_wait *place = open_place(hub, fd, description, events);
+    return place == NULL ? -1 : wait_in_place(hub, place->watch, place, timeout_ns);
 }
 
 // What has been received and not read is there to be read, whatever the kernel has.
@@ -253,28 +284,97 @@ wait_connection(SkConnObject *conn, unsigned events, int64_t timeout_ns)
     return error < 0 || ready < 0 ? -1 : ready;
 }
 
-int
-hub_wait_fd(HubObject *hub, int fd, unsigned events, int64_t timeout_ns)
+// Describes [fd] and finds the connection that it belongs to, borrowed, or NULL. 0, or -1 with
+// an exception.
+static int
+look_up(HubObject *hub, int fd, struct io_description *description, SkConnObject **conn)
 {
-    struct io_description description;
-    int error = io_describe(fd, &description);
+    int error = io_describe(fd, description);
     if (error < 0) {
         raise_errno(error);
         return -1;
     }
-    struct ready_target *target = reactor_owner(&hub->reactor, fd);
-    SkConnObject *conn = conn_of_target(target);
-    if (conn != NULL &&
-        !hub_is_same_file(hub, fd, conn->device, conn->inode, &description)) {
+    *conn = conn_of_target(reactor_owner(&hub->reactor, fd));
+    if (*conn != NULL &&
+        !hub_is_same_file(hub, fd, (*conn)->device, (*conn)->inode, description)) {
         // Closed behind its back, and the number given out anew.
-        conn_detach(conn);
-        conn = NULL;
+        conn_detach(*conn);
+        *conn = NULL;
+    }
+    return 0;
+}
+
+int
+hub_wait_fd(HubObject *hub, int fd, unsigned events, int64_t timeout_ns)
+{
+    struct io_description description;
+    SkConnObject *conn;
+    if (look_up(hub, fd, &description, &conn) < 0) {
+        return -1;
     }
     return conn != NULL ? wait_connection(conn, events, timeout_ns)
                         : wait_foreign(hub, fd, &description, events, timeout_ns);
 }
 
+struct foreign_wait *
+foreign_enter(HubObject *hub, int fd, unsigned events, struct hub_call *call)
+{
+    struct io_description description;
+    SkConnObject *conn;
+    if (look_up(hub, fd, &description, &conn) < 0) {
+        return NULL;
+    }
+    if (conn != NULL) {
+        PyErr_Format(
+            PyExc_ValueError,
+            "descriptor %d belongs to an sk_conn: its set_callbacks() tells when "
+            "it is ready",
+            fd);
+        return NULL;
+    }
+    struct foreign_wait *place = open_place(hub, fd, &description, events);
+    if (place == NULL) {
+        return NULL;
+    }
+    place->call = call;
+    hub->kernel_wait_count++;
+    int error = update_watch(place->watch);
+    if (error < 0) {
+        foreign_leave(place, false);
+        raise_engine_error(fd, error);
+        return NULL;
+    }
+    return place;
+}
+
+void
+foreign_leave(struct foreign_wait *place, bool is_forked)
+{
+    place->call = NULL;
+    place->events = 0;
+    if (!is_forked) {
+        place->watch->hub->kernel_wait_count--;
+        update_watch(place->watch);
+    }
+}
+
 // --- Module functions --------------------------------------------------------------------
+
+int
+convert_events(PyObject *number, unsigned *events)
+{
+    unsigned long asked = PyLong_AsUnsignedLong(number);
+    if (asked == (unsigned long)-1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (asked == 0 || (asked & ~(unsigned long)WAITABLE_EVENTS) != 0) {
+        PyErr_SetString(PyExc_ValueError,
+                        "events must be READ, WRITE or PRIORITY, or-ed together");
+        return -1;
+    }
+    *events = (unsigned)asked;
+    return 0;
+}
 
 static PyObject *
 wait_with_arguments(PyObject *module, const struct parameters *parameters,
@@ -287,16 +387,9 @@ wait_with_arguments(PyObject *module, const struct parameters *parameters,
         return NULL;
     }
     if (events == 0) {
-        unsigned long asked = PyLong_AsUnsignedLong(values[1]);
-        if (asked == (unsigned long)-1 && PyErr_Occurred()) {
+        if (convert_events(values[1], &events) < 0) {
             return NULL;
         }
-        if (asked == 0 || (asked & ~(unsigned long)WAITABLE_EVENTS) != 0) {
-            PyErr_SetString(PyExc_ValueError,
-                            "events must be READ, WRITE or PRIORITY, or-ed together");
-            return NULL;
-        }
-        events = (unsigned)asked;
         values[1] = values[2];
     }
     int fd = PyObject_AsFileDescriptor(values[0]);

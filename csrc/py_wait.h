@@ -6,6 +6,30 @@
 #include "nonblocking_io.h"
 #include "py_hub.h"
 
+struct foreign_watch;
+
+// One who wants to hear of a descriptor that is no connection's: a greenlet that waits, or a
+// call to be made.
+struct foreign_wait {
+    struct foreign_watch *watch; // borrowed; of the descriptor, lives as long as the wait
+    struct waiter *waiter;       // NULL = none
+    struct hub_call *call;       // borrowed; NULL = none
+    unsigned events;             // what is asked for, 0 = nobody is here
+    unsigned seen;               // what came
+};
+
+// Has [call] queued when [fd] is ready for one of [events], or closed by notify_closing(). The
+// place, borrowed until foreign_leave(); NULL with an exception as of hub_wait_fd(), and
+// ValueError if the descriptor is a connection's.
+struct foreign_wait *foreign_enter(HubObject *hub, int fd, unsigned events,
+                                   struct hub_call *call);
+
+// Ends it; in a forked child without a change to what is the parent's as well.
+void foreign_leave(struct foreign_wait *place, bool is_forked);
+
+// EVENT_READ, EVENT_WRITE, EVENT_PRIORITY, or-ed together, of an int. 0, or -1 with an exception.
+int convert_events(PyObject *number, unsigned *events);
+
 // Parks until [fd] is ready for one of [events] (EVENT_READ, EVENT_WRITE, EVENT_PRIORITY),
 // at most [timeout_ns] (-1: no limit). What is ready, or -1 with an exception:
 // TimeoutError, ClosedError (see notify_closing), BusyError, ValueError for a regular file.

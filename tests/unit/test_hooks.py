@@ -202,14 +202,14 @@ def test_hook_that_cancels_itself_lets_go_of_its_functions() -> None:
 
     class Hook:
         def prepare(self, _: Any) -> None:
-            self.handle.cancel()
+            handle.cancel()
 
-    hook: Any = Hook()
-    hook.handle = hub.add_hook(hook.prepare, hook.prepare)
-    assert "prepare" in repr(hook.handle)
+    hook = Hook()
+    handle = hub.add_hook(hook.prepare, hook.prepare)
+    assert "prepare" in repr(handle)
     gone = weakref.ref(hook)
     hub.wait(0)
-    assert "over" in repr(hook.handle)
+    assert "over" in repr(handle)
     del hook
     gc.collect()
     assert gone() is None
