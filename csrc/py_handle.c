@@ -32,8 +32,7 @@ drop_nothing(struct hub_call *call, bool is_forked)
 
 HandleObject *
 handle_new(PyTypeObject *type, HubObject *hub, PyObject *function, PyObject *extra,
-           void (*run)(struct hub_call *call),
-           void (*on_end)(HandleObject *handle, bool is_forked))
+           void (*run)(struct hub_call *call), void (*on_end)(HandleObject *handle))
 {
     HandleObject *handle = (HandleObject *)type->tp_alloc(type, 0);
     if (handle != NULL) {
@@ -55,6 +54,20 @@ handle_start(HandleObject *handle)
     Py_INCREF((PyObject *)handle);
 }
 
+// Nothing can make it due from here on.
+static void
+release(HandleObject *handle)
+{
+    list_remove(&handle->link);
+    list_remove(&handle->call.link);
+    if (handle->timer != NULL) {
+        timer_wheel_unlink(&handle->hub->reactor.timers, handle->timer);
+    }
+    if (handle->on_end != NULL) {
+        handle->on_end(handle);
+    }
+}
+
 void
 handle_end(HandleObject *handle)
 {
@@ -62,9 +75,7 @@ handle_end(HandleObject *handle)
     if (!handle_is_active(handle)) {
         return;
     }
-    list_remove(&handle->link);
-    list_remove(&handle->call.link);
-    handle->on_end(handle, false);
+    release(handle);
     if (!handle->is_hook && --hub->handle_count == 0) {
         hub_note_end(hub);
     }
@@ -106,8 +117,7 @@ handles_abandon(HubObject *hub)
     list_move_all(&hub->hooks, &hub->handles);
     while ((node = list_take_first(&hub->handles)) != NULL) {
         HandleObject *handle = CONTAINER_OF(node, HandleObject, link);
-        list_remove(&handle->call.link);
-        handle->on_end(handle, true);
+        release(handle);
     }
     hub->handle_count = 0;
 }

@@ -19,9 +19,9 @@ struct HandleObject {
     struct list_node link; // on hub->handles, or hub->hooks, while it is active
     PyObject *function;    // owned; NULL when it is over
     PyObject *extra;       // owned, or NULL; what else the kind needs, as it says
-    // Gives back what the kind holds besides; in a forked child without a change to what is
-    // the parent's as well.
-    void (*on_end)(HandleObject *handle, bool is_forked);
+    struct timer *timer;   // within the kind's own record, NULL = it has none
+    // Gives back what the kind holds besides; NULL = nothing.
+    void (*on_end)(HandleObject *handle);
     bool is_hook; // Hub.run() does not wait for it
 };
 
@@ -45,7 +45,7 @@ int handle_check_hub(HubObject *hub);
 // exception.
 HandleObject *handle_new(PyTypeObject *type, HubObject *hub, PyObject *function,
                          PyObject *extra, void (*run)(struct hub_call *call),
-                         void (*on_end)(HandleObject *handle, bool is_forked));
+                         void (*on_end)(HandleObject *handle));
 
 // It may be called from now on; the hub takes a reference.
 void handle_start(HandleObject *handle);

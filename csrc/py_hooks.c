@@ -79,13 +79,6 @@ hooks_check(HubObject *hub)
     call_hooks(hub, true, NULL);
 }
 
-static void
-end_hook(HandleObject *handle, bool is_forked)
-{
-    (void)handle;
-    (void)is_forked;
-}
-
 PyDoc_STRVAR(
     add_hook_doc,
     "add_hook($self, /, prepare=None, check=None)\n--\n\n"
@@ -124,7 +117,7 @@ Hub_add_hook(HubObject *hub, PyObject *const *arguments, Py_ssize_t count,
         return NULL;
     }
     HandleObject *handle =
-        handle_new(hub->state->hook_type, hub, values[0], values[1], NULL, end_hook);
+        handle_new(hub->state->hook_type, hub, values[0], values[1], NULL, NULL);
     if (handle != NULL) {
         handle->is_hook = true;
         CONTAINER_OF(handle, HookHandleObject, handle)->round = hub->hook_round;

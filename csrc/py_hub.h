@@ -334,6 +334,11 @@ void hub_end_halt(HubObject *hub);
 // Methods of the Hub type.
 extern PyMethodDef hub_call_methods[];
 
+// --- py_dump.c ----------------------------------------------------------------------
+
+// Methods of the Hub type.
+extern PyMethodDef hub_dump_methods[];
+
 // --- py_waiter.c --------------------------------------------------------------------
 
 void waiter_init(struct waiter *waiter);

@@ -389,7 +389,7 @@ collect_methods(void)
 {
     static PyMethodDef collected[32];
     PyMethodDef *const parts[] = {own_methods, hub_call_methods, hub_timer_methods,
-                                  hub_hook_methods};
+                                  hub_hook_methods, hub_dump_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {

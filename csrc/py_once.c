@@ -22,11 +22,9 @@ once_of(HandleObject *handle)
 }
 
 static void
-end_once(HandleObject *handle, bool is_forked)
+end_once(HandleObject *handle)
 {
-    OnceHandleObject *once = once_of(handle);
-    timer_wheel_unlink(&handle->hub->reactor.timers, &once->timer);
-    foreign_leave(once->place, is_forked);
+    foreign_leave(once_of(handle)->place);
 }
 
 static void
@@ -94,6 +92,7 @@ once_call(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
     }
     OnceHandleObject *once = once_of(handle);
     timer_init(&once->timer, time_out);
+    handle->timer = &once->timer;
     once->place = foreign_enter(hub, fd, events, &handle->call);
     if (once->place == NULL) {
         Py_DECREF((PyObject *)handle);

@@ -23,13 +23,6 @@ timer_of(HandleObject *handle)
 }
 
 static void
-end_timer(HandleObject *handle, bool is_forked)
-{
-    (void)is_forked;
-    timer_wheel_unlink(&handle->hub->reactor.timers, &timer_of(handle)->timer);
-}
-
-static void
 become_due(struct timer *timer)
 {
     HandleObject *handle = &CONTAINER_OF(timer, TimerHandleObject, timer)->handle;
@@ -122,13 +115,14 @@ make_timer(HubObject *hub, PyObject *const *arguments, Py_ssize_t count, bool re
     HandleObject *handle = values == NULL
                                ? NULL
                                : handle_new(hub->state->timer_type, hub, arguments[1],
-                                            values, run_timer, end_timer);
+                                            values, run_timer, NULL);
     Py_XDECREF(values);
     if (handle == NULL) {
         return NULL;
     }
     TimerHandleObject *timer = timer_of(handle);
     timer_init(&timer->timer, become_due);
+    handle->timer = &timer->timer;
     timer->interval_ns = repeats ? delay_ns : 0;
     timer->when_ns = reactor_now_ns(&hub->reactor) + delay_ns;
     reactor_arm_at(&hub->reactor, &timer->timer, timer->when_ns);

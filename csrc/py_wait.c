@@ -16,6 +16,7 @@
 
 #include "py_conn.h"
 #include "py_convert.h"
+#include "py_handle.h"
 #include "py_task.h"
 
 // A descriptor somebody waits for. It exists as long as there is such a wait.
@@ -340,7 +341,7 @@ foreign_enter(HubObject *hub, int fd, unsigned events, struct hub_call *call)
     hub->kernel_wait_count++;
     int error = update_watch(place->watch);
     if (error < 0) {
-        foreign_leave(place, false);
+        foreign_leave(place);
         raise_engine_error(fd, error);
         return NULL;
     }
@@ -348,14 +349,38 @@ foreign_enter(HubObject *hub, int fd, unsigned events, struct hub_call *call)
 }
 
 void
-foreign_leave(struct foreign_wait *place, bool is_forked)
+foreign_leave(struct foreign_wait *place)
 {
     place->call = NULL;
     place->events = 0;
-    if (!is_forked) {
-        place->watch->hub->kernel_wait_count--;
-        update_watch(place->watch);
+    place->watch->hub->kernel_wait_count--;
+    update_watch(place->watch);
+}
+
+// Who waits there; a new reference, NULL for nobody.
+static PyObject *
+place_owner(const struct foreign_wait *place)
+{
+    if (place->call != NULL) {
+        return Py_NewRef((PyObject *)handle_of_call(place->call));
     }
+    return place->waiter == NULL ? NULL : Py_NewRef((PyObject *)place->waiter->task);
+}
+
+PyObject *
+foreign_owner(struct ready_target *target)
+{
+    if (target->on_ready != take_foreign_event) {
+        Py_RETURN_NONE;
+    }
+    struct foreign_watch *watch = CONTAINER_OF(target, struct foreign_watch, target);
+    PyObject *reader = place_owner(&watch->reader);
+    PyObject *writer = place_owner(&watch->writer);
+    if (reader == NULL || writer == NULL) {
+        PyObject *one = reader == NULL ? writer : reader;
+        return one == NULL ? Py_NewRef(Py_None) : one;
+    }
+    return Py_BuildValue("(NN)", reader, writer);
 }
 
 // --- Module functions --------------------------------------------------------------------

@@ -24,8 +24,11 @@ struct foreign_wait {
 struct foreign_wait *foreign_enter(HubObject *hub, int fd, unsigned events,
                                    struct hub_call *call);
 
-// Ends it; in a forked child without a change to what is the parent's as well.
-void foreign_leave(struct foreign_wait *place, bool is_forked);
+void foreign_leave(struct foreign_wait *place);
+
+// Who waits at a descriptor that is no connection's: a Task or a handle, a tuple of the one
+// that reads and the one that writes, or None. A new reference, NULL with an exception.
+PyObject *foreign_owner(struct ready_target *target);
 
 // EVENT_READ, EVENT_WRITE, EVENT_PRIORITY, or-ed together, of an int. 0, or -1 with an exception.
 int convert_events(PyObject *number, unsigned *events);

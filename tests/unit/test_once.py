@@ -203,6 +203,31 @@ def test_run_goes_on_until_it_was_called_and_is_no_deadlock(pipe: tuple[int, int
     assert lot.park("once")
 
 
+def test_one_that_is_over_is_nothing_to_wait_for(pipe: tuple[int, int]) -> None:
+    once(pipe[0], READ, print).cancel()
+    once(pipe[0], READ, lambda ready: None, timeout=1)
+    with pytest.raises(pycoronet.DeadlockError):
+        sleep(None)
+
+
+def test_what_somebody_saw_before_is_no_readiness(ends: Ends) -> None:
+    left, _ = ends.sockets()
+    calls: list[Any] = []
+    reader = spawn(wait_readable, left)
+    once(left, WRITE, calls.append)
+    sleep(1)
+    left.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            left.send(bytes(65536))
+    once(left, WRITE, calls.append, timeout=1)
+    sleep(5)
+    assert calls == [WRITE, 0]
+    reader.cancel()
+    sleep(0)
+    left.close()
+
+
 def test_closed_descriptor_is_told_by_notify_closing(pipe: tuple[int, int]) -> None:
     calls: list[Any] = []
     once(pipe[0], READ, calls.append)
