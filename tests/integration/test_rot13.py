@@ -1,0 +1,284 @@
+"""examples/rot13: five servers, one meaning. Every test here is for each of them.
+
+What they have to answer is computed by two other ways than theirs: Python's codec and a regular
+expression for the pieces of long lines.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import random
+import re
+import signal
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE_SECONDS, Program, read_all
+
+SERVERS = ["fork", "select", "events", "buffered", "coroutine"]
+MAX_LINE = 16384
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
+
+PROC_NET_TCP = Path("/proc/net/tcp")
+
+LONG = bytes(random.Random(7).choices(b"abcxyzABCXYZ .\r\0\xff", k=50000))
+TRANSCRIPTS = {
+    "nothing": b"",
+    "one line": b"Hello, World!\n",
+    "a last line without newline": b"first\nlast",
+    "only a line without newline": b"last",
+    "only an empty line": b"\n",
+    "empty lines": b"\n\nbetween\n\n\n",
+    "empty lines and a last one": b"\n\nx",
+    "NUL bytes": b"\0\na\0b\n\0\0\0\n\0",
+    "CR and LF": b"one\r\ntwo\rthree\n\r\n\r",
+    "every byte": bytes(range(256)) * 2,
+    "letters at their ends": b"AMNZamnz@[`{\n",
+    **{
+        f"{length} bytes and {what}": b"z" * length + ending
+        for length in (16382, 16383, 16384, 16385, 16386, 32767, 32768, 32769)
+        for what, ending in (
+            ("the end", b""),
+            ("a newline", b"\n"),
+            ("a newline and more", b"\nmore\n"),
+            ("an empty line", b"\n\n"),
+        )
+    },
+    "50000 bytes without newline": LONG,
+    "a long line between short ones": b"before\n" + LONG + b"\nafter\nlast",
+    "long lines": (LONG + b"\n") * 3,
+    "pipelined": b"".join(b"line %d\n" % number for number in range(5000)),
+}
+# Where long ones are split: at the ends of a piece, of a block and of a line.
+AWKWARD_SPLITS = (1, 2, 8191, 8192, 16382, 16383, 16384, 16385, 16386, 16387, 32767, 32768, 49999)
+
+
+def expect(data: bytes) -> bytes:
+    """Return what a server has to answer to a whole stream."""
+    pieces = re.sub(rb"[^\n]{16384}", lambda match: match[0] + b"\n", data)
+    return codecs.encode(pieces.decode("latin-1"), "rot13").encode("latin-1")
+
+
+class Rot13(Program):
+    """One of the servers, running on a free port."""
+
+    def __init__(self, name: str, **options: object) -> None:
+        super().__init__(f"rot13/rot13_{name}.py", 0, env=ENVIRONMENT, **options)
+        self.name = name
+        said = self.process.stdout.readline().decode()
+        found = re.fullmatch(rf"rot13_{name}: 127\.0\.0\.1:(\d+)\n", said)
+        assert found, said + self.process.stderr.read().decode()
+        self.port = int(found[1])
+
+    def connect(self) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.port), PATIENCE_SECONDS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def exchange(self, *pieces: bytes) -> bytes:
+        """Send pieces, each when the one before has been received; return all that comes back."""
+        with self.connect() as client, ThreadPoolExecutor(1) as reader:
+            answers = reader.submit(read_all, client)
+            for piece in pieces:
+                client.sendall(piece)
+                if len(pieces) > 1:
+                    self.wait_until_taken(client)
+            client.shutdown(socket.SHUT_WR)
+            return answers.result()
+
+    def wait_until_taken(self, client: socket.socket) -> None:
+        """Wait until the server has received all that was sent, where one can see that."""
+        own_port = client.getsockname()[1]
+        pattern = re.compile(
+            rf": 0100007F:(?:({own_port:04X}) 0100007F:{self.port:04X}"
+            rf"|{self.port:04X} 0100007F:{own_port:04X}) \w\w (\w+):(\w+) "
+        )
+        while PROC_NET_TCP.exists():
+            queues = pattern.findall(PROC_NET_TCP.read_text())
+            waiting = [to_send if is_ours else held for is_ours, to_send, held in queues]
+            assert len(waiting) == 2
+            if all(int(length, 16) == 0 for length in waiting):
+                return
+
+    def read_peak_bytes(self) -> int:
+        """Return the most memory that it, or a process of one client, has had; 0 if unknown."""
+        pids = [self.process.pid, *list_children(self.process.pid)]
+        statuses = [Path(f"/proc/{pid}/status") for pid in pids]
+        peaks = [re.search(r"VmHWM:\s+(\d+)", one.read_text()) for one in statuses if one.exists()]
+        return max((int(peak[1]) * 1024 for peak in peaks), default=0)
+
+
+def list_children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in path.read_text().split()] if path.exists() else []
+
+
+def read_exactly(client: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        block = client.recv(size - len(data))
+        assert block, data
+        data += block
+    return data
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[Rot13]:
+    """Return a running server, which must say nothing and end well when the tests are over."""
+    running = Rot13(request.param)
+    try:
+        yield running
+        running.interrupt()
+        assert running.finish() == (0, "", "")
+    finally:
+        running.kill()
+
+
+def test_what_is_expected() -> None:
+    assert expect(b"Hello, World!\n\0\xe9\n\nz") == b"Uryyb, Jbeyq!\n\0\xe9\n\nm"
+    assert expect(b"a" * 16383 + b"\nb") == b"n" * 16383 + b"\no"
+    assert expect(b"a" * 16384 + b"\nb") == b"n" * 16384 + b"\n\no"
+    assert expect(b"a" * 16384) == b"n" * 16384 + b"\n"
+    assert expect(b"a" * 40000) == (b"n" * 16384 + b"\n") * 2 + b"n" * 7232
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_transcript(server: Rot13, name: str) -> None:
+    data = TRANSCRIPTS[name]
+    assert server.exchange(data) == expect(data)
+
+
+@pytest.mark.parametrize("name", [name for name, data in TRANSCRIPTS.items() if len(data) < 100])
+def test_transcript_byte_by_byte(server: Rot13, name: str) -> None:
+    data = TRANSCRIPTS[name]
+    assert server.exchange(*(bytes([byte]) for byte in data)) == expect(data)
+
+
+@pytest.mark.parametrize("split", AWKWARD_SPLITS)
+def test_long_lines_split(server: Rot13, split: int) -> None:
+    for data in (LONG, b"z" * 16383 + b"\n" + LONG, b"z" * 16384 + b"\n" + LONG):
+        assert server.exchange(data[:split], data[split:]) == expect(data)
+
+
+def test_in_pieces_of_all_sizes(server: Rot13) -> None:
+    chance = random.Random(13)
+    data = TRANSCRIPTS["long lines"] + TRANSCRIPTS["pipelined"]
+    pieces, rest = [], data
+    while rest:
+        size = chance.choice((1, 2, 100, 1000, 16384, 20000))
+        pieces.append(rest[:size])
+        rest = rest[size:]
+    assert server.exchange(*pieces) == expect(data)
+
+
+def test_each_line_is_answered_as_soon_as_it_is_whole(server: Rot13) -> None:
+    with server.connect() as client:
+        # The last but one: it is too long, with or without the newline that follows.
+        for sent in (b"one\n", b"\n", b"tw", b"o\nthree\nfo", b"ur\n", b"z" * 16384, b"\n"):
+            client.sendall(sent)
+            if sent == b"tw":
+                continue
+            wanted = {b"o\nthree\nfo": b"two\nthree\n", b"ur\n": b"four\n"}.get(sent, sent)
+            assert read_exactly(client, len(expect(wanted))) == expect(wanted)
+
+
+def test_half_close_is_answered_and_then_the_server_closes(server: Rot13) -> None:
+    with server.connect() as client:
+        client.sendall(b"first\nlast words")
+        assert read_exactly(client, 6) == b"svefg\n"
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"ynfg jbeqf"
+
+
+def test_clients_at_once_do_not_wait_for_each_other(server: Rot13) -> None:
+    clients = [server.connect() for _ in range(30)]
+    clients[0].sendall(b"begun")
+    for word in (b"one\n", b"another\n"):
+        for client in clients[1:]:
+            client.sendall(word)
+        for client in reversed(clients[1:]):
+            assert read_exactly(client, len(word)) == expect(word)
+    clients[0].sendall(b"\n")
+    assert read_exactly(clients[0], 6) == expect(b"begun\n")
+    for client in clients:
+        client.close()
+
+
+def test_clients_that_vanish_harm_nobody(server: Rot13) -> None:
+    with server.connect() as witness:
+        for sent in (b"", b"half a line", b"a line\n", LONG * 20):
+            for _ in range(5):
+                with server.connect() as client:
+                    client.setblocking(False)
+                    if sent:
+                        client.send(sent)
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+            witness.sendall(b"here\n")
+            assert read_exactly(witness, 5) == b"urer\n"
+    assert server.exchange(b"still\n") == b"fgvyy\n"
+
+
+def send_until_stuck(client: socket.socket, data: bytes) -> int:
+    """Send until nobody takes more for a while; return how much went.
+
+    The while decides only how hard the test is: a server that reads on for ever gets more.
+    """
+    client.settimeout(0.5)
+    sent = 0
+    try:
+        while sent < len(data):
+            sent += client.send(data[sent : sent + 65536])
+    except TimeoutError:
+        pass
+    client.settimeout(PATIENCE_SECONDS)
+    return sent
+
+
+def test_client_that_does_not_read_fills_no_memory(server: Rot13) -> None:
+    data = (LONG + b"\n" + b"short\n" * 10000) * 600
+    before = server.read_peak_bytes()
+    with server.connect() as client:
+        sent = send_until_stuck(client, data)
+        with ThreadPoolExecutor(1) as reader:
+            answers = reader.submit(read_all, client)
+            client.shutdown(socket.SHUT_WR)
+            got = answers.result()
+        assert server.read_peak_bytes() - before < 16 * 1024 * 1024
+    assert got == expect(data[:sent])
+
+
+# Starting and ending.
+
+
+@pytest.fixture
+def launch() -> Iterator[Callable[..., Rot13]]:
+    """Return a function that starts a server for this test alone."""
+    launched: list[Rot13] = []
+
+    def launch_server(name: str, **options: object) -> Rot13:
+        launched.append(Rot13(name, **options))
+        return launched[-1]
+
+    yield launch_server
+    for one in launched:
+        one.kill()
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_interrupt_in_a_terminal_ends_it_with_its_clients(
+    launch: Callable[..., Rot13], name: str
+) -> None:
+    server = launch(name, start_new_session=True)
+    with server.connect() as client:
+        client.sendall(b"x\n")
+        assert read_exactly(client, 2) == b"k\n"
+        # As a terminal does it, to all processes.
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.finish() == (0, "", "")
+        assert client.recv(1) == b""
