@@ -71,12 +71,22 @@ take_fresh(SkConnObject *conn, size_t length, size_t trimmed)
     return bytes;
 }
 
+// Whether taking may receive, too. Callbacks that are given what has come may not: who takes
+// until nothing is left would go on for as long as the peer sends, and hold all it answers.
+static bool
+may_receive(SkConnObject *conn)
+{
+    struct callbacks *callbacks = conn->callbacks;
+    return callbacks == NULL ||
+           (callbacks_receives_itself(callbacks) && !callbacks->has_ended);
+}
+
 // One attempt to receive, for somebody who does not wait: as conn_receive_now(), but 0 for
 // -EAGAIN, too, and -1 with an exception.
 static ssize_t
 try_to_receive(SkConnObject *conn, char *data, size_t length)
 {
-    if (conn->callbacks != NULL && (!conn->may_read || conn->callbacks->has_ended)) {
+    if (!may_receive(conn) || (conn->callbacks != NULL && !conn->may_read)) {
         return 0; // an event will tell
     }
     if (length == 0) {
@@ -98,7 +108,7 @@ try_to_receive(SkConnObject *conn, char *data, size_t length)
 static bool
 try_to_receive_layered(SkConnObject *conn)
 {
-    if (conn->callbacks != NULL && conn->callbacks->has_ended) {
+    if (!may_receive(conn)) {
         return false;
     }
     if (conn->callbacks == NULL) {
@@ -139,9 +149,10 @@ PyDoc_STRVAR(
     "take($self, n, /)\n--\n\n"
     "Return what is there, at most n bytes; b\"\" if nothing is there now, or at the end.\n\n"
     "What was received before comes first; if that is nothing, one attempt is made to\n"
-    "receive. Never waits, never switches; for callbacks, and of use elsewhere too. On a\n"
-    "datagram socket it takes one packet. Raises ClosedError, BusyError if a task is reading,\n"
-    "or the OSError of the failure.");
+    "receive, but not where callbacks are given what comes: they are called again. Never\n"
+    "waits, never switches; for callbacks, and of use elsewhere too. On a datagram socket it\n"
+    "takes one packet. Raises ClosedError, BusyError if a task is reading, or the OSError of\n"
+    "the failure.");
 
 static PyObject *
 SkConn_take(SkConnObject *conn, PyObject *number)

@@ -159,6 +159,24 @@ def test_take_line_without_line_feeds_and_with_a_limit(ends: Ends) -> None:
         conn.take_line(5, nonsense=1)
 
 
+@pytest.mark.parametrize("name", ["take", "take_line"])
+def test_taking_until_nothing_is_left_ends_though_the_peer_goes_on(ends: Ends, name: str) -> None:
+    conn, peer = ends.pair("unix")
+    taken: list[int] = []
+
+    def take_all(conn: Any) -> None:
+        taken.append(0)
+        while getattr(conn, name)(100):
+            taken[-1] += 1
+            if sum(taken) < 20:
+                peer.sendall(b"more\n")
+
+    conn.set_callbacks(Recorder(takes=False, data=take_all))
+    peer.sendall(b"first\n")
+    turn()
+    assert taken == [1] * 20
+
+
 def test_take_line_too_long_in_a_callback_stays_readable(ends: Ends) -> None:
     conn, peer = ends.pair()
     errors = []
