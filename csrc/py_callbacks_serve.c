@@ -137,6 +137,18 @@ fail_with_errno(struct callbacks *self, int negative_errno)
     fail(self, take_exception());
 }
 
+// What could not be sent is told now, before a method meets it in write(). True if so.
+static bool
+tell_write_failure(struct callbacks *self)
+{
+    if (self->conn->write_error == 0) {
+        return false;
+    }
+    conn_raise_write_error(self->conn);
+    fail(self, take_exception());
+    return true;
+}
+
 static void
 fail_with_exception(struct callbacks *self)
 {
@@ -238,6 +250,9 @@ receive_once(struct callbacks *self)
     HubObject *hub = conn->hub;
     size_t held = line_buffer_length(&conn->input);
     self->is_paused = has_too_much_output(self) || held >= INPUT_HIGH_MARK;
+    if (tell_write_failure(self)) {
+        return false;
+    }
     if (self->is_paused || (!conn->may_read && !transport_has_ended(conn))) {
         return false;
     }
@@ -278,6 +293,9 @@ receive(struct callbacks *self)
     for (int count = 0; callbacks_is_current(self) && !self->has_ended &&
                         !conn_is_disabled(self->conn, FLOW_IN);
          count++) {
+        if (tell_write_failure(self)) {
+            return;
+        }
         if (count == RECEIVE_LIMIT) {
             hub_queue_call(self->conn->hub, &self->call);
             return;
@@ -394,10 +412,7 @@ serve_connection(struct callbacks *self)
 {
     SkConnObject *conn = self->conn;
     struct module_state *state = conn->hub->state;
-    if (conn->write_error < 0) {
-        conn_raise_write_error(conn);
-        fail(self, take_exception());
-    }
+    tell_write_failure(self);
     if (self->must_close && callbacks_is_current(self)) {
         callbacks_call(self, state->on_shutdown, NULL);
         if (callbacks_is_current(self)) {

@@ -253,3 +253,18 @@ def test_a_peer_that_does_not_read_times_out(ends: Ends) -> None:
     queue_some(conn)
     pycoronet.sleep(4)
     assert recorder.log == ["timeout", "close"]
+
+
+def test_what_could_not_be_sent_is_told_before_more_is_written(
+    ends: Ends, reports: list[Any]
+) -> None:
+    """It is the peer's doing: no method is at fault, and nothing is reported."""
+    conn, peer = ends.pair("unix")
+    recorder = Recorder(data=lambda conn: conn.write(b"answer"))
+    conn.set_callbacks(recorder)
+    peer.sendall(b"x" * 150_000)
+    peer.close()
+    turn()
+    assert recorder.log == ["data", "error", "close"]
+    assert isinstance(recorder.errors[0], BrokenPipeError)
+    assert reports == []
