@@ -70,9 +70,18 @@ def accept_clients(listener: socket.socket, clients: set[Client]) -> bool:
 
 
 def serve(listener: socket.socket) -> None:
-    """Let everybody go on who can."""
+    """Serve until Ctrl-C, and close what is left."""
     listener.setblocking(False)
     clients: set[Client] = set()
+    try:
+        turn(listener, clients)
+    finally:
+        for one in clients:
+            one.sock.close()
+
+
+def turn(listener: socket.socket, clients: set[Client]) -> None:
+    """Let everybody go on who can, again and again."""
     has_room = True
     while True:
         readers: list[Client | socket.socket] = [one for one in clients if not one.unsent]

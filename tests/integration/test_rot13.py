@@ -7,6 +7,7 @@ expression for the pieces of long lines.
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import random
 import re
@@ -16,9 +17,11 @@ import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
-from conftest import PATIENCE_SECONDS, Program, read_all
+from conftest import EXAMPLES, PATIENCE_SECONDS, Program, read_all
 
 SERVERS = ["fork", "select", "events", "buffered", "coroutine"]
 MAX_LINE = 16384
@@ -282,3 +285,132 @@ def test_interrupt_in_a_terminal_ends_it_with_its_clients(
         os.killpg(server.process.pid, signal.SIGINT)
         assert server.finish() == (0, "", "")
         assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_port_is_the_only_argument(start: Callable[..., Program], name: str) -> None:
+    program = f"rot13/rot13_{name}.py"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, out, err = start(program, port, env=ENVIRONMENT).finish()
+        assert (code, out) == (1, "")
+        assert re.fullmatch(rf"rot13_{name}: .*in use.*\n", err)
+    for arguments in (["x"], [1, 2], ["-q"]):
+        code, out, err = start(program, *arguments, env=ENVIRONMENT).finish()
+        assert (code, out) == (2, "")
+        assert "Traceback" not in err
+
+
+@pytest.fixture
+def load(
+    load_example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], ModuleType]:
+    """Return a function that loads one of the servers as a module."""
+    monkeypatch.syspath_prepend(str(EXAMPLES / "rot13"))
+    return lambda name: load_example(f"rot13/{name}")
+
+
+def test_port_is_the_originals_if_none_is_given(
+    load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["rot13_x.py"])
+
+    def refuse(address: object) -> None:
+        raise OSError(address)
+
+    with pytest.raises(SystemExit, match=re.escape("('127.0.0.1', 40713)")):
+        load("rot13").main(refuse, None)
+
+
+# Shortages.
+
+
+class FailingListener:
+    """A listener whose accept() gives what the test has prepared, and is interrupted after it."""
+
+    def __init__(self, *outcomes: object) -> None:
+        self.outcomes = list(outcomes)
+
+    def accept(self) -> tuple[object, object]:
+        outcome = self.outcomes.pop(0) if self.outcomes else KeyboardInterrupt()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome, None
+
+    def setblocking(self, flag: bool) -> None: ...
+
+
+def test_fork_without_a_process_or_a_descriptor_is_told_and_tried_again(
+    load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    server = load("rot13_fork")
+    pauses: list[float] = []
+    client, peer = socket.socketpair()
+    fork = lambda: (_ for _ in ()).throw(BlockingIOError(errno.EAGAIN, "no process"))  # noqa: E731
+    monkeypatch.setattr(server.os, "fork", fork)
+    monkeypatch.setattr(server.time, "sleep", pauses.append)
+    monkeypatch.setattr(server.signal, "signal", lambda *arguments: None)
+    with peer, pytest.raises(KeyboardInterrupt):
+        server.serve(FailingListener(OSError(errno.EMFILE, "no descriptor"), client))
+    assert client.fileno() == -1
+    assert pauses == [server.SHORTAGE_SECONDS] * 2
+    said = ["rot13_fork: [Errno 24] no descriptor", "rot13_fork: [Errno 11] no process"]
+    assert capsys.readouterr().err.splitlines() == said
+
+
+@pytest.mark.linux_only
+def test_fork_leaves_no_process_behind(launch: Callable[..., Rot13]) -> None:
+    server = launch("fork")
+    for _ in range(5):
+        server.exchange(b"x\n")
+    while list_children(server.process.pid):
+        pass  # each ends when it has seen its client go
+
+
+def test_select_without_a_descriptor_leaves_the_listener_alone_for_a_while(
+    load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = load("rot13_select")
+    calls: list[tuple[int, object]] = []
+
+    def pretend_select(readers: list[Any], *others: Any) -> tuple[list[Any], list[Any], list[Any]]:
+        calls.append((len(readers), others[-1]))
+        return list(readers), [], []
+
+    monkeypatch.setattr(server.select, "select", pretend_select)
+    listener = FailingListener(ConnectionAbortedError(), OSError(errno.EMFILE, "none"))
+    with pytest.raises(KeyboardInterrupt):
+        server.serve(listener)
+    assert calls == [(1, None), (0, server.SHORTAGE_SECONDS), (1, None)]
+
+
+def test_select_turns_away_who_has_too_high_a_descriptor(
+    load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = load("rot13_select")
+    client, peer = socket.socketpair()
+    monkeypatch.setattr(server, "FD_SETSIZE", client.fileno())
+    clients: set[Any] = set()
+    with peer:
+        assert server.accept_clients(FailingListener(client, BlockingIOError()), clients)
+        assert not clients
+        assert peer.recv(1) == b""
+
+
+@pytest.mark.linux_only
+@pytest.mark.parametrize("name", SERVERS)
+def test_who_finds_no_descriptor_is_served_when_others_have_gone(
+    launch: Callable[..., Rot13], name: str
+) -> None:
+    # Few descriptors: the interpreter, the engine and the listener need some, too.
+    limits = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({0}, {0}))"
+    server = launch(name, preexec_fn=lambda: exec(limits.format(20)))
+    clients = [server.connect() for _ in range(30)]
+    for number, client in enumerate(clients):
+        client.sendall(b"line %d\n" % number)
+    for number, client in enumerate(clients):
+        answer = b"yvar %d\n" % number
+        assert read_exactly(client, len(answer)) == answer
+        client.close()
+    server.interrupt()
+    assert server.finish() == (0, "", "")
