@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import re
 
 from processes import HERE
 
 RESULTS = HERE / "results"
 README = HERE / "README.md"
-BEGIN = "<!-- run.py --markdown writes from here -->"
+BEGIN = re.compile(r"(<!-- \w+\.py --markdown writes from here -->)")
 END = "<!-- to here -->"
 
 
@@ -70,10 +71,10 @@ def write_json(tables, about):
     return path
 
 
-def write_markdown(tables, about):
-    """Put the tables between the two marks of the README."""
-    before, _, rest = README.read_text().partition(BEGIN)
+def write_markdown(tables, about, page=README):
+    """Put the tables between the two marks of a page."""
+    before, mark, rest = BEGIN.split(page.read_text(), maxsplit=1)
     _, _, after = rest.partition(END)
     lines = [f"- {name}: {text}" for name, text in about.items()]
-    parts = [BEGIN, "", *lines, "", *(format_markdown(table) for table in tables), END]
-    README.write_text(before + "\n".join(parts) + after)
+    parts = [mark, "", *lines, "", *(format_markdown(table) for table in tables), END]
+    page.write_text(before + "\n".join(parts) + after)

@@ -69,10 +69,10 @@ def choose(settings, names):
 class Contestant:
     """One server with its load, and what the rounds have given so far."""
 
-    def __init__(self, stack, command, make_load):
+    def __init__(self, stack, command, make_load, make_server=Server):
         self.cpu_us = []
         self.per_second = []
-        self.server = Server(command)
+        self.server = make_server(command)
         stack.callback(self.server.stop)
         self.load = make_load(self.server.port)
         stack.callback(self.load.stop)

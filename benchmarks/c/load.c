@@ -1,7 +1,7 @@
 // load.c: the load generator: many connections, one thread, every byte checked.
 //
 //     load PORT [--connections N] [--size BYTES] [--in-flight K] [--idle M]
-//          [--lock-step] [--sleep]
+//          [--lock-step] [--sleep] [--digits]
 //
 // Opens M idle connections, echoes one message on each and leaves them alone; opens N
 // busy ones; prints {"ready": true, ...}. Then each line on standard input is a round:
@@ -22,6 +22,8 @@
 // With --lock-step nobody sends again before everybody has been answered. That is for a
 // server slowed down by a simulator: its handlers would else always find the next
 // request there already, and never wait.
+//
+// With --digits messages are made of digits, which a ROT13 server sends back as they are.
 //
 // Not here: sending in parts. A batch is smaller than any socket buffer.
 
@@ -44,6 +46,7 @@ struct options {
     size_t message_bytes;
     bool is_lock_step;
     bool is_sleeping;
+    bool has_digits;
 };
 
 struct connection {
@@ -98,7 +101,14 @@ connect_to(int port)
     return fd;
 }
 
-// Letters that differ from connection to connection; each message ends with a line feed.
+static char
+choose_character(const struct options *options, uint64_t number, char first_letter)
+{
+    return options->has_digits ? (char)('0' + number % 10)
+                               : (char)(first_letter + (char)(number % 26));
+}
+
+// They differ from connection to connection; each message ends with a line feed.
 static char *
 make_batch(const struct options *options, int number)
 {
@@ -108,7 +118,7 @@ make_batch(const struct options *options, int number)
         die("malloc");
     }
     for (size_t i = 0; i < length; i++) {
-        batch[i] = (char)('a' + (i + (size_t)number) % 26);
+        batch[i] = choose_character(options, i + (size_t)number, 'a');
     }
     for (size_t i = options->message_bytes; i <= length; i += options->message_bytes) {
         batch[i - 1] = '\n';
@@ -163,7 +173,8 @@ static void
 send_batch(struct load *load, struct connection *connection)
 {
     size_t place = connection->sequence % (load->options.message_bytes - 1);
-    connection->batch[place] = (char)('A' + connection->sequence % 26);
+    connection->batch[place] =
+        choose_character(&load->options, connection->sequence, 'A');
     connection->sequence++;
     connection->returned = 0;
     load->started += (uint64_t)load->options.in_flight;
@@ -277,6 +288,7 @@ parse_options(int argc, char **argv)
         {"idle", required_argument, NULL, 'i'},
         {"lock-step", no_argument, NULL, 'l'},
         {"sleep", no_argument, NULL, 'w'},
+        {"digits", no_argument, NULL, 'd'},
         {NULL, 0, NULL, 0},
     };
     struct options options = {
@@ -302,6 +314,9 @@ parse_options(int argc, char **argv)
         case 'w':
             options.is_sleeping = true;
             break;
+        case 'd':
+            options.has_digits = true;
+            break;
         default:
             exit(2);
         }
@@ -309,7 +324,7 @@ parse_options(int argc, char **argv)
     if (optind != argc - 1 || options.message_bytes < 2 || options.in_flight < 1) {
         fprintf(stderr,
                 "usage: %s PORT [--connections N] [--size BYTES] "
-                "[--in-flight K] [--idle M] [--lock-step] [--sleep]\n",
+                "[--in-flight K] [--idle M] [--lock-step] [--sleep] [--digits]\n",
                 argv[0]);
         exit(2);
     }

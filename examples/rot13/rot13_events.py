@@ -16,10 +16,11 @@ from rot13 import MAX_LINE, Lines, main
 
 
 class Client(Protocol):
-    """One client: its begun line."""
+    """One client: its begun line, and whether it is to be looked at again."""
 
     def __init__(self) -> None:
         self.lines = Lines()
+        self.is_due = False
 
     def on_open(self, conn: sk_conn) -> None:
         """Begin: have it told when there is something to receive."""
@@ -37,9 +38,15 @@ class Client(Protocol):
         except OSError:
             conn.abort()  # it has gone
             return
-        if len(block) == room:
+        if len(block) == room and not self.is_due:
             # There may be more, and nobody tells of it again.
-            get_hub().call_soon(self.on_data, conn)
+            self.is_due = True
+            get_hub().call_soon(self.look_again, conn)
+
+    def look_again(self, conn: sk_conn) -> None:
+        """Go on behind the others who have been told of something."""
+        self.is_due = False
+        self.on_data(conn)
 
     def on_ready(self, conn: sk_conn) -> None:
         """Receive again: the answers have left."""
