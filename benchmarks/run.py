@@ -9,13 +9,20 @@ project there, builds the C programs, and stores the raw numbers in benchmarks/r
 import argparse
 import sys
 
+import buffered_lines
 import callgrind
+import chained_pipes
 import environment
 import report
 from processes import raise_file_limit
 from scenarios import SCENARIOS
 
-TESTS = SCENARIOS | {"instructions": callgrind.instructions}
+TESTS = SCENARIOS | {
+    "buffered-lines": buffered_lines.buffered_lines,
+    "line-instructions": buffered_lines.line_instructions,
+    "chained-pipes": chained_pipes.chained_pipes,
+    "instructions": callgrind.instructions,
+}
 
 
 def parse_arguments():

@@ -243,18 +243,18 @@ wait_for_events(struct engine *engine, struct engine_event *events, int capacity
     if (fetched_count < 0) {
         return fetched_count;
     }
-    int event_count = 0;
-    for (int i = 0; i < fetched_count; i++) {
-        const struct epoll_event *fetched = &engine->fetched[i];
+    struct engine_event *event = events;
+    const struct epoll_event *end = engine->fetched + fetched_count;
+    for (const struct epoll_event *fetched = engine->fetched; fetched < end; fetched++) {
         if (fetched->data.u64 == WAKE_TOKEN) {
             drain_wake_ups(engine);
             continue;
         }
-        events[event_count].token = fetched->data.u64;
-        events[event_count].ready = fetched->events;
-        event_count++;
+        event->token = fetched->data.u64;
+        event->ready = fetched->events;
+        event++;
     }
-    return event_count;
+    return (int)(event - events);
 }
 
 static int

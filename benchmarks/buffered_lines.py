@@ -1,0 +1,106 @@
+"""Reading lines that have come: what a call of readln() costs when the line is there.
+
+Each contestant is a process of python/read_lines.py that stays from round to round.
+"""
+
+import re
+import shutil
+import subprocess
+
+from environment import PYTHON
+from processes import BUILD, HERE, SERVER_CORE, start_process
+from report import Table, judge, skipped
+from scenarios import choose, collect_raw, format_spread, ratio, run_rounds
+
+SCRIPT = HERE / "python" / "read_lines.py"
+LINE_SIZES = [40, 200]
+# Blocks of 64 KiB: so many a round, and in the two runs that are counted.
+BLOCKS = 100
+FEW_BLOCKS = 2
+MANY_BLOCKS = 22
+NAMES = {
+    "pycoronet": "pycoronet",
+    "pycoronet, for line in conn": "pycoronet-iteration",
+    "asyncio StreamReader": "asyncio",
+    "gevent makefile()": "gevent",
+}
+LIMITS = {"asyncio StreamReader": 0.2, "gevent makefile()": 0.83}
+
+
+class LineReader:
+    """A running read_lines.py, with what its rounds have given so far."""
+
+    def __init__(self, name, line_bytes):
+        self.cpu_us = []
+        self.per_second = []
+        command = [PYTHON, SCRIPT, NAMES[name], line_bytes]
+        self.process = start_process(
+            command, SERVER_CORE, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def measure(self, seconds):
+        self.process.stdin.write(f"{BLOCKS}\n")
+        self.process.stdin.flush()
+        nanoseconds = float(self.process.stdout.readline())
+        self.cpu_us.append(nanoseconds / 1e3)
+        self.per_second.append(1e9 / nanoseconds)
+
+    def stop(self):
+        self.process.communicate()
+
+
+def make_rows(readers, line_bytes):
+    rows = []
+    for name, reader in readers.items():
+        value = None
+        if "pycoronet" in readers and name in LIMITS:
+            value = ratio(readers["pycoronet"], reader)
+        nanoseconds = [1e3 * number for number in reader.cpu_us]
+        cells = judge(value, LIMITS.get(name))[:2]
+        rows.append([f"{name}, {line_bytes} bytes", format_spread(nanoseconds), *cells])
+    return rows
+
+
+def buffered_lines(settings):
+    rows, raw = [], {}
+    for line_bytes in LINE_SIZES:
+        readers = {name: LineReader(name, line_bytes) for name in choose_names(settings)}
+        try:
+            run_rounds(settings, readers.values())
+        finally:
+            for reader in readers.values():
+                reader.stop()
+        rows += make_rows(readers, line_bytes)
+        raw[line_bytes] = collect_raw(readers)
+    headers = ["reader", "CPU ns/line (middle half)", "pycoronet ÷ it", "must"]
+    return Table("Lines that are there: one call each", headers, rows, raw)
+
+
+def choose_names(settings):
+    return [name for name in NAMES if choose(settings, [name.partition(",")[0]])]
+
+
+def count_instructions(name, line_bytes, blocks):
+    out_file = BUILD / "callgrind.out"
+    out_file.unlink(missing_ok=True)
+    valgrind = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out_file}"]
+    command = [*valgrind, PYTHON, SCRIPT, NAMES[name], str(line_bytes)]
+    subprocess.run(command, input=f"{blocks}\n", text=True, check=True, stdout=subprocess.PIPE)
+    return int(re.search(r"^(?:totals|summary): (\d+)", out_file.read_text(), re.M)[1])
+
+
+def line_instructions(settings):
+    """Count a few blocks and many: starting and ending cancel out, receiving does not."""
+    title = "User-space instructions: lines that are there"
+    if shutil.which("valgrind") is None:
+        return skipped(title, "valgrind is not installed")
+    rows, raw = [], {}
+    for line_bytes in LINE_SIZES:
+        lines = (MANY_BLOCKS - FEW_BLOCKS) * (64 * 1024 // line_bytes)
+        for name in choose_names(settings):
+            few = count_instructions(name, line_bytes, FEW_BLOCKS)
+            many = count_instructions(name, line_bytes, MANY_BLOCKS)
+            label = f"{name}, {line_bytes} bytes"
+            raw[label] = (many - few) / lines
+            rows.append([label, f"{raw[label]:.0f}"])
+    return Table(title, ["reader", "instructions/line"], rows, raw)
