@@ -16,6 +16,7 @@
 
 #include "py_convert.h"
 #include "py_layer.h"
+#include "py_valve.h"
 
 static void time_out(struct timer *timer);
 
@@ -139,6 +140,10 @@ callbacks_attach(SkConnObject *conn, PyObject *protocol, PyObject *on_accept_err
     conn->hub->callback_count++;
     conn->hub->kernel_wait_count++;
     callbacks_arm_timer(self);
+    if (conn->options != NULL && callbacks_set_idle_timeouts(self) < 0) {
+        callbacks_forget(conn);
+        return -1;
+    }
     return 0;
 }
 
@@ -162,8 +167,12 @@ callbacks_detach(struct callbacks *self)
 {
     HubObject *hub = self->conn->hub;
     self->conn->callbacks = NULL;
+    if (self->conn->valve != NULL && self->conn->valve->is_unconnected) {
+        valve_end_connect(self->conn);
+    }
     list_remove(&self->call.link);
     timer_wheel_unlink(&hub->reactor.timers, &self->timer);
+    idle_free(self);
     hub->callback_count--;
     hub->kernel_wait_count--;
     if (hub->callback_count == 0) {
@@ -228,19 +237,26 @@ callbacks_readable(SkConnObject *conn)
     self->has_hung_up |= (conn->revents & ends) != 0;
     self->has_news |= callbacks_receives_itself(self);
     move_idle_timer(self);
+    idle_note_progress(self, FLOW_IN);
     hub_queue_call(conn->hub, &self->call);
     return true;
 }
 
 bool
-callbacks_sent(SkConnObject *conn)
+callbacks_sent(SkConnObject *conn, bool has_progressed)
 {
     struct callbacks *self = conn->callbacks;
     if (conn->is_closed) {
         return false;
     }
-    move_idle_timer(self);
-    if (conn_unsent(conn) > conn_low_mark(conn)) {
+    if (has_progressed) {
+        move_idle_timer(self);
+        idle_note_progress(self, FLOW_OUT);
+    }
+    else {
+        idle_review(self);
+    }
+    if (conn_unsent(conn) > conn_options_of(conn)->low_mark[FLOW_OUT]) {
         self->is_behind = true;
         return false;
     }
@@ -250,9 +266,19 @@ callbacks_sent(SkConnObject *conn)
         return false;
     }
     // What layers say on their own may have paused the reading, too.
-    self->is_ready |= was_behind;
+    self->is_ready |= was_behind && (has_progressed || !self->is_behind);
     hub_queue_call(conn->hub, &self->call);
     return true;
+}
+
+void
+callbacks_note_marks(SkConnObject *conn, uint64_t old_read_low)
+{
+    struct callbacks *self = conn->callbacks;
+    size_t held = line_buffer_length(&conn->input);
+    // Bytes that were too few are enough now. Reading goes on by itself if it may.
+    self->has_news |= held > 0 && held < old_read_low;
+    callbacks_notice(conn);
 }
 
 static void
@@ -287,6 +313,7 @@ callbacks_stop(SkConnObject *conn)
         conn->hub->fresh_conn = NULL;
     }
     timer_wheel_disarm(&conn->hub->reactor.timers, &self->timer);
+    idle_review(self);
 }
 
 int

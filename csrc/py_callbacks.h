@@ -13,8 +13,7 @@
 
 #include "py_conn.h"
 
-// More input than this is left in the kernel until somebody takes what there is.
-#define INPUT_HIGH_MARK (64 * 1024)
+struct idle_timer;
 
 struct callbacks {
     struct hub_call call; // due when there is something to tell
@@ -25,22 +24,25 @@ struct callbacks {
                        // call, for it is something else than a method of a class
     PyObject *on_accept_error; // owned; a listener's: what accept() failed with; or NULL
     struct timer timer; // nothing has happened for too long; for a listener: may go on
-    int unread;         // bytes the user left, with `receives` off; -1 = not known
+    struct idle_timer *idle; // owned; the two of set_timeouts(), NULL = none
+    int unread;              // bytes the user left, with `receives` off; -1 = not known
 
-    bool receives : 1;    // bytes are received for the user, connections accepted
-    bool is_factory : 1;  // a listener's protocol is called for each connection
-    bool is_running : 1;  // a callback of it is on the stack
-    bool is_telling : 1;  // that callback is on_data
-    bool is_dropped : 1;  // nobody's any more; freed when it has run
-    bool is_paused : 1;   // too much is held already: reading goes on later
-    bool has_news : 1;    // on_data is due whether something comes or not
-    bool is_behind : 1;   // some output could not be sent at once
-    bool is_ready : 1;    // on_ready is due
-    bool is_late : 1;     // on_timeout is due
-    bool must_close : 1;  // on_shutdown is due, and then the end
-    bool has_hung_up : 1; // the peer may have ended the stream: no event may follow
-    bool has_ended : 1;   // on_eof was called
-    bool has_failed : 1;  // on_error was called
+    bool receives : 1;     // bytes are received for the user, connections accepted
+    bool is_factory : 1;   // a listener's protocol is called for each connection
+    bool is_running : 1;   // a callback of it is on the stack
+    bool is_telling : 1;   // that callback is on_data
+    bool is_dropped : 1;   // nobody's any more; freed when it has run
+    bool is_paused : 1;    // too much is held already: reading goes on later
+    bool has_news : 1;     // on_data is due whether something comes or not
+    bool is_behind : 1;    // some output could not be sent at once
+    bool is_ready : 1;     // on_ready is due
+    bool is_late : 1;      // on_timeout is due
+    bool is_triggered : 1; // on_data is due by trigger()
+    bool is_connected : 1; // on_open is due: connect() is done
+    bool must_close : 1;   // on_shutdown is due, and then the end
+    bool has_hung_up : 1;  // the peer may have ended the stream: no event may follow
+    bool has_ended : 1;    // on_eof was called
+    bool has_failed : 1;   // on_error was called
 };
 
 // True if it is told when to receive, rather than what has been received: with receive=False,
@@ -99,7 +101,11 @@ void callbacks_note_input(SkConnObject *conn);
 bool callbacks_readable(SkConnObject *conn);
 
 // After an attempt to send what waits: on_ready may be due. True if it is.
-bool callbacks_sent(SkConnObject *conn);
+// [has_progressed]: something was sent.
+bool callbacks_sent(SkConnObject *conn, bool has_progressed);
+
+// The watermarks were changed: something may be due by the new ones.
+void callbacks_note_marks(SkConnObject *conn, uint64_t old_read_low);
 
 // The connection is closed, though it may still send: only on_close() is left.
 void callbacks_stop(SkConnObject *conn);
@@ -115,6 +121,23 @@ void callbacks_shut_down(HubObject *hub);
 
 // Closes all of them at once, dropping what they still hold.
 void callbacks_abort_all(HubObject *hub);
+
+// --- py_callbacks_idle.c --------------------------------------------------------------
+
+// Has the idle timeouts of the connection's options run. 0, or -1 with MemoryError.
+int callbacks_set_idle_timeouts(struct callbacks *self);
+
+// Starts and stops their timers by what the connection waits for now.
+void idle_review(struct callbacks *self);
+
+// Something has come or gone: the direction's time begins anew.
+void idle_note_progress(struct callbacks *self, enum flow_direction direction);
+
+// True, once, if on_timeout is due for the direction; its time begins anew.
+bool idle_take_due(struct callbacks *self, enum flow_direction direction);
+
+// Takes the timers off the wheel and frees them.
+void idle_free(struct callbacks *self);
 
 // --- py_callbacks_serve.c -------------------------------------------------------------
 

@@ -22,7 +22,7 @@
 
 // --- Calling ----------------------------------------------------------------------------
 
-static void fail(struct callbacks *self, PyObject *exception);
+static void fail(struct callbacks *self, PyObject *exception, unsigned direction);
 
 // What a method raised: reported, and the connection's end. One that ends the program is
 // the main program's to deal with.
@@ -47,15 +47,17 @@ take_method_exception(struct callbacks *self, PyObject *protocol, PyObject *name
         Py_DECREF(exception);
         return;
     }
-    fail(self, exception);
+    fail(self, exception, 0);
 }
 
-void
-callbacks_call(struct callbacks *self, PyObject *name, PyObject *argument)
+// Calls a method with the connection and up to two arguments more, the first of which are
+// not NULL.
+static void
+call_method(struct callbacks *self, PyObject *name, PyObject *first, PyObject *second)
 {
     PyObject *protocol = Py_NewRef(self->protocol); // it may be given another one
-    PyObject *arguments[4] = {NULL, protocol, (PyObject *)self->conn, argument};
-    size_t count = argument == NULL ? 2 : 3;
+    PyObject *arguments[5] = {NULL, protocol, (PyObject *)self->conn, first, second};
+    size_t count = first == NULL ? 2 : second == NULL ? 3 : 4;
     PyObject *result = PyObject_VectorcallMethod(
         name, arguments + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (result == NULL) {
@@ -63,6 +65,24 @@ callbacks_call(struct callbacks *self, PyObject *name, PyObject *argument)
     }
     Py_XDECREF(result);
     Py_DECREF(protocol);
+}
+
+void
+callbacks_call(struct callbacks *self, PyObject *name, PyObject *argument)
+{
+    call_method(self, name, argument, NULL);
+}
+
+// Calls a method whose last argument is a direction: EVENT_READ, EVENT_WRITE, both or 0.
+// There is always memory for numbers as small as these.
+static void
+call_with_direction(struct callbacks *self, PyObject *name, PyObject *first,
+                    unsigned direction)
+{
+    PyObject *number = PyLong_FromUnsignedLong(direction);
+    call_method(self, name, first == NULL ? number : first,
+                first == NULL ? NULL : number);
+    Py_DECREF(number);
 }
 
 // Calls the function that the protocol's on_data() was found to be.
@@ -104,23 +124,23 @@ callbacks_close_conn(SkConnObject *conn)
     }
 }
 
-// Tells on_error(), once. Steals [exception].
+// Tells on_error(), once, in which direction it failed. Steals [exception].
 static void
-tell_failure(struct callbacks *self, PyObject *exception)
+tell_failure(struct callbacks *self, PyObject *exception, unsigned direction)
 {
     if (self->conn->callbacks == self && !self->has_failed) {
         self->has_failed = true;
-        callbacks_call(self, self->conn->hub->state->on_error, exception);
+        call_with_direction(self, self->conn->hub->state->on_error, exception, direction);
     }
     Py_DECREF(exception);
 }
 
 // The same, and closes the connection, unless the user has: then nobody is told.
 static void
-fail(struct callbacks *self, PyObject *exception)
+fail(struct callbacks *self, PyObject *exception, unsigned direction)
 {
     if (callbacks_is_current(self)) {
-        tell_failure(self, exception);
+        tell_failure(self, exception, direction);
     }
     else {
         Py_DECREF(exception);
@@ -131,10 +151,10 @@ fail(struct callbacks *self, PyObject *exception)
 }
 
 static void
-fail_with_errno(struct callbacks *self, int negative_errno)
+fail_with_errno(struct callbacks *self, int negative_errno, unsigned direction)
 {
     conn_raise(self->conn, negative_errno);
-    fail(self, take_exception());
+    fail(self, take_exception(), direction);
 }
 
 // What could not be sent is told now, before a method meets it in write(). True if so.
@@ -145,7 +165,7 @@ tell_write_failure(struct callbacks *self)
         return false;
     }
     conn_raise_write_error(self->conn);
-    fail(self, take_exception());
+    fail(self, take_exception(), EVENT_WRITE);
     return true;
 }
 
@@ -155,7 +175,7 @@ fail_with_exception(struct callbacks *self)
     PyObject *exception = take_exception();
     restore_exception(Py_NewRef(exception));
     report_exception((PyObject *)self->conn);
-    fail(self, exception);
+    fail(self, exception, 0);
 }
 
 // --- Receiving --------------------------------------------------------------------------
@@ -190,6 +210,14 @@ tell_of_data(struct callbacks *self)
     }
 }
 
+// Whether on_data is due for what is held.
+static bool
+has_enough(const SkConnObject *conn)
+{
+    size_t held = line_buffer_length(&conn->input);
+    return held > 0 && held >= conn_options_of(conn)->low_mark[FLOW_IN];
+}
+
 static void
 tell_of_end(struct callbacks *self)
 {
@@ -210,7 +238,7 @@ receive_through_layers(struct callbacks *self)
         return false;
     }
     if (status < 0) {
-        fail(self, take_exception());
+        fail(self, take_exception(), EVENT_READ);
         return false;
     }
     if (!callbacks_is_current(self)) {
@@ -223,7 +251,8 @@ receive_through_layers(struct callbacks *self)
         tell_of_end(self);
         return false;
     }
-    if (line_buffer_length(&conn->input) > held) {
+    idle_note_progress(self, FLOW_IN);
+    if (line_buffer_length(&conn->input) > held && has_enough(conn)) {
         tell_of_data(self);
     }
     return true;
@@ -235,11 +264,12 @@ static bool
 has_too_much_output(struct callbacks *self)
 {
     SkConnObject *conn = self->conn;
-    if (!conn_has_output(conn) || conn_unsent(conn) <= conn_high_mark(conn)) {
+    if (!conn_has_output(conn) ||
+        conn_unsent(conn) <= conn_options_of(conn)->high_mark[FLOW_OUT]) {
         return false;
     }
     send_written(self);
-    return conn_unsent(conn) > conn_high_mark(conn);
+    return conn_unsent(conn) > conn_options_of(conn)->high_mark[FLOW_OUT];
 }
 
 // Receives once and tells of it. False if there is nothing more to be had now.
@@ -248,8 +278,9 @@ receive_once(struct callbacks *self)
 {
     SkConnObject *conn = self->conn;
     HubObject *hub = conn->hub;
+    const struct conn_options *options = conn_options_of(conn);
     size_t held = line_buffer_length(&conn->input);
-    self->is_paused = has_too_much_output(self) || held >= INPUT_HIGH_MARK;
+    self->is_paused = has_too_much_output(self) || held >= options->high_mark[FLOW_IN];
     if (tell_write_failure(self)) {
         return false;
     }
@@ -259,31 +290,36 @@ receive_once(struct callbacks *self)
     if (conn->transport != NULL) {
         return receive_through_layers(self);
     }
-    char *room = hub->scratch + HUB_SCRATCH_SIZE;
-    ssize_t count = conn_receive_now(conn, room, HUB_FRESH_SIZE - held);
+    char *place = hub->scratch + HUB_SCRATCH_SIZE;
+    uint64_t room = options->high_mark[FLOW_IN] - held;
+    size_t size = room < HUB_FRESH_SIZE ? (size_t)room : HUB_FRESH_SIZE;
+    ssize_t count = conn_receive_now(conn, place, size);
     if (count == -EAGAIN) {
         return false;
     }
     if (count < 0) {
-        fail_with_errno(self, (int)count);
+        fail_with_errno(self, (int)count, EVENT_READ);
         return false;
     }
     if (count == 0) {
         tell_of_end(self);
         return false;
     }
-    if (held > 0) {
-        if (conn_keep_input(conn, room, (size_t)count) < 0) {
-            fail_with_exception(self);
-            return false;
-        }
-    }
-    else {
+    idle_note_progress(self, FLOW_IN);
+    if (held == 0 && (size_t)count >= options->low_mark[FLOW_IN]) {
         hub->fresh_conn = conn;
-        hub->fresh_data = room;
+        hub->fresh_data = place;
         hub->fresh_length = (size_t)count;
+        tell_of_data(self);
+        return conn->may_read;
     }
-    tell_of_data(self);
+    if (conn_keep_input(conn, place, (size_t)count) < 0) {
+        fail_with_exception(self);
+        return false;
+    }
+    if (has_enough(conn)) {
+        tell_of_data(self);
+    }
     return conn->may_read;
 }
 
@@ -302,7 +338,7 @@ receive(struct callbacks *self)
         }
         if (self->has_news) {
             self->has_news = false;
-            if (line_buffer_length(&self->conn->input) > 0) {
+            if (has_enough(self->conn)) {
                 tell_of_data(self);
             }
         }
@@ -314,7 +350,7 @@ receive(struct callbacks *self)
         // After the end of file an event can only tell that the peer has gone altogether.
         int error = io_take_socket_error(self->conn->fd);
         if (error < 0) {
-            fail_with_errno(self, error);
+            fail_with_errno(self, error, EVENT_WRITE);
         }
     }
 }
@@ -343,7 +379,7 @@ look_for_end(struct callbacks *self)
     SkConnObject *conn = self->conn;
     int status = has_come_to_end(conn);
     if (status < 0) {
-        fail_with_errno(self, status);
+        fail_with_errno(self, status, EVENT_READ);
         return;
     }
     if (status > 0 && conn->transport != NULL) {
@@ -407,6 +443,20 @@ tell_closed(struct callbacks *self)
     }
 }
 
+// The time has passed: on_timeout, or the end of a connect() that took too long.
+static void
+tell_of_delay(struct callbacks *self, unsigned direction)
+{
+    SkConnObject *conn = self->conn;
+    if (valve_is_connecting(conn)) {
+        conn->error = ETIMEDOUT;
+        raise_os_error(PyExc_TimeoutError, ETIMEDOUT, "connect timed out");
+        fail(self, take_exception(), EVENT_WRITE);
+        return;
+    }
+    call_with_direction(self, conn->hub->state->on_timeout, NULL, direction);
+}
+
 static void
 serve_connection(struct callbacks *self)
 {
@@ -419,11 +469,20 @@ serve_connection(struct callbacks *self)
             callbacks_close_conn(conn);
         }
     }
+    if (self->is_connected && callbacks_is_current(self)) {
+        self->is_connected = false;
+        callbacks_call(self, state->on_open, NULL);
+    }
     if (self->is_ready && callbacks_is_current(self)) {
         self->is_ready = false;
         callbacks_call(self, state->on_ready, NULL);
     }
-    if (callbacks_is_current(self) && !conn_is_disabled(conn, FLOW_IN)) {
+    if (self->is_triggered && callbacks_is_current(self)) {
+        self->is_triggered = false;
+        tell_of_data(self);
+    }
+    if (callbacks_is_current(self) && !conn_is_disabled(conn, FLOW_IN) &&
+        !valve_has_no_peer(conn)) {
         if (self->receives && conn->is_stream) {
             receive(self);
         }
@@ -434,7 +493,13 @@ serve_connection(struct callbacks *self)
     if (self->is_late && callbacks_is_current(self)) {
         self->is_late = false;
         callbacks_arm_timer(self);
-        callbacks_call(self, state->on_timeout, NULL);
+        tell_of_delay(self, EVENT_READ | EVENT_WRITE);
+    }
+    if (idle_take_due(self, FLOW_IN)) {
+        tell_of_delay(self, EVENT_READ);
+    }
+    if (idle_take_due(self, FLOW_OUT)) {
+        tell_of_delay(self, EVENT_WRITE);
     }
     if (callbacks_is_current(self)) {
         send_written(self);
@@ -460,12 +525,13 @@ callbacks_serve(struct hub_call *call)
     }
     PyObject *failure = transport_take_failure(conn);
     if (failure != NULL) {
-        tell_failure(self, failure); // a layer's, whatever it was that called it
+        tell_failure(self, failure, 0); // a layer's, whatever it was that called it
     }
     if (conn->callbacks == self && conn->fd < 0) {
         tell_closed(self);
     }
     self->is_running = false;
+    idle_review(self);
     if (self->is_dropped) {
         callbacks_free(self);
     }

@@ -81,6 +81,9 @@ int
 conn_register(SkConnObject *conn)
 {
     struct reactor *reactor = &conn->hub->reactor;
+    if (conn->valve != NULL && conn->valve->is_unconnected) {
+        return 0;
+    }
     if (conn->is_listener) {
         // Who accepts by himself is told by edges: he may leave some in the queue.
         bool is_told_only = conn->callbacks != NULL && !conn->callbacks->receives;
@@ -123,8 +126,9 @@ static void
 extend_pause(SkConnObject *conn)
 {
     struct timer *timer = &conn->writer->timer;
-    if (conn->timeout_ns >= 0 && timer_is_armed(timer)) {
-        reactor_arm(&conn->hub->reactor, timer, (uint64_t)conn->timeout_ns);
+    int64_t limit_ns = conn_wait_limit_ns(conn, FLOW_OUT);
+    if (limit_ns >= 0 && timer_is_armed(timer)) {
+        reactor_arm(&conn->hub->reactor, timer, (uint64_t)limit_ns);
     }
 }
 
@@ -134,7 +138,7 @@ conn_send_on(SkConnObject *conn, bool *woke)
     uint64_t before = conn_unsent(conn);
     int result = conn_has_output(conn) ? conn_flush(conn) : 0;
     *woke = conn->callbacks != NULL && (before > 0 || conn->callbacks->is_behind) &&
-            callbacks_sent(conn);
+            callbacks_sent(conn, conn_unsent(conn) < before);
     if (conn->drain != NULL && result != -EAGAIN && result != FLUSH_GOES_ON) {
         transport_discard_input(conn);
         conn_end_drain(conn);
@@ -186,6 +190,10 @@ take_event(struct ready_target *target, unsigned ready)
     const unsigned ends = EVENT_ERROR | EVENT_HANGUP | EVENT_READ_HANGUP;
     bool woke = false;
     conn->revents = ready;
+    if (conn->valve != NULL && conn->valve->is_connecting &&
+        !conn_end_connect(conn, ready)) {
+        return true;
+    }
     if (ready & (ends | EVENT_PRIORITY)) {
         conn->reads_to_the_end = true;
     }
@@ -237,6 +245,7 @@ lose_descriptor(struct ready_target *target, bool is_forked)
         return;
     }
     conn->may_read = conn->may_write = true;
+    valve_end_connect(conn);
     if (conn->callbacks != NULL) {
         callbacks_abandon(conn);
     }
@@ -387,11 +396,13 @@ conn_wait_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
 int
 conn_wait_readable(SkConnObject *conn, const char *operation)
 {
-    return conn_wait_within(conn, &conn->reader, conn->timeout_ns, operation);
+    return conn_wait_within(conn, &conn->reader, conn_wait_limit_ns(conn, FLOW_IN),
+                            operation);
 }
 
 int
 conn_wait_writable(SkConnObject *conn, const char *operation)
 {
-    return conn_wait_within(conn, &conn->writer, conn->timeout_ns, operation);
+    return conn_wait_within(conn, &conn->writer, conn_wait_limit_ns(conn, FLOW_OUT),
+                            operation);
 }

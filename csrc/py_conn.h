@@ -27,20 +27,18 @@ struct transport;
 struct valve;
 struct parameters;
 
-// A buffered write that would make more than the high mark wait is sent at once, and waits
-// until no more than the low mark is left. What set_watermarks() changes.
-#define OUTPUT_HIGH_MARK (64 * 1024)
-#define OUTPUT_LOW_MARK (16 * 1024)
+enum flow_direction { FLOW_IN, FLOW_OUT };
 
-// How long a closed connection may take to send what it still holds.
-#define DEFAULT_LINGER_NS INT64_C(30000000000)
-
-// What most connections leave as it is.
-struct output_options {
-    uint64_t low_mark;
-    uint64_t high_mark;
-    int64_t linger_ns; // -1 = no limit
+// What most connections leave as it is. Two elements: reading, then writing.
+struct conn_options {
+    uint64_t low_mark[2];  // bytes held, waiting: on_data is called from so many on, ...
+    uint64_t high_mark[2]; // ... and reading stops; py_conn_options.c has the words
+    int64_t timeout_ns[2]; // of one direction alone; -1 = none
+    int64_t linger_ns;     // -1 = no limit
 };
+
+// Those of a connection that has none of its own.
+extern const struct conn_options conn_default_options;
 
 struct SkConnObject {
     PyObject_HEAD
@@ -72,17 +70,17 @@ struct SkConnObject {
     struct transport *transport; // owned; its layers (py_layer.h), NULL = none
     struct valve *valve; // owned; what holds its directions (py_valve.h), NULL = nothing
     void *waiting_owner; // borrowed; of the packet its writer waits for, or NULL
-    uint64_t writer_unsent; // once that is gone: how much of it was dropped
-    struct output_options *output_options; // owned; NULL: as it is for all
-    int64_t timeout_ns;                    // bounds each wait; -1 = none
-    int error;                             // errno of the last failure, 0 = none
-    int write_error;             // -errno of a failed flush, for the next write to raise
-    unsigned events;             // what resumes the bound coroutine in co_resume
-    unsigned revents;            // what was ready when something last was
-    PyObject *coroutine;         // owned; the Task bound by conet, or NULL
-    uint64_t device;             // with inode: which file the fd was, to notice that
-    uint64_t inode;              // the number was closed and reused behind our back
-    struct list_node hub_link;   // on hub->connections while it has an fd
+    uint64_t writer_unsent;       // once that is gone: how much of it was dropped
+    struct conn_options *options; // owned; NULL: as it is for all
+    int64_t timeout_ns;           // bounds each wait; -1 = none
+    int error;                    // errno of the last failure, 0 = none
+    int write_error;              // -errno of a failed flush, for the next write to raise
+    unsigned events;              // what resumes the bound coroutine in co_resume
+    unsigned revents;             // what was ready when something last was
+    PyObject *coroutine;          // owned; the Task bound by conet, or NULL
+    uint64_t device;              // with inode: which file the fd was, to notice that
+    uint64_t inode;               // the number was closed and reused behind our back
+    struct list_node hub_link;    // on hub->connections while it has an fd
     struct list_node dirty_link; // on hub->dirty while coalesced output has not been sent
     struct drain *drain;         // owned; while it is closed and sends what is left
     struct callbacks *callbacks; // owned; who is told what happens to it, or NULL
@@ -326,25 +324,25 @@ void conn_note_bytes_written(size_t written);
 // Takes the packet of a writer that waits out of the queue, if there is one.
 void conn_withdraw_write(SkConnObject *conn);
 
-static inline uint64_t
-conn_low_mark(const SkConnObject *conn)
+// --- py_conn_options.c --------------------------------------------------------------
+
+extern PyMethodDef conn_option_methods[];
+extern PyGetSetDef conn_option_attributes[];
+
+static inline const struct conn_options *
+conn_options_of(const SkConnObject *conn)
 {
-    return conn->output_options == NULL ? OUTPUT_LOW_MARK
-                                        : conn->output_options->low_mark;
+    return conn->options == NULL ? &conn_default_options : conn->options;
 }
 
-static inline uint64_t
-conn_high_mark(const SkConnObject *conn)
-{
-    return conn->output_options == NULL ? OUTPUT_HIGH_MARK
-                                        : conn->output_options->high_mark;
-}
-
+// How long a wait in this direction may take: the shorter one of the connection's timeout
+// and the direction's; -1 = no limit.
 static inline int64_t
-conn_linger_ns(const SkConnObject *conn)
+conn_wait_limit_ns(const SkConnObject *conn, enum flow_direction direction)
 {
-    return conn->output_options == NULL ? DEFAULT_LINGER_NS
-                                        : conn->output_options->linger_ns;
+    int64_t own_ns = conn->options == NULL ? -1 : conn->options->timeout_ns[direction];
+    bool is_shorter = own_ns >= 0 && (conn->timeout_ns < 0 || own_ns < conn->timeout_ns);
+    return is_shorter ? own_ns : conn->timeout_ns;
 }
 
 // --- py_conn_output.c ---------------------------------------------------------------
@@ -396,6 +394,10 @@ PyObject *conn_listen(PyObject *module, PyObject *const *arguments, Py_ssize_t c
 
 // A socket may have begun to listen after its connection was made: sets is_listener.
 void conn_notice_listener(SkConnObject *conn);
+
+// An event has come while connect() goes on for callbacks. False if it does so still; else
+// the callbacks are told how it ended.
+bool conn_end_connect(SkConnObject *conn, unsigned ready);
 
 // Takes a connection off the queue of a listener without waiting. 0 with a new reference in
 // [*accepted], which is NULL if the one that was there had failed; -errno, -EAGAIN for none;

@@ -106,8 +106,9 @@ begin_drain(SkConnObject *conn)
     }
     *drain = (struct drain){.conn = (SkConnObject *)Py_NewRef((PyObject *)conn)};
     timer_init(&drain->timer, linger_enough);
-    if (conn_linger_ns(conn) >= 0) {
-        reactor_arm(&conn->hub->reactor, &drain->timer, (uint64_t)conn_linger_ns(conn));
+    if (conn_options_of(conn)->linger_ns >= 0) {
+        reactor_arm(&conn->hub->reactor, &drain->timer,
+                    (uint64_t)conn_options_of(conn)->linger_ns);
     }
     list_append(&conn->hub->draining, &drain->link);
     conn->drain = drain;
@@ -143,8 +144,8 @@ conn_close(SkConnObject *conn)
     }
     if (conn_has_output(conn) && !conn->hub->is_closed) {
         int result = conn_flush(conn);
-        if ((result == -EAGAIN || result == FLUSH_GOES_ON) && conn_linger_ns(conn) != 0 &&
-            begin_drain(conn) == 0) {
+        if ((result == -EAGAIN || result == FLUSH_GOES_ON) &&
+            conn_options_of(conn)->linger_ns != 0 && begin_drain(conn) == 0) {
             return raise_untold_failure(conn);
         }
     }

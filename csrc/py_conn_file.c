@@ -196,7 +196,8 @@ static bool
 must_pause(SkConnObject *conn, uint64_t length)
 {
     TaskObject *task;
-    if (write_queue_length(&conn->output) + length <= conn_high_mark(conn)) {
+    if (write_queue_length(&conn->output) + length <=
+        conn_options_of(conn)->high_mark[FLOW_OUT]) {
         return false;
     }
     if (hub_running_task(conn->hub, &task) < 0) {

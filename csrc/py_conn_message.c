@@ -370,8 +370,9 @@ wait_for_untold_room(SkConnObject *conn, const char *operation, int64_t *waited_
     int64_t delay_ns = *waited_ns < FIRST_RETRY_NS  ? FIRST_RETRY_NS
                        : *waited_ns > LAST_RETRY_NS ? LAST_RETRY_NS
                                                     : *waited_ns;
-    if (conn->timeout_ns >= 0) {
-        int64_t left_ns = conn->timeout_ns - *waited_ns;
+    int64_t limit_ns = conn_wait_limit_ns(conn, FLOW_OUT);
+    if (limit_ns >= 0) {
+        int64_t left_ns = limit_ns - *waited_ns;
         if (left_ns <= 0) {
             conn_raise(conn, -ETIMEDOUT);
             return -1;

@@ -1,11 +1,12 @@
-// py_conn_output.c: the output queue as users see it: enqueue, its settings, flush_all.
+// py_conn_output.c: the output queue as users see it: enqueue, pending, flush_all.
 //
 // What a packet refers to is given back by the release function it was queued with. Python
 // functions that a user gave (dealloc) never run there, in the middle of a flush and in
 // whatever coroutine that happens to be, but in the hub greenlet, soon after. In a forked child
 // they do not run at all: what was queued is the parent's.
 //
-// Not here: sending (py_conn_write.c), files (py_conn_file.c).
+// Not here: sending (py_conn_send.c), files (py_conn_file.c), how much may wait
+// (py_conn_options.c).
 
 #include "py_conn.h"
 
@@ -288,89 +289,7 @@ SkConn_enqueue(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
     return PyLong_FromUnsignedLongLong(length);
 }
 
-// --- Settings ---------------------------------------------------------------------------
-
-// The connection's own options, made at the first call. NULL with an exception.
-static struct output_options *
-own_options(SkConnObject *conn)
-{
-    if (conn->output_options == NULL) {
-        struct output_options *options = PyMem_Malloc(sizeof(*options));
-        if (options == NULL) {
-            PyErr_NoMemory();
-            return NULL;
-        }
-        *options =
-            (struct output_options){OUTPUT_LOW_MARK, OUTPUT_HIGH_MARK, DEFAULT_LINGER_NS};
-        conn->output_options = options;
-    }
-    return conn->output_options;
-}
-
-PyDoc_STRVAR(
-    set_watermarks_doc,
-    "set_watermarks($self, /, *, write_low=None, write_high=None)\n--\n\n"
-    "Set how many bytes may wait to be sent: a buffered write() that would make more than\n"
-    "write_high wait pauses until no more than write_low does, and so does sendfile().\n\n"
-    "At first 16384 and 65536. What is not given stays, but the low mark is never above the\n"
-    "high one. Raises ValueError for negative numbers and for write_low > write_high.");
-
-static PyObject *
-SkConn_set_watermarks(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
-                      PyObject *keyword_names)
-{
-    static const char *const names[] = {"write_low", "write_high", NULL};
-    static const struct parameters parameters = {"set_watermarks", names, 0, 0};
-    PyObject *values[2] = {NULL};
-    Py_ssize_t low, high;
-    if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
-        convert_size(values[0] == Py_None ? NULL : values[0], "write_low", 0, -1, &low) <
-            0 ||
-        convert_size(values[1] == Py_None ? NULL : values[1], "write_high", 0, -1,
-                     &high) < 0) {
-        return NULL;
-    }
-    uint64_t new_high = high < 0 ? conn_high_mark(conn) : (uint64_t)high;
-    uint64_t new_low = low < 0 ? conn_low_mark(conn) : (uint64_t)low;
-    if (low < 0 && new_low > new_high) {
-        new_low = new_high;
-    }
-    if (new_low > new_high) {
-        return PyErr_Format(PyExc_ValueError,
-                            "the low mark %llu is above the high mark %llu",
-                            (unsigned long long)new_low, (unsigned long long)new_high);
-    }
-    struct output_options *options = own_options(conn);
-    if (options == NULL) {
-        return NULL;
-    }
-    options->low_mark = new_low;
-    options->high_mark = new_high;
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-get_linger(SkConnObject *conn, void *unused)
-{
-    (void)unused;
-    return timeout_to_seconds(conn_linger_ns(conn));
-}
-
-static int
-set_linger(SkConnObject *conn, PyObject *seconds, void *unused)
-{
-    int64_t linger_ns;
-    (void)unused;
-    if (convert_timeout(seconds, &linger_ns) < 0) {
-        return -1;
-    }
-    struct output_options *options = own_options(conn);
-    if (options == NULL) {
-        return -1;
-    }
-    options->linger_ns = linger_ns;
-    return 0;
-}
+// --- Methods ----------------------------------------------------------------------------
 
 static PyObject *
 get_pending(SkConnObject *conn, void *unused)
@@ -383,18 +302,12 @@ PyGetSetDef conn_output_attributes[] = {
     {"pending", (getter)get_pending, NULL,
      PyDoc_STR("Bytes that were written or queued, files included, and not yet sent."),
      NULL},
-    {"linger", (getter)get_linger, (setter)set_linger,
-     PyDoc_STR("Seconds that close() gives to what waits to be sent; None: no limit, 0: "
-               "drop it."),
-     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyMethodDef conn_output_methods[] = {
     {"enqueue", (PyCFunction)(void (*)(void))SkConn_enqueue,
      METH_FASTCALL | METH_KEYWORDS, enqueue_doc},
-    {"set_watermarks", (PyCFunction)(void (*)(void))SkConn_set_watermarks,
-     METH_FASTCALL | METH_KEYWORDS, set_watermarks_doc},
     {NULL, NULL, 0, NULL},
 };
 

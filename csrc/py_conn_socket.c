@@ -14,8 +14,10 @@
 #include <sys/stat.h>
 
 #include "py_address.h"
+#include "py_callbacks.h"
 #include "py_convert.h"
 #include "py_layer.h"
+#include "py_valve.h"
 
 // No option is longer than this.
 #define MAX_OPTION_SIZE 65536
@@ -112,14 +114,79 @@ finish_connect(SkConnObject *conn)
     return 0;
 }
 
-PyDoc_STRVAR(connect_doc,
-             "connect($self, address, /)\n--\n\n"
-             "Connect the socket to address: (host, port), for IPv6 also (host, port,\n"
-             "flowinfo, scope_id), or the path of a Unix socket.\n\n"
-             "May switch, also to look a host name up. Raises TimeoutError, after which\n"
-             "the socket is still open; ConnectionRefusedError or the OSError that the\n"
-             "network gave; BlockingIOError at once if the queue of a Unix listener is\n"
-             "full; ClosedError, BusyError. Answers to conet_connect.");
+// What a connect for callbacks has come to: [error] is 0 or -errno.
+static void
+settle_connect(SkConnObject *conn, int error)
+{
+    valve_end_connect(conn);
+    conn->may_read = conn->may_write = true;
+    if (error < 0) {
+        conn_fail_output(conn, error); // on_error is due
+    }
+    else if (conn->callbacks != NULL) {
+        conn->callbacks->is_connected = true;
+        callbacks_notice(conn);
+    }
+}
+
+bool
+conn_end_connect(SkConnObject *conn, unsigned ready)
+{
+    if ((ready & (EVENT_WRITE | EVENT_ERROR | EVENT_HANGUP)) == 0) {
+        return false;
+    }
+    int error = io_take_socket_error(conn->fd);
+    if (error == 0 && is_unconnected(conn->fd)) {
+        return false; // the event was of the time before
+    }
+    settle_connect(conn, error);
+    return true;
+}
+
+// Begins to connect, for callbacks: they are told the end of it, an error of the network too.
+// 0, or -1 with an exception.
+static int
+begin_connect(SkConnObject *conn, const struct sockaddr *address, socklen_t length)
+{
+    struct valve *valve = valve_of(conn);
+    if (valve == NULL) {
+        return -1;
+    }
+    // Linux accepts another connect() once after one that was waited for.
+    int error =
+        is_unconnected(conn->fd) ? io_connect(conn->fd, address, length) : -EISCONN;
+    if (error == -EISCONN || error == -EALREADY) {
+        valve_free_if_unused(conn);
+        conn_raise(conn, error);
+        return -1;
+    }
+    valve->is_unconnected = false;
+    valve->is_connecting = true;
+    int register_error = conn_register(conn);
+    if (error != -EINPROGRESS || register_error < 0) {
+        settle_connect(conn, error < 0 && error != -EINPROGRESS ? error : register_error);
+        if (conn_has_output(conn)) {
+            conn_mark_dirty(conn);
+        }
+    }
+    callbacks_set_timeout(conn); // its time begins now
+    idle_note_progress(conn->callbacks, FLOW_OUT);
+    return 0;
+}
+
+PyDoc_STRVAR(
+    connect_doc,
+    "connect($self, address, /)\n--\n\n"
+    "Connect the socket to address: (host, port), for IPv6 also (host, port,\n"
+    "flowinfo, scope_id), or the path of a Unix socket.\n\n"
+    "May switch, also to look a host name up. Raises TimeoutError, after which\n"
+    "the socket is still open; ConnectionRefusedError or the OSError that the\n"
+    "network gave; BlockingIOError at once if the queue of a Unix listener is\n"
+    "full; ClosedError, BusyError. Answers to conet_connect.\n\n"
+    "With callbacks it does not wait for the end: on_open() is called then, or\n"
+    "on_error(conn, error, WRITE), after settimeout()'s or set_timeouts()' write\n"
+    "time at the latest with TimeoutError. What is written before is queued. In a\n"
+    "callback only addresses in numbers will do: a name would have to wait.");
 
 static PyObject *
 SkConn_connect(SkConnObject *conn, PyObject *address)
@@ -136,8 +203,13 @@ SkConn_connect(SkConnObject *conn, PyObject *address)
     if (address_from_python(conn->hub->state, address, family,
                             conn->is_stream ? SOCK_STREAM : SOCK_DGRAM, &storage,
                             &length) < 0 ||
-        conn_begin(conn, conn->writer, "writing") < 0) {
+        conn_begin(conn, conn->callbacks == NULL ? conn->writer : NULL, "writing") < 0) {
         return NULL;
+    }
+    if (conn->callbacks != NULL) {
+        return begin_connect(conn, (const struct sockaddr *)&storage, length) < 0
+                   ? NULL
+                   : Py_NewRef(Py_None);
     }
     int error = io_connect(conn->fd, (const struct sockaddr *)&storage, length);
     if (error == -EINPROGRESS) {

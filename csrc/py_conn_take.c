@@ -14,6 +14,9 @@
 #include "py_convert.h"
 #include "py_layer.h"
 
+// How much is received at once for a line.
+#define RECEIVE_SIZE ((size_t)64 * 1024)
+
 int
 conn_keep_fresh(SkConnObject *conn)
 {
@@ -121,16 +124,43 @@ try_to_receive_layered(SkConnObject *conn)
     return status == 1;
 }
 
+// How much may be received now. 0, or -1 with an exception: callbacks may hold no more, and
+// the line or frame could never come to its end.
+static int
+find_room(SkConnObject *conn, const char *what, size_t *room)
+{
+    uint64_t most = conn_options_of(conn)->high_mark[FLOW_IN];
+    size_t held = line_buffer_length(&conn->input);
+    *room = RECEIVE_SIZE;
+    if (conn->callbacks == NULL) {
+        return 0;
+    }
+    if (held >= most && !conn->callbacks->has_ended) {
+        PyErr_Format(conn->hub->state->LineTooLongError,
+                     "no end of %s within the %llu bytes that may be held "
+                     "(read_high); they stay readable",
+                     what, (unsigned long long)most);
+        return -1;
+    }
+    uint64_t left = held < most ? most - held : 0;
+    *room = left < RECEIVE_SIZE ? (size_t)left : RECEIVE_SIZE;
+    return 0;
+}
+
 // One attempt to add to what is held, for a line or a frame that is not whole: true if
 // something was received. May set an exception.
 static bool
-try_to_add(SkConnObject *conn)
+try_to_add(SkConnObject *conn, const char *what)
 {
+    size_t room;
+    if (find_room(conn, what, &room) < 0) {
+        return false;
+    }
     if (conn->transport != NULL) {
         return try_to_receive_layered(conn);
     }
     char *scratch = conn->hub->scratch;
-    ssize_t count = try_to_receive(conn, scratch, INPUT_HIGH_MARK);
+    ssize_t count = try_to_receive(conn, scratch, room);
     return count > 0 && conn_keep_input(conn, scratch, (size_t)count) == 0;
 }
 
@@ -240,7 +270,7 @@ take_line(SkConnObject *conn, const struct line_options *options)
     PyObject *line;
     do {
         line = take_held_line(conn, options);
-    } while (line == NULL && !PyErr_Occurred() && try_to_add(conn));
+    } while (line == NULL && !PyErr_Occurred() && try_to_add(conn, "line"));
     return line;
 }
 
@@ -252,8 +282,8 @@ PyDoc_STRVAR(
     "eol: what ends a line: 'lf', 'crlf', 'crlf_strict', 'any' or 'nul', as in readln().\n"
     "keepends: False leaves the end out.\n\n"
     "What follows the last line stays for take(), at the end of file, too. Never waits,\n"
-    "never switches. Raises LineTooLongError (the bytes stay readable) and what take()\n"
-    "raises.");
+    "never switches. Raises LineTooLongError (the bytes stay readable), also if callbacks may\n"
+    "hold no more (read_high) and no line is there, and what take() raises.");
 
 static PyObject *
 SkConn_take_line(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
@@ -282,7 +312,7 @@ take_frame(SkConnObject *conn, const struct frame_options *options)
     do {
         size_t missing;
         payload = conn_take_buffered_frame(conn, options, &missing);
-    } while (payload == NULL && !PyErr_Occurred() && try_to_add(conn));
+    } while (payload == NULL && !PyErr_Occurred() && try_to_add(conn, "frame"));
     if (payload != NULL) {
         note_room(conn);
     }
@@ -296,8 +326,9 @@ PyDoc_STRVAR(
     "format: the length before it, as in read_frame().\n"
     "limit: the most bytes a payload may have.\n\n"
     "What is left at the end of file stays for take(). Never waits, never switches. Raises\n"
-    "ValueError for a negative length and LineTooLongError for one over the limit (the frame\n"
-    "stays readable, its length too), and what take() raises.");
+    "ValueError for a negative length, LineTooLongError for one over the limit, and if\n"
+    "callbacks may not hold that much (read_high); the frame stays readable, its length too.\n"
+    "And what take() raises.");
 
 static PyObject *
 SkConn_take_frame(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,

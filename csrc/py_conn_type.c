@@ -54,43 +54,6 @@ SkConn_abort(SkConnObject *conn, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(
-    set_timeo_doc,
-    "set_timeo($self, seconds, /)\n--\n\n"
-    "Bound each later wait of the connection's operations; None: wait for ever.\n\n"
-    "0 means not to wait at all. An operation that has to wait longer raises TimeoutError.\n"
-    "Raises ValueError for a negative number or NaN. Never switches. Answers to\n"
-    "conet_set_timeo.");
-
-PyDoc_STRVAR(
-    settimeout_doc,
-    "settimeout($self, seconds, /)\n--\n\nThe same as set_timeo(), by the socket module's name.");
-
-static PyObject *
-SkConn_set_timeo(SkConnObject *conn, PyObject *seconds)
-{
-    int64_t timeout_ns;
-    if (convert_timeout(seconds, &timeout_ns) < 0) {
-        return NULL;
-    }
-    conn->timeout_ns = timeout_ns;
-    if (conn->callbacks != NULL) {
-        callbacks_set_timeout(conn);
-    }
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(
-    gettimeout_doc,
-    "gettimeout($self, /)\n--\n\nThe seconds each wait may take, None for ever.");
-
-static PyObject *
-SkConn_gettimeout(SkConnObject *conn, PyObject *unused)
-{
-    (void)unused;
-    return timeout_to_seconds(conn->timeout_ns);
-}
-
 PyDoc_STRVAR(fileno_doc,
              "fileno($self, /)\n--\n\nThe descriptor's number, -1 once it is closed.");
 
@@ -198,26 +161,6 @@ SkConn_exit(SkConnObject *conn, PyObject *const *unused, Py_ssize_t count)
 // --- Attributes -------------------------------------------------------------------------
 
 static PyObject *
-get_timeo(SkConnObject *conn, void *unused)
-{
-    (void)unused;
-    return timeout_to_seconds(conn->timeout_ns);
-}
-
-static int
-set_timeo(SkConnObject *conn, PyObject *seconds, void *unused)
-{
-    (void)unused;
-    if (convert_timeout(seconds, &conn->timeout_ns) < 0) {
-        return -1;
-    }
-    if (conn->callbacks != NULL) {
-        callbacks_set_timeout(conn);
-    }
-    return 0;
-}
-
-static PyObject *
 get_buffered(SkConnObject *conn, void *unused)
 {
     (void)unused;
@@ -273,8 +216,6 @@ set_coroutine(SkConnObject *conn, PyObject *task, void *unused)
 }
 
 static PyGetSetDef own_attributes[] = {
-    {"timeo", (getter)get_timeo, (setter)set_timeo,
-     PyDoc_STR("Seconds each wait may take; None: for ever."), NULL},
     {"buffered", (getter)get_buffered, (setter)set_buffered,
      PyDoc_STR("True: small writes are collected and sent when the task waits or ends."),
      NULL},
@@ -371,7 +312,7 @@ SkConn_dealloc(SkConnObject *conn)
     }
     line_buffer_clear(&conn->input);
     write_queue_clear(&conn->output);
-    PyMem_Free(conn->output_options);
+    PyMem_Free(conn->options);
     valve_free(conn);
     SkConn_clear(conn);
     if (conn->transport != NULL) {
@@ -386,9 +327,6 @@ static PyMethodDef own_methods[] = {
     {"close", (PyCFunction)SkConn_close, METH_NOARGS, close_doc},
     {"abort", (PyCFunction)SkConn_abort, METH_NOARGS, abort_doc},
     {"detach", (PyCFunction)SkConn_detach, METH_NOARGS, detach_doc},
-    {"set_timeo", (PyCFunction)SkConn_set_timeo, METH_O, set_timeo_doc},
-    {"settimeout", (PyCFunction)SkConn_set_timeo, METH_O, settimeout_doc},
-    {"gettimeout", (PyCFunction)SkConn_gettimeout, METH_NOARGS, gettimeout_doc},
     {"fileno", (PyCFunction)SkConn_fileno, METH_NOARGS, fileno_doc},
     {"mod", (PyCFunction)SkConn_mod, METH_O, mod_doc},
     {"__enter__", (PyCFunction)SkConn_enter, METH_NOARGS,
@@ -410,7 +348,7 @@ collect_methods(void)
         conn_file_methods,   conn_socket_methods, conn_message_methods,
         conn_layer_methods,  protocol_methods,    conn_now_methods,
         conn_accept_methods, valve_methods,       conn_input_methods,
-        conn_frame_methods,
+        conn_frame_methods,  conn_option_methods,
     };
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
@@ -427,8 +365,9 @@ collect_attributes(void)
 {
     static PyGetSetDef collected[48];
     PyGetSetDef *const parts[] = {
-        own_attributes,   conn_output_attributes, conn_layer_attributes,
-        valve_attributes, conn_accept_attributes, conn_input_attributes,
+        own_attributes,         conn_output_attributes, conn_layer_attributes,
+        valve_attributes,       conn_accept_attributes, conn_input_attributes,
+        conn_option_attributes,
     };
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {

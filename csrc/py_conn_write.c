@@ -27,8 +27,8 @@ conn_writer_must_wait(const SkConnObject *conn)
         // With layers it has left the queue, but perhaps not us.
         return !conn->pauses_to_low_mark && transport_wire_length(conn) > 0;
     }
-    return !(conn->pauses_to_low_mark &&
-             write_queue_length(&conn->output) <= conn_low_mark(conn));
+    return !(conn->pauses_to_low_mark && write_queue_length(&conn->output) <=
+                                             conn_options_of(conn)->low_mark[FLOW_OUT]);
 }
 
 void
@@ -232,8 +232,8 @@ write_bytes(SkConnObject *conn, const char *data, size_t length, PyObject *bytes
     if (!must_collect && !conn->is_buffered) {
         return write_through(conn, data, length, bytes, false, operation);
     }
-    if (!must_collect &&
-        write_queue_length(&conn->output) + length > conn_high_mark(conn)) {
+    if (!must_collect && write_queue_length(&conn->output) + length >
+                             conn_options_of(conn)->high_mark[FLOW_OUT]) {
         return write_through(conn, data, length, bytes, true, operation);
     }
     if (write_queue_append(&conn->output, data, length, transport_top(conn),
@@ -338,7 +338,8 @@ PyDoc_STRVAR(
     flush_doc,
     "flush($self, /)\n--\n\n"
     "Send what waits in the output queue; return when the kernel has taken it.\n\n"
-    "May switch. Raises what write() raises.");
+    "In a callback it sends what the kernel takes now and never waits. May switch. Raises\n"
+    "what write() raises.");
 
 static PyObject *
 SkConn_flush(SkConnObject *conn, PyObject *unused)
@@ -347,10 +348,14 @@ SkConn_flush(SkConnObject *conn, PyObject *unused)
     if (begin_write(conn) < 0) {
         return NULL;
     }
+    if (conn->hub->is_serving) {
+        bool woke;
+        conn_send_on(conn, &woke); // what is left goes on by itself
+    }
     // Mostly the kernel takes all at once. If not, a packet without bytes stands for what was
     // queued so far.
-    if (conn_flush(conn) != 0 && conn->write_error == 0 &&
-        write_through(conn, "", 0, NULL, false, "flush") < 0) {
+    else if (conn_flush(conn) != 0 && conn->write_error == 0 &&
+             write_through(conn, "", 0, NULL, false, "flush") < 0) {
         return NULL;
     }
     if (conn->write_error < 0) {

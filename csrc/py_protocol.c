@@ -9,6 +9,8 @@
 
 #include "py_callbacks.h"
 #include "py_convert.h"
+#include "py_layer.h"
+#include "py_valve.h"
 
 // Adds the methods that the object lacks to a list of names. 0, or -1 with an exception.
 static int
@@ -181,6 +183,9 @@ install(SkConnObject *conn, PyObject *protocol, PyObject *on_accept_error,
     if (conn->callbacks != NULL) {
         callbacks_drop(conn);
     }
+    if (valve_hold_unconnected(conn) < 0) {
+        return -1;
+    }
     return callbacks_attach(conn, protocol, on_accept_error, is_factory, receives);
 }
 
@@ -255,7 +260,52 @@ SkConn_set_callbacks(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t 
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(
+    trigger_doc,
+    "trigger($self, events, /, *, ignore_watermarks=False)\n--\n\n"
+    "Have on_data() (READ) and on_ready() (WRITE) called soon, whatever comes or goes.\n\n"
+    "on_data() only if at least the read_low bytes are held, on_ready() only if no more than\n"
+    "write_low wait, both as it is now; with ignore_watermarks in any case. They run as all\n"
+    "callbacks do, in the hub, after the one that is running, also where disable() holds the\n"
+    "direction. Raises RuntimeError without callbacks and for a listener, ValueError for\n"
+    "other bits, ClosedError. Never switches.");
+
+static PyObject *
+SkConn_trigger(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
+               PyObject *keyword_names)
+{
+    static const char *const names[] = {"events", "ignore_watermarks", NULL};
+    static const struct parameters parameters = {"trigger", names, 1, 1};
+    PyObject *values[2] = {NULL};
+    bool chosen[2];
+    int is_forced = 0;
+    if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
+        valve_convert_directions(values[0], chosen) < 0 ||
+        convert_flag(values[1], &is_forced) < 0 || conn_check_usable(conn) < 0) {
+        return NULL;
+    }
+    struct callbacks *callbacks = conn->callbacks;
+    if (callbacks == NULL || callbacks_is_acceptor(callbacks)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "trigger() needs a connection with callbacks");
+        return NULL;
+    }
+    const struct conn_options *options = conn_options_of(conn);
+    size_t held = conn->hub->fresh_conn == conn ? conn->hub->fresh_length
+                                                : line_buffer_length(&conn->input);
+    callbacks->is_triggered |=
+        chosen[FLOW_IN] &&
+        (is_forced || (held > 0 && held >= options->low_mark[FLOW_IN]));
+    callbacks->is_ready |=
+        chosen[FLOW_OUT] &&
+        (is_forced || conn_unsent(conn) <= options->low_mark[FLOW_OUT]);
+    callbacks_notice(conn);
+    Py_RETURN_NONE;
+}
+
 PyMethodDef protocol_methods[] = {
+    {"trigger", (PyCFunction)(void (*)(void))SkConn_trigger,
+     METH_FASTCALL | METH_KEYWORDS, trigger_doc},
     {"set_callbacks", (PyCFunction)(void (*)(void))SkConn_set_callbacks,
      METH_FASTCALL | METH_KEYWORDS, set_callbacks_doc},
     {NULL, NULL, 0, NULL},

@@ -17,7 +17,7 @@ valve_allowance(SkConnObject *conn, enum flow_direction direction, size_t wanted
     if (conn->is_closed && direction == FLOW_IN) {
         return wanted; // what nobody will read is thrown away
     }
-    if (valve->is_shut[direction]) {
+    if (!valve_is_open(conn, direction)) {
         return 0;
     }
     size_t limit = conn->is_stream ? valve->single_limit[direction] : SIZE_MAX;
@@ -35,7 +35,7 @@ valve_note_moved(SkConnObject *conn, enum flow_direction direction, size_t count
 bool
 valve_is_open(const SkConnObject *conn, enum flow_direction direction)
 {
-    return !conn_is_disabled(conn, direction) &&
+    return !conn_is_disabled(conn, direction) && !valve_has_no_peer(conn) &&
            (direction == FLOW_OUT || conn->valve == NULL ||
             conn->valve->accept_limit != 0);
 }
@@ -91,7 +91,7 @@ valve_free_if_unused(SkConnObject *conn)
 {
     const struct valve *valve = conn->valve;
     if (valve != NULL && !valve->is_shut[FLOW_IN] && !valve->is_shut[FLOW_OUT] &&
-        valve->single_limit[FLOW_IN] == SIZE_MAX &&
+        !valve_has_no_peer(conn) && valve->single_limit[FLOW_IN] == SIZE_MAX &&
         valve->single_limit[FLOW_OUT] == SIZE_MAX && valve->accept_limit < 0) {
         valve_free(conn);
     }
@@ -102,6 +102,36 @@ valve_free(SkConnObject *conn)
 {
     PyMem_Free(conn->valve);
     conn->valve = NULL;
+}
+
+// --- Connecting -------------------------------------------------------------------------
+
+int
+valve_hold_unconnected(SkConnObject *conn)
+{
+    if (!conn->is_socket || !conn->is_stream || conn->is_listener) {
+        return 0;
+    }
+    int ready = io_ready_now(conn->fd, EVENT_READ | EVENT_WRITE);
+    // An end of the stream would be there to be read.
+    if (ready < 0 || (ready & (EVENT_READ | EVENT_HANGUP)) != EVENT_HANGUP) {
+        return 0;
+    }
+    struct valve *valve = valve_of(conn);
+    if (valve == NULL) {
+        return -1;
+    }
+    valve->is_unconnected = true;
+    return 0;
+}
+
+void
+valve_end_connect(SkConnObject *conn)
+{
+    if (conn->valve != NULL) {
+        conn->valve->is_unconnected = conn->valve->is_connecting = false;
+        valve_free_if_unused(conn);
+    }
 }
 
 // --- Methods ----------------------------------------------------------------------------
@@ -116,9 +146,8 @@ check_usable(SkConnObject *conn)
     return conn_check_usable(conn);
 }
 
-// Reads a set of READ and WRITE. 0, or -1 with an exception.
-static int
-convert_directions(PyObject *number, bool chosen[2])
+int
+valve_convert_directions(PyObject *number, bool chosen[2])
 {
     int events;
     if (convert_int(number, "events", 0, &events) < 0) {
@@ -146,7 +175,7 @@ static PyObject *
 SkConn_enable(SkConnObject *conn, PyObject *events)
 {
     bool chosen[2];
-    if (convert_directions(events, chosen) < 0 || check_usable(conn) < 0) {
+    if (valve_convert_directions(events, chosen) < 0 || check_usable(conn) < 0) {
         return NULL;
     }
     Py_INCREF(conn); // sending the last of it may end the draining
@@ -186,7 +215,7 @@ static PyObject *
 SkConn_disable(SkConnObject *conn, PyObject *events)
 {
     bool chosen[2];
-    if (convert_directions(events, chosen) < 0 || check_usable(conn) < 0) {
+    if (valve_convert_directions(events, chosen) < 0 || check_usable(conn) < 0) {
         return NULL;
     }
     for (int direction = FLOW_IN; direction <= FLOW_OUT; direction++) {

@@ -15,12 +15,14 @@
 
 #include "py_conn.h"
 
-enum flow_direction { FLOW_IN, FLOW_OUT };
-
 struct valve {
     bool is_shut[2];        // by disable()
     size_t single_limit[2]; // bytes that one system call may move; SIZE_MAX = no limit
-    int64_t accept_limit;   // connections a listener may still accept; -1 = no limit
+    // A socket with callbacks that has no peer yet. Not registered before it connects, for
+    // some engines report it as hung up at once; then until the connect is done.
+    bool is_unconnected;
+    bool is_connecting;
+    int64_t accept_limit; // connections a listener may still accept; -1 = no limit
 };
 
 // How many of [wanted] bytes the next system call may move: 0 = none, behave as for -EAGAIN.
@@ -55,6 +57,27 @@ conn_is_disabled(const SkConnObject *conn, enum flow_direction direction)
     return conn->valve != NULL && conn->valve->is_shut[direction];
 }
 
+// True while connect() goes on for callbacks; with the second one also before it.
+static inline bool
+valve_is_connecting(const SkConnObject *conn)
+{
+    return conn->valve != NULL && conn->valve->is_connecting;
+}
+
+static inline bool
+valve_has_no_peer(const SkConnObject *conn)
+{
+    return conn->valve != NULL &&
+           (conn->valve->is_connecting || conn->valve->is_unconnected);
+}
+
+// Callbacks are about to be set: holds a stream socket that is not connected. 0, or -1 with
+// MemoryError.
+int valve_hold_unconnected(SkConnObject *conn);
+
+// Lets go of what was held for want of a peer.
+void valve_end_connect(SkConnObject *conn);
+
 // The connection's valve, made at the first call. NULL with MemoryError.
 struct valve *valve_of(SkConnObject *conn);
 
@@ -63,6 +86,9 @@ void valve_free_if_unused(SkConnObject *conn);
 
 // Frees it; for a connection that is deallocated.
 void valve_free(SkConnObject *conn);
+
+// Reads a set of READ and WRITE from Python. 0, or -1 with an exception.
+int valve_convert_directions(PyObject *number, bool chosen[2]);
 
 extern PyMethodDef valve_methods[];
 extern PyGetSetDef valve_attributes[];

@@ -20,28 +20,38 @@ class Protocol:
     __slots__ = ()
 
     def on_open(self, conn: sk_conn) -> None:
-        """Begin: a listener with these callbacks has accepted the connection."""
+        """Begin: a listener with these callbacks has accepted it, or connect() is done."""
 
     def on_data(self, conn: sk_conn) -> None:
         """Take what has come; what is left stays for the next time.
 
-        While 64 KiB are left, or as much waits to be sent, nothing more is received.
+        `conn.set_watermarks()` says from how many bytes on it is called, and when nothing more
+        is received: at first while 64 KiB are left, or as much waits to be sent.
         """
 
     def on_ready(self, conn: sk_conn) -> None:
         """Go on writing: what could not be sent at once has been sent."""
 
     def on_eof(self, conn: sk_conn) -> None:
-        """Note that the peer sends no more. Unless overridden, it closes the connection."""
+        """Note that the peer sends no more. Unless overridden, it closes the connection.
+
+        What was left of the last data, or is less than on_data() waits for, can be taken.
+        """
         conn.close()
 
-    def on_error(self, conn: sk_conn, error: Exception) -> None:
-        """Note that the connection failed, or a callback did; it is closed after this."""
+    def on_error(self, conn: sk_conn, error: Exception, direction: int) -> None:
+        """Note that the connection failed, or a callback did; it is closed after this.
 
-    def on_timeout(self, conn: sk_conn) -> None:
-        """Note that nothing has come or gone for as long as `conn.settimeout()` said.
+        direction: READ or WRITE (a connect() too), whichever failed; 0 if it was a callback or
+        a transport layer.
+        """
 
-        It is called again when as long a time has passed once more.
+    def on_timeout(self, conn: sk_conn, direction: int) -> None:
+        """Note that nothing has moved for too long.
+
+        direction: READ or WRITE, by the time of `conn.set_timeouts()`; READ | WRITE when
+        nothing has come nor gone for as long as `conn.settimeout()` said. It is called again
+        when as long a time has passed once more.
         """
 
     def on_shutdown(self, conn: sk_conn) -> None:

@@ -25,6 +25,7 @@ class Recorder(Protocol):
         self.takes = takes
         self.actions = {name: actions.pop(name) for name in EVENTS if name in actions}
         self.errors: list[BaseException] = []
+        self.directions: list[int] = []  # of errors and time-outs, in order
         self.received = b""
         assert not actions
 
@@ -51,11 +52,13 @@ class Recorder(Protocol):
         if "eof" not in self.actions:
             super().on_eof(conn)
 
-    def on_error(self, conn: Any, error: Exception) -> None:
+    def on_error(self, conn: Any, error: Exception, direction: int) -> None:
         self.errors.append(error)
+        self.directions.append(direction)
         self.note("error", conn)
 
-    def on_timeout(self, conn: Any) -> None:
+    def on_timeout(self, conn: Any, direction: int) -> None:
+        self.directions.append(direction)
         self.note("timeout", conn)
 
     def on_shutdown(self, conn: Any) -> None:

@@ -153,14 +153,9 @@ def test_setting_callbacks_by_turns_while_one_runs(ends: Ends) -> None:
     assert second.log[-1] == "close"
 
 
-@pytest.mark.parametrize(
-    "verb", ["recv", "readln", "read_exactly", "flush", "sleep", "join", "accept"]
-)
+@pytest.mark.parametrize("verb", ["recv", "readln", "read_exactly", "sleep", "join", "accept"])
 def test_a_callback_that_would_wait(ends: Ends, verb: str) -> None:
     conn, peer = ends.pair()
-    full, _ = ends.pair()
-    fill(full)
-    queue_some(full)
     listener = ends.keep(pycoronet.listen(("127.0.0.1", 0)))
     task = spawn(pycoronet.sleep, 1000)
     errors = []
@@ -168,7 +163,6 @@ def test_a_callback_that_would_wait(ends: Ends, verb: str) -> None:
         "recv": lambda conn: conn.recv(1),
         "readln": lambda conn: conn.readln(),
         "read_exactly": lambda conn: conn.read_exactly(10),
-        "flush": lambda conn: full.flush(),
         "sleep": lambda conn: pycoronet.sleep(1),
         "join": lambda conn: task.join(),
         "accept": lambda conn: listener.accept(),

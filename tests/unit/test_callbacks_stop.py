@@ -333,4 +333,4 @@ def test_protocol_does_nothing_but_close_at_the_end(ends: Ends) -> None:
     assert conn.closed
     for name in ("on_open", "on_ready", "on_shutdown", "on_close"):
         assert getattr(plain, name)(conn) is None
-    assert plain.on_error(conn, ValueError()) is None
+    assert plain.on_error(conn, ValueError(), pycoronet.READ) is None

@@ -62,6 +62,7 @@ ALL_CALLS: dict[str, Callable[[Any], object]] = {
     "sendmsg": lambda conn: conn.sendmsg([b"x"]),
     "enable": lambda conn: conn.enable(pycoronet.READ),
     "disable": lambda conn: conn.disable(pycoronet.READ),
+    "trigger": lambda conn: conn.trigger(pycoronet.READ),
     "set_single_limits": lambda conn: conn.set_single_limits(read=10),
 }
 HARMLESS = {
@@ -73,6 +74,9 @@ HARMLESS = {
     "gettimeout",
     "set_watermarks",
     "get_single_limits",
+    "get_watermarks",
+    "set_timeouts",
+    "get_timeouts",
 }
 
 

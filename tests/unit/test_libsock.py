@@ -384,7 +384,7 @@ def test_touch_moves_the_timeout(opened: Any, virtual_hub: pycoronet.Hub) -> Non
     late: list[float] = []
 
     class Idle(pycoronet.Protocol):
-        def on_timeout(self, conn: pycoronet.sk_conn) -> None:
+        def on_timeout(self, conn: pycoronet.sk_conn, direction: int) -> None:
             late.append(virtual_hub.time - start)
             conn.abort()
 
