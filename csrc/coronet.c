@@ -283,6 +283,8 @@ make_types(PyObject *module, struct module_state *state)
         {&state->once_type, once_type_new},
         {&state->layer_type, layer_type_new},
         {&state->line_iterator_type, line_iterator_type_new},
+        {&state->rate_limit_type, rate_limit_type_new},
+        {&state->rate_group_type, rate_group_type_new},
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
         *types[i].type = types[i].make(module);
@@ -342,6 +344,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->once_type);
     Py_VISIT(state->layer_type);
     Py_VISIT(state->line_iterator_type);
+    Py_VISIT(state->rate_limit_type);
+    Py_VISIT(state->rate_group_type);
     Py_VISIT(state->Cancelled);
     Py_VISIT(state->ClosedError);
     Py_VISIT(state->BusyError);
@@ -375,6 +379,8 @@ module_clear(PyObject *module)
     Py_CLEAR(state->on_close);
     Py_CLEAR(state->layer_type);
     Py_CLEAR(state->line_iterator_type);
+    Py_CLEAR(state->rate_limit_type);
+    Py_CLEAR(state->rate_group_type);
     Py_CLEAR(state->name_wrap);
     Py_CLEAR(state->name_unwrap);
     Py_CLEAR(state->name_finish);

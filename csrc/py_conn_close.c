@@ -9,6 +9,7 @@
 #include "py_callbacks.h"
 #include "py_convert.h"
 #include "py_layer.h"
+#include "py_rate.h"
 #include "py_task.h"
 
 // What is left to do for a closed connection with unsent output.
@@ -28,6 +29,7 @@ release_descriptor(SkConnObject *conn)
         reactor_release(&conn->hub->reactor, conn->fd);
     }
     conn->fd = -1;
+    rate_forget(conn);
     list_remove(&conn->hub_link);
     list_remove(&conn->dirty_link);
     line_buffer_clear(&conn->input);
@@ -226,6 +228,7 @@ conn_forget_all(HubObject *hub)
         Py_INCREF(conn);
         list_remove(&conn->dirty_link);
         write_queue_clear(&conn->output);
+        rate_forget(conn);
         if (conn->callbacks != NULL) {
             callbacks_forget(conn);
         }

@@ -8,6 +8,7 @@
 #include "py_callbacks.h"
 #include "py_convert.h"
 #include "py_layer.h"
+#include "py_rate.h"
 #include "py_task.h"
 #include "py_valve.h"
 
@@ -269,7 +270,8 @@ SkConn_traverse(SkConnObject *conn, visitproc visit, void *arg)
             return result;
         }
     }
-    return conn_visit_output(conn, visit, arg);
+    int result = rate_visit(conn, visit, arg);
+    return result != 0 ? result : conn_visit_output(conn, visit, arg);
 }
 
 static int
@@ -348,7 +350,7 @@ collect_methods(void)
         conn_file_methods,   conn_socket_methods, conn_message_methods,
         conn_layer_methods,  protocol_methods,    conn_now_methods,
         conn_accept_methods, valve_methods,       conn_input_methods,
-        conn_frame_methods,  conn_option_methods,
+        conn_frame_methods,  conn_option_methods, rate_methods,
     };
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
@@ -367,7 +369,7 @@ collect_attributes(void)
     PyGetSetDef *const parts[] = {
         own_attributes,         conn_output_attributes, conn_layer_attributes,
         valve_attributes,       conn_accept_attributes, conn_input_attributes,
-        conn_option_attributes,
+        conn_option_attributes, rate_attributes,
     };
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {

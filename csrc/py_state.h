@@ -25,6 +25,8 @@ struct module_state {
     PyTypeObject *once_type;
     PyTypeObject *layer_type;
     PyTypeObject *line_iterator_type;
+    PyTypeObject *rate_limit_type;
+    PyTypeObject *rate_group_type;
 
     // Exceptions, owned; defined in pycoronet/errors.py.
     PyObject *Cancelled;
@@ -74,5 +76,7 @@ PyTypeObject *hook_type_new(PyObject *module);
 PyTypeObject *once_type_new(PyObject *module);
 PyTypeObject *layer_type_new(PyObject *module);
 PyTypeObject *line_iterator_type_new(PyObject *module);
+PyTypeObject *rate_limit_type_new(PyObject *module);
+PyTypeObject *rate_group_type_new(PyObject *module);
 
 #endif

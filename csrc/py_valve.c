@@ -1,12 +1,13 @@
 // py_valve.c: enable, disable, and how much one system call may move.
 //
-// Not here: rates, which hang themselves into the valve; counting what a listener accepts
-// (py_conn_accept.c).
+// Not here: rates, which hang themselves into the valve (py_rate.c); counting what a listener
+// accepts (py_conn_accept.c).
 
 #include "py_valve.h"
 
 #include "py_callbacks.h"
 #include "py_convert.h"
+#include "py_rate.h"
 
 // --- Flow -------------------------------------------------------------------------------
 
@@ -21,23 +22,28 @@ valve_allowance(SkConnObject *conn, enum flow_direction direction, size_t wanted
         return 0;
     }
     size_t limit = conn->is_stream ? valve->single_limit[direction] : SIZE_MAX;
-    return wanted < limit ? wanted : limit;
+    wanted = wanted < limit ? wanted : limit;
+    return valve->rate == NULL ? wanted : rate_allowance(conn, direction, wanted);
 }
 
 void
 valve_note_moved(SkConnObject *conn, enum flow_direction direction, size_t count)
 {
-    (void)conn;
-    (void)direction;
-    (void)count;
+    if (conn->valve->rate != NULL) {
+        rate_note_moved(conn, direction, count);
+    }
 }
 
 bool
 valve_is_open(const SkConnObject *conn, enum flow_direction direction)
 {
-    return !conn_is_disabled(conn, direction) && !valve_has_no_peer(conn) &&
-           (direction == FLOW_OUT || conn->valve == NULL ||
-            conn->valve->accept_limit != 0);
+    const struct valve *valve = conn->valve;
+    if (valve == NULL) {
+        return true;
+    }
+    bool may_accept = direction == FLOW_OUT || valve->accept_limit != 0;
+    return !valve->is_shut[direction] && !valve_has_no_peer(conn) && may_accept &&
+           (valve->rate == NULL || !rate_is_held(conn, direction));
 }
 
 void
@@ -92,7 +98,8 @@ valve_free_if_unused(SkConnObject *conn)
     const struct valve *valve = conn->valve;
     if (valve != NULL && !valve->is_shut[FLOW_IN] && !valve->is_shut[FLOW_OUT] &&
         !valve_has_no_peer(conn) && valve->single_limit[FLOW_IN] == SIZE_MAX &&
-        valve->single_limit[FLOW_OUT] == SIZE_MAX && valve->accept_limit < 0) {
+        valve->single_limit[FLOW_OUT] == SIZE_MAX && valve->accept_limit < 0 &&
+        valve->rate == NULL) {
         valve_free(conn);
     }
 }

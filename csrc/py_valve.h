@@ -15,6 +15,8 @@
 
 #include "py_conn.h"
 
+struct rate_member;
+
 struct valve {
     bool is_shut[2];        // by disable()
     size_t single_limit[2]; // bytes that one system call may move; SIZE_MAX = no limit
@@ -22,7 +24,8 @@ struct valve {
     // some engines report it as hung up at once; then until the connect is done.
     bool is_unconnected;
     bool is_connecting;
-    int64_t accept_limit; // connections a listener may still accept; -1 = no limit
+    int64_t accept_limit;     // connections a listener may still accept; -1 = no limit
+    struct rate_member *rate; // owned; its rate limits (py_rate.h), NULL = none
 };
 
 // How many of [wanted] bytes the next system call may move: 0 = none, behave as for -EAGAIN.
