@@ -104,8 +104,9 @@ class Rot13(Program):
         )
         while PROC_NET_TCP.exists():
             queues = pattern.findall(PROC_NET_TCP.read_text())
+            # Both ends, and one of them twice if the list changes while it is read.
+            assert len({is_ours for is_ours, _, _ in queues}) == 2
             waiting = [to_send if is_ours else held for is_ours, to_send, held in queues]
-            assert len(waiting) == 2
             if all(int(length, 16) == 0 for length in waiting):
                 return
 
