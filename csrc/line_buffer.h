@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "byte_block.h"
 
@@ -89,7 +90,28 @@ enum line_status line_buffer_find_line(struct line_buffer *buffer,
                                        enum line_ending ending, size_t limit,
                                        size_t *length, size_t *ending_length);
 
-// The same in [length] bytes that lie elsewhere: the length of the first line, ending
+// The path that counts, for the usual kind: the length of the first line, its LF included,
+// if there is one within [limit]; 0 if there is not, or another kind was searched for
+// before: line_buffer_find_line() tells.
+static inline size_t
+line_buffer_find_lf(struct line_buffer *buffer, size_t limit)
+{
+    size_t held = line_buffer_length(buffer);
+    size_t reach = held < limit ? held : limit;
+    size_t searched = buffer->searched;
+    if (searched >= reach || buffer->ending != LINE_ENDING_LF || buffer->is_end_found) {
+        return 0;
+    }
+    const char *data = line_buffer_data(buffer);
+    const char *line_feed = (const char *)memchr(data + searched, '\n', reach - searched);
+    if (line_feed == NULL) {
+        buffer->searched = reach;
+        return 0;
+    }
+    return (size_t)(line_feed - data) + 1;
+}
+
+// Finds a line in [length] bytes that lie elsewhere: the length of the first one, ending
 // included, 0 if there is no whole one. Not for LINE_ENDING_ANY.
 size_t line_find(const char *data, size_t length, enum line_ending ending,
                  size_t *ending_length);

@@ -28,16 +28,14 @@ static const struct line_options usual_options = {DEFAULT_LINE_LIMIT, LINE_ENDIN
 
 const char *const conn_line_option_names[] = {"limit", "eol", "keepends", NULL};
 
-// NULL stands for "lf". 0, or -1 with an exception.
+// NULL leaves [*ending], the default, as it is. 0, or -1 with an exception.
 static int
 convert_ending(PyObject *name, enum line_ending *ending)
 {
     static const char *const names[] = {
         [LINE_ENDING_LF] = "lf",   [LINE_ENDING_CRLF] = "crlf",
         [LINE_ENDING_ANY] = "any", [LINE_ENDING_CRLF_STRICT] = "crlf_strict",
-        [LINE_ENDING_NUL] = "nul",
-    };
-    *ending = LINE_ENDING_LF;
+        [LINE_ENDING_NUL] = "nul", NULL};
     if (name == NULL) {
         return 0;
     }
@@ -46,15 +44,15 @@ convert_ending(PyObject *name, enum line_ending *ending)
                      Py_TYPE(name)->tp_name);
         return -1;
     }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
-        if (PyUnicode_CompareWithASCIIString(name, names[i]) == 0) {
-            *ending = (enum line_ending)i;
-            return 0;
-        }
+    int found = find_name(names, name);
+    if (found < 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "eol must be 'lf', 'crlf', 'crlf_strict', 'any' or 'nul', not %R",
+                     name);
+        return -1;
     }
-    PyErr_Format(PyExc_ValueError,
-                 "eol must be 'lf', 'crlf', 'crlf_strict', 'any' or 'nul', not %R", name);
-    return -1;
+    *ending = (enum line_ending)found;
+    return 0;
 }
 
 int
@@ -91,27 +89,52 @@ make_line(const char *data, size_t length, size_t ending_length,
         data, (Py_ssize_t)(options->keeps_end ? length : length - ending_length));
 }
 
-PyObject *
-conn_take_buffered_line(SkConnObject *conn, const struct line_options *options)
+// Takes the line of [length] bytes that was found in the buffer.
+static inline PyObject *
+take_found_line(SkConnObject *conn, size_t length, size_t ending_length,
+                const struct line_options *options)
+{
+    PyObject *line =
+        make_line(line_buffer_data(&conn->input), length, ending_length, options);
+    if (line != NULL) {
+        line_buffer_drain_line(&conn->input, length);
+    }
+    return line;
+}
+
+// conn_take_buffered_line() for what line_buffer_find_lf() does not find.
+static PyObject *
+take_other_line(SkConnObject *conn, const struct line_options *options)
 {
     size_t length;
     size_t ending_length;
     switch (line_buffer_find_line(&conn->input, options->ending, options->limit, &length,
                                   &ending_length)) {
-    case LINE_FOUND: {
-        const char *data = line_buffer_data(&conn->input);
-        PyObject *line = make_line(data, length, ending_length, options);
-        if (line != NULL) {
-            line_buffer_drain_line(&conn->input, length);
-        }
-        return line;
-    }
+    case LINE_FOUND:
+        return take_found_line(conn, length, ending_length, options);
     case LINE_TOO_LONG:
         return raise_too_long(conn, "line", options->limit);
     case LINE_INCOMPLETE:
         break;
     }
     return NULL;
+}
+
+static inline PyObject *
+take_buffered_line(SkConnObject *conn, const struct line_options *options)
+{
+    size_t length = 0;
+    if (options->ending == LINE_ENDING_LF) {
+        length = line_buffer_find_lf(&conn->input, options->limit);
+    }
+    return length > 0 ? take_found_line(conn, length, 1, options)
+                      : take_other_line(conn, options);
+}
+
+PyObject *
+conn_take_buffered_line(SkConnObject *conn, const struct line_options *options)
+{
+    return take_buffered_line(conn, options);
 }
 
 // With nothing buffered: receives, and takes the line from the scratch area if a whole
@@ -155,30 +178,41 @@ take_last_line(SkConnObject *conn, const struct line_options *options)
                                           : Py_NewRef(Py_None);
 }
 
+// For a line that is not whole: receives until it is.
 static PyObject *
+wait_for_line(SkConnObject *conn, const struct line_options *options,
+              const char *operation)
+{
+    // A run is found in the buffer alone, which knows whether it began before.
+    bool is_direct = conn->transport == NULL && options->ending != LINE_ENDING_ANY;
+    for (;;) {
+        PyObject *line = NULL;
+        bool is_end = false;
+        if (is_direct && line_buffer_length(&conn->input) == 0) {
+            line = receive_line(conn, options, operation, &is_end);
+        }
+        else {
+            is_end = conn_fill_input(conn, 0, operation) == 0;
+        }
+        if (line == NULL && !PyErr_Occurred()) {
+            line = is_end ? take_last_line(conn, options)
+                          : conn_take_buffered_line(conn, options);
+        }
+        if (line != NULL || PyErr_Occurred()) {
+            return line;
+        }
+    }
+}
+
+static inline PyObject *
 read_line(SkConnObject *conn, const struct line_options *options, const char *operation)
 {
     if (conn_begin(conn, conn->reader, "reading") < 0) {
         return NULL;
     }
-    // A run is found in the buffer alone, which knows whether it began before.
-    bool is_direct = conn->transport == NULL && options->ending != LINE_ENDING_ANY;
-    for (bool is_end = false;;) {
-        PyObject *line = conn_take_buffered_line(conn, options);
-        if (line == NULL && !PyErr_Occurred() && is_direct &&
-            line_buffer_length(&conn->input) == 0) {
-            line = receive_line(conn, options, operation, &is_end);
-        }
-        else if (line == NULL && !PyErr_Occurred()) {
-            is_end = conn_fill_input(conn, 0, operation) == 0;
-        }
-        if (line != NULL || PyErr_Occurred()) {
-            return line;
-        }
-        if (is_end) {
-            return take_last_line(conn, options);
-        }
-    }
+    PyObject *line = take_buffered_line(conn, options);
+    return line != NULL || PyErr_Occurred() ? line
+                                            : wait_for_line(conn, options, operation);
 }
 
 PyDoc_STRVAR(
@@ -194,9 +228,10 @@ PyDoc_STRVAR(
     "May switch. Raises LineTooLongError (the bytes stay readable) and what readsome()\n"
     "raises; after a time-out the part received stays readable. Answers to conet_readln.");
 
+// Apart, so that a plain readln() has no frame for it.
 static PyObject *
-SkConn_readln(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
-              PyObject *keyword_names)
+read_line_with(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
+               PyObject *keyword_names)
 {
     static const struct parameters parameters = {"readln", conn_line_option_names, 0, 1};
     struct line_options options;
@@ -205,6 +240,15 @@ SkConn_readln(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
         return NULL;
     }
     return read_line(conn, &options, "readln");
+}
+
+static PyObject *
+SkConn_readln(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
+              PyObject *keyword_names)
+{
+    return count == 0 && keyword_names == NULL
+               ? read_line(conn, &usual_options, "readln")
+               : read_line_with(conn, arguments, count, keyword_names);
 }
 
 PyDoc_STRVAR(readline_doc, "readline($self, limit=65536, /)\n--\n\n"

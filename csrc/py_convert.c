@@ -13,11 +13,16 @@
 
 #define NANOSECONDS INT64_C(1000000000)
 
-static int
-find_name(const struct parameters *parameters, PyObject *keyword)
+int
+find_name(const char *const *names, PyObject *text)
 {
-    for (int i = 0; parameters->names[i] != NULL; i++) {
-        if (PyUnicode_CompareWithASCIIString(keyword, parameters->names[i]) == 0) {
+    for (int i = 0; names[i] != NULL; i++) {
+        // Most names differ in the first character, which is cheaper to look at.
+        if (PyUnicode_IS_COMPACT_ASCII(text) &&
+            PyUnicode_1BYTE_DATA(text)[0] != (Py_UCS1)names[i][0]) {
+            continue;
+        }
+        if (PyUnicode_CompareWithASCIIString(text, names[i]) == 0) {
             return i;
         }
     }
@@ -31,7 +36,7 @@ parse_keywords(const struct parameters *parameters, PyObject *const *arguments,
     Py_ssize_t count = PyTuple_GET_SIZE(keyword_names);
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *keyword = PyTuple_GET_ITEM(keyword_names, i);
-        int place = find_name(parameters, keyword);
+        int place = find_name(parameters->names, keyword);
         if (place < 0) {
             PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'",
                          parameters->function, keyword);

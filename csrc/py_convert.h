@@ -19,6 +19,9 @@ int parse_arguments(const struct parameters *parameters, PyObject *const *argume
                     Py_ssize_t positional_count, PyObject *keyword_names,
                     PyObject **values);
 
+// The place of a str among the names, which end with NULL; -1 if it is none of them.
+int find_name(const char *const *names, PyObject *text);
+
 // A tuple of [count] objects, a new reference; NULL with an exception.
 PyObject *pack_tuple(PyObject *const *objects, Py_ssize_t count);
 
