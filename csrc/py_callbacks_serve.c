@@ -368,6 +368,7 @@ has_come_to_end(SkConnObject *conn)
     struct iovec room = {&byte, 1};
     struct msghdr message = {.msg_iov = &room, .msg_iovlen = 1};
     ssize_t count = io_receive_message(conn->fd, &message, MSG_PEEK);
+    count = conn_tell(conn, count, 0);
     return count == -EAGAIN ? 0 : count < 0 ? (int)count : count == 0;
 }
 

@@ -17,6 +17,8 @@
 
 #include "py_hub.h"
 
+#include <errno.h>
+
 #include "frame.h"
 #include "line_buffer.h"
 #include "nonblocking_io.h"
@@ -61,6 +63,7 @@ struct SkConnObject {
     bool writer_is_paused : 1; // its writer waits for waiting_owner's packet to leave ...
     bool pauses_to_low_mark : 1; // ... or for so little to wait
     bool is_cut_off : 1;         // its output ended in the middle of a file
+    bool is_reset : 1;           // a test's peer has gone; that is to be told as a reset
     uint8_t priority;            // enum priority, of its callbacks
 
     struct waiter *reader;       // who waits to read, NULL = nobody
@@ -87,6 +90,14 @@ struct SkConnObject {
 };
 
 // --- py_conn.c ----------------------------------------------------------------------
+
+// What the result of a system call is told as: [end], by which it says that the peer has gone,
+// is a reset where a test wants that.
+static inline ssize_t
+conn_tell(const SkConnObject *conn, ssize_t count, ssize_t end)
+{
+    return count == end && conn->is_reset ? -ECONNRESET : count;
+}
 
 // A connection for [fd] of this description, which goes to it: on failure it is closed.
 // A new reference, NULL with an exception. The fd is non-blocking already.

@@ -98,6 +98,7 @@ receive_message(SkConnObject *conn, struct reception *reception, void *place)
     message->msg_controllen =
         (__typeof__(message->msg_controllen))reception->control_size;
     ssize_t count = io_receive_message(conn->fd, message, reception->flags);
+    count = conn_tell(conn, count, 0);
     if (count < 0) {
         message->msg_controllen = 0;
     }

@@ -1,8 +1,10 @@
-// py_conn_now.c: what pycoronet.libsock needs of connections and nobody else does.
+// py_conn_now.c: what pycoronet.libsock and pycoronet.testing need of connections and nobody
+// else does.
 //
-// The functions of that module never wait and are told nothing by a task: they send what can
+// The functions of libsock never wait and are told nothing by a task: they send what can
 // be sent now, let go of a connection whatever it holds, and use a socket that is still being
-// connected. The methods here are theirs alone, so they have a leading underscore.
+// connected. Tests want failures that no system gives on demand. The methods here are theirs
+// alone, so they have a leading underscore.
 
 #include "py_conn.h"
 
@@ -88,9 +90,27 @@ SkConn_await_room(SkConnObject *conn, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(
+    expect_reset_doc,
+    "_expect_reset($self, /)\n--\n\n"
+    "Tell the peer's end, when it comes, as a reset: ECONNRESET instead of the end of file or\n"
+    "EPIPE. Never switches.");
+
+static PyObject *
+SkConn_expect_reset(SkConnObject *conn, PyObject *unused)
+{
+    (void)unused;
+    if (conn_check_usable(conn) < 0) {
+        return NULL;
+    }
+    conn->is_reset = true;
+    Py_RETURN_NONE;
+}
+
 PyMethodDef conn_now_methods[] = {
     {"_flush_now", (PyCFunction)SkConn_flush_now, METH_NOARGS, flush_now_doc},
     {"_forget", (PyCFunction)SkConn_forget, METH_NOARGS, forget_doc},
     {"_await_room", (PyCFunction)SkConn_await_room, METH_NOARGS, await_room_doc},
+    {"_expect_reset", (PyCFunction)SkConn_expect_reset, METH_NOARGS, expect_reset_doc},
     {NULL, NULL, 0, NULL},
 };

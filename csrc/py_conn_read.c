@@ -48,7 +48,7 @@ conn_receive_now(SkConnObject *conn, char *data, size_t length)
     if (conn->valve != NULL && count > 0) {
         valve_note_moved(conn, FLOW_IN, (size_t)count);
     }
-    return count;
+    return conn_tell(conn, count, 0);
 }
 
 // Receives into [data], parking until something is there. The count, 0 at the end of

@@ -173,14 +173,14 @@ ssize_t
 conn_send_now(SkConnObject *conn, const char *data, size_t length)
 {
     if (conn->valve == NULL) {
-        return send_block(conn, data, length);
+        return conn_tell(conn, send_block(conn, data, length), -EPIPE);
     }
     size_t limit = valve_allowance(conn, FLOW_OUT, length);
     ssize_t count = limit == 0 ? -EAGAIN : send_block(conn, data, limit);
     if (count > 0) {
         valve_note_moved(conn, FLOW_OUT, (size_t)count);
     }
-    return count;
+    return conn_tell(conn, count, -EPIPE);
 }
 
 // The queue is lost. A stream that breaks off in the middle of a file must not look as if it
@@ -195,6 +195,7 @@ conn_fail_output(SkConnObject *conn, int error)
             io_set_hard_close(conn->fd);
         }
     }
+    error = (int)conn_tell(conn, error, -EPIPE);
     conn->write_error = error;
     if (conn->callbacks != NULL) {
         callbacks_notice(conn); // on_error is due

@@ -17,6 +17,7 @@ from sendfile_case import CONTENT, LARGE
 
 import pycoronet
 from pycoronet import libreact, libsock
+from pycoronet.testing import virtual_time
 
 ROOT = Path(__file__).resolve().parent.parent
 IS_LINUX = sys.platform.startswith("linux")
@@ -45,10 +46,8 @@ def root() -> Path:
 @pytest.fixture
 def virtual_hub() -> Iterator[pycoronet.Hub]:
     """Give this thread a hub whose clock only moves when nothing else can go on."""
-    pycoronet.get_hub().close()
-    hub = pycoronet.get_hub(backend="fake")
-    yield hub
-    hub.close()
+    with virtual_time() as hub:
+        yield hub
 
 
 @pytest.fixture
