@@ -109,12 +109,13 @@ class _Way:
         """Give the sink what is due; come back for the rest."""
         while self._under_way and self._under_way[0][0] <= self._hub.time:
             data = self._under_way[0][1]
-            if not data and not self._has_sent_all():
-                return  # on_ready() comes back
+            if not data and not self._flush():
+                return  # the end goes behind all else: on_ready() comes back
             self._under_way.popleft()
             self._held -= len(data)
             with suppress(OSError):  # on_error() tells
                 self._sink.enqueue(data) if data else self._end()
+        self._flush()
         if self._under_way and not self._is_awaited:
             self._is_awaited = True
             self._hub.call_later(self._under_way[0][0] - self._hub.time, self._come_back)
@@ -125,8 +126,8 @@ class _Way:
             self._held += len(data)
             self.deliver()
 
-    def _has_sent_all(self) -> bool:
-        """Return whether the sink's output is empty, for the end goes behind it."""
+    def _flush(self) -> bool:
+        """Have the sink send what it can; return whether that is all. If not, it tells later."""
         if not self._sink.closed:
             try:
                 self._sink._flush_now()

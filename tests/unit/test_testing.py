@@ -49,14 +49,13 @@ def test_virtual_time_passes_at_once() -> None:
         assert get_hub() is hub
         assert hub.backend == "fake"
         assert elapsed(hub, sleep, 86400) == (None, pytest.approx(86400, abs=TICK))
-    assert hub.closed
     assert get_hub() is not hub
 
 
 def test_virtual_time_ends_with_what_its_block_raises() -> None:
     with pytest.raises(ZeroDivisionError), virtual_time() as hub:
         raise ZeroDivisionError
-    assert hub.closed
+    assert get_hub() is not hub
 
 
 # --- Connected ------------------------------------------------------------------------------------
@@ -233,6 +232,7 @@ def test_after_a_half_close_a_close_is_still_heard_of(hub: pycoronet.Hub, latenc
 
 
 def test_nothing_is_left_when_both_ends_are_closed(hub: pycoronet.Hub) -> None:
+    sleep(MOMENT)  # the engine has its own
     before = count_descriptors()
     left, right = pair(latency=1)
     left.write(b"x")
@@ -252,6 +252,7 @@ def test_nothing_is_left_when_both_ends_are_closed(hub: pycoronet.Hub) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_what_is_dropped_is_closed(hub: pycoronet.Hub) -> None:
+    sleep(MOMENT)  # the engine has its own
     before = count_descriptors()
     left, right = pair(latency=1)
     left.write(b"x")
@@ -263,6 +264,7 @@ def test_what_is_dropped_is_closed(hub: pycoronet.Hub) -> None:
 
 
 def test_close_drops_what_is_under_way(hub: pycoronet.Hub) -> None:
+    sleep(MOMENT)
     before = count_descriptors()
     made = pair(latency=100)
     left, right = made
