@@ -10,6 +10,7 @@
 #include "greenlet_bridge.h"
 #include "py_conn.h"
 #include "py_once.h"
+#include "py_signal_handler.h"
 #include "py_task.h"
 #include "py_wait.h"
 
@@ -211,6 +212,10 @@ static PyMethodDef module_methods[] = {
     {"_interrupt_main", signals_interrupt, METH_VARARGS,
      PyDoc_STR("_interrupt_main($module, signum, frame, /)\n--\n\n"
                "Stands in for signal.default_int_handler.")},
+    {"signal_handler", FASTCALL(signal_handler_add), METH_FASTCALL, signal_handler_doc},
+    {"_dispatch_signal", signal_handler_dispatch, METH_VARARGS,
+     PyDoc_STR("_dispatch_signal($module, signum, frame, /)\n--\n\n"
+               "Queue the functions that signal_handler() was given.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -281,6 +286,7 @@ make_types(PyObject *module, struct module_state *state)
         {&state->timer_type, timer_type_new},
         {&state->hook_type, hook_type_new},
         {&state->once_type, once_type_new},
+        {&state->signal_type, signal_type_new},
         {&state->layer_type, layer_type_new},
         {&state->line_iterator_type, line_iterator_type_new},
         {&state->rate_limit_type, rate_limit_type_new},
@@ -327,7 +333,8 @@ module_exec(PyObject *module)
         return -1;
     }
     state->interrupt_handler = PyObject_GetAttrString(module, "_interrupt_main");
-    return state->interrupt_handler == NULL ? -1 : 0;
+    state->signal_dispatcher = PyObject_GetAttrString(module, "_dispatch_signal");
+    return state->interrupt_handler == NULL || state->signal_dispatcher == NULL ? -1 : 0;
 }
 
 static int
@@ -342,6 +349,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->timer_type);
     Py_VISIT(state->hook_type);
     Py_VISIT(state->once_type);
+    Py_VISIT(state->signal_type);
     Py_VISIT(state->layer_type);
     Py_VISIT(state->line_iterator_type);
     Py_VISIT(state->rate_limit_type);
@@ -354,6 +362,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->DeadlockError);
     Py_VISIT(state->resolve);
     Py_VISIT(state->interrupt_handler);
+    Py_VISIT(state->signal_dispatcher);
     return 0;
 }
 
@@ -369,6 +378,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->timer_type);
     Py_CLEAR(state->hook_type);
     Py_CLEAR(state->once_type);
+    Py_CLEAR(state->signal_type);
     Py_CLEAR(state->on_open);
     Py_CLEAR(state->on_data);
     Py_CLEAR(state->on_ready);
@@ -394,6 +404,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->DeadlockError);
     Py_CLEAR(state->resolve);
     Py_CLEAR(state->interrupt_handler);
+    Py_CLEAR(state->signal_dispatcher);
     return 0;
 }
 

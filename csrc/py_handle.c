@@ -84,22 +84,6 @@ handle_end(HandleObject *handle)
 }
 
 void
-handle_call(HandleObject *handle, PyObject *argument)
-{
-    // The call may end it, which lets go of both.
-    HubObject *hub = handle->hub;
-    PyObject *function = Py_NewRef(handle->function);
-    Py_INCREF((PyObject *)hub);
-    PyObject *result = PyObject_CallFunctionObjArgs(function, argument, NULL);
-    if (result == NULL) {
-        hub_take_exception(hub, function);
-    }
-    Py_XDECREF(result);
-    Py_DECREF(function);
-    Py_DECREF((PyObject *)hub);
-}
-
-void
 handles_end_all(HubObject *hub)
 {
     while (!list_is_empty(&hub->handles)) {

@@ -54,10 +54,6 @@ void handle_start(HandleObject *handle);
 // the end of the handle.
 void handle_end(HandleObject *handle);
 
-// Calls the function with [argument], or with none if that is NULL, and takes what it
-// raises. The handle may end by it.
-void handle_call(HandleObject *handle, PyObject *argument);
-
 // Ends every handle of the hub.
 void handles_end_all(HubObject *hub);
 

@@ -397,6 +397,10 @@ PyObject *worker_main(PyObject *hub, PyObject *unused);
 int hub_take_signals(HubObject *hub);
 void hub_give_signals_back(HubObject *hub);
 
+// signal.<name>(*arguments), with arguments as of Py_BuildValue, which must give a tuple. A
+// new reference, NULL with an exception.
+PyObject *call_signal_module(const char *name, const char *format, ...);
+
 // The Python function that stands in for default_int_handler.
 PyObject *signals_interrupt(PyObject *module, PyObject *arguments);
 

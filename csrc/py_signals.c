@@ -54,8 +54,7 @@ signals_interrupt(PyObject *module, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
-// signal.<name>(*arguments), a new reference.
-static PyObject *
+PyObject *
 call_signal_module(const char *name, const char *format, ...)
 {
     PyObject *module = PyImport_ImportModule("signal");

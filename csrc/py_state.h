@@ -23,6 +23,7 @@ struct module_state {
     PyTypeObject *timer_type;
     PyTypeObject *hook_type;
     PyTypeObject *once_type;
+    PyTypeObject *signal_type;
     PyTypeObject *layer_type;
     PyTypeObject *line_iterator_type;
     PyTypeObject *rate_limit_type;
@@ -54,6 +55,7 @@ struct module_state {
 
     PyObject *resolve;           // owned; pycoronet's resolver of host names, or NULL
     PyObject *interrupt_handler; // owned; stands in for Python's own SIGINT handler
+    PyObject *signal_dispatcher; // owned; the handler behind signal_handler()
     long idle_thread_count;      // threads of ours that wait for work and can wake nobody
     unsigned long task_count;    // tasks made so far, for their default names
     bool reuses_workers;         // false with PYCORONET_FRESH_GREENLETS=1
@@ -74,6 +76,7 @@ PyTypeObject *parking_lot_type_new(PyObject *module);
 PyTypeObject *timer_type_new(PyObject *module);
 PyTypeObject *hook_type_new(PyObject *module);
 PyTypeObject *once_type_new(PyObject *module);
+PyTypeObject *signal_type_new(PyObject *module);
 PyTypeObject *layer_type_new(PyObject *module);
 PyTypeObject *line_iterator_type_new(PyObject *module);
 PyTypeObject *rate_limit_type_new(PyObject *module);
