@@ -397,8 +397,8 @@ PyObject *worker_main(PyObject *hub, PyObject *unused);
 int hub_take_signals(HubObject *hub);
 void hub_give_signals_back(HubObject *hub);
 
-// signal.<name>(*arguments), with arguments as of Py_BuildValue, which must give a tuple. A
-// new reference, NULL with an exception.
+// signal.<name>(*arguments), with arguments as of Py_BuildValue, which must give a tuple; by
+// the module under it, which makes no enums. A new reference, NULL with an exception.
 PyObject *call_signal_module(const char *name, const char *format, ...);
 
 // The Python function that stands in for default_int_handler.

@@ -57,7 +57,7 @@ signals_interrupt(PyObject *module, PyObject *arguments)
 PyObject *
 call_signal_module(const char *name, const char *format, ...)
 {
-    PyObject *module = PyImport_ImportModule("signal");
+    PyObject *module = PyImport_ImportModule("_signal");
     PyObject *function = module == NULL ? NULL : PyObject_GetAttrString(module, name);
     Py_XDECREF(module);
     if (function == NULL) {

@@ -162,10 +162,21 @@ def test_interrupt_becomes_a_callback_and_keyboard_interrupt_again() -> None:
     assert calls == [signal.SIGINT]
     handle.cancel()
     # The hub stands in for Python's handler again: no coroutine gets the exception.
-    task = spawn(lambda: (kill(signal.SIGINT), sleep(0)))
+    seen: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            kill(signal.SIGINT)
+            sleep(0)
+        except BaseException as error:
+            seen.append(error)
+            raise
+
+    task = spawn(work)
     with pytest.raises(KeyboardInterrupt):
         sleep(0.001)
     task.join()
+    assert seen == []
     get_hub().close()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -402,11 +413,12 @@ def test_forked_child_has_the_old_handlers() -> None:
 
 def test_a_handler_that_was_not_python_s_becomes_the_default() -> None:
     program = """
-    real = signal.signal
+    import _signal
+    real = _signal.signal
     def set_handler(number, handler):
         # As if the one before had been set before Python began, which does not know it.
         real(number, handler)
-    signal.signal = set_handler
+    _signal.signal = set_handler
     handle = signal_handler(signal.SIGUSR1, print)
     handle.cancel()
     say(signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL)
