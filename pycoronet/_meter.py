@@ -39,6 +39,11 @@ class LoopMeter:
         print(meter.count, meter.mean, meter.max, meter.percentile(99))
     """
 
+    count: int  #: turns that were measured
+    max: float  #: the longest, in seconds
+    _total: float
+    _counts: Counter[int]
+
     def __init__(self, hub: Hub | None = None) -> None:
         """Begin to measure [hub], or this thread's. Raises RuntimeError if it is closed."""
         self._hub = get_hub() if hub is None else hub
@@ -60,10 +65,10 @@ class LoopMeter:
 
     def reset(self) -> None:
         """Forget what was measured."""
-        self.count = 0  #: turns that were measured
-        self.max = 0.0  #: the longest, in seconds
+        self.count = 0
+        self.max = 0.0
         self._total = 0.0
-        self._counts: Counter[int] = Counter()
+        self._counts = Counter()
 
     @property
     def mean(self) -> float:

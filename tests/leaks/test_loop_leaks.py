@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -185,6 +186,28 @@ def test_nothing_stays_behind(case: Callable[[], None]) -> None:
     assert more_memory < SPARE_BYTES
     for value, count in references.items():
         assert abs(sys.getrefcount(value) - count) < 10
+
+
+def test_thread_that_ends_frees_all_that_was_to_be_called() -> None:
+    objects = count_objects()
+    references = sys.getrefcount(raise_error)
+    pipe = os.pipe()
+
+    def work() -> None:
+        hub = get_hub()
+        hub.call_later(1000, raise_error)
+        hub.call_soon(raise_error)
+        hub.add_hook(raise_error)
+        once(pipe[0], READ, raise_error)
+
+    for _ in range(ROUNDS):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    for fd in pipe:
+        os.close(fd)
+    assert count_objects() == objects
+    assert abs(sys.getrefcount(raise_error) - references) < 10
 
 
 def test_closing_the_hub_frees_all_that_was_to_be_called() -> None:

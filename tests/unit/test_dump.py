@@ -178,6 +178,14 @@ def test_dump_names_what_will_be_called(pipe: tuple[int, int], ends: Ends) -> No
     assert text.endswith("\n")
 
 
+def test_dump_reads_the_clock() -> None:
+    hub = get_hub()
+    handle = hub.call_later(5, len)
+    pycoronet._coronet._advance_time(2)
+    assert "len>>, 3.000 s left\n" in hub.dump()
+    handle.cancel()
+
+
 def test_dump_counts_the_callbacks_of_each_level(ends: Ends) -> None:
     hub = get_hub()
     texts: list[str] = []
