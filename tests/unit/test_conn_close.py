@@ -62,6 +62,11 @@ ALL_CALLS: dict[str, Callable[[Any], object]] = {
     "sendmsg": lambda conn: conn.sendmsg([b"x"]),
     "enable": lambda conn: conn.enable(pycoronet.READ),
     "disable": lambda conn: conn.disable(pycoronet.READ),
+    "peek": lambda conn: conn.peek(1),
+    "search": lambda conn: conn.search(b"x"),
+    "copyout": lambda conn: conn.copyout(bytearray(1)),
+    "drain": lambda conn: conn.drain(1),
+    "prepend": lambda conn: conn.prepend(b"x"),
     "trigger": lambda conn: conn.trigger(pycoronet.READ),
     "set_single_limits": lambda conn: conn.set_single_limits(read=10),
 }
