@@ -14,7 +14,7 @@
 #include "py_convert.h"
 #include "py_layer.h"
 
-// How much is received at once for a line.
+// How much is received at once for a line or a frame.
 #define RECEIVE_SIZE ((size_t)64 * 1024)
 
 int
@@ -124,27 +124,21 @@ try_to_receive_layered(SkConnObject *conn)
     return status == 1;
 }
 
-// How much may be received now. 0, or -1 with an exception: callbacks may hold no more, and
-// the line or frame could never come to its end.
-static int
-find_room(SkConnObject *conn, const char *what, size_t *room)
+// True, with an exception, if what is held is not whole and never can be: callbacks hold no
+// more than their high mark.
+static bool
+refuse_if_full(SkConnObject *conn, const char *what)
 {
     uint64_t most = conn_options_of(conn)->high_mark[FLOW_IN];
-    size_t held = line_buffer_length(&conn->input);
-    *room = RECEIVE_SIZE;
-    if (conn->callbacks == NULL) {
-        return 0;
+    if (may_receive(conn) || conn->callbacks->has_ended ||
+        line_buffer_length(&conn->input) < most) {
+        return false;
     }
-    if (held >= most && !conn->callbacks->has_ended) {
-        PyErr_Format(conn->hub->state->LineTooLongError,
-                     "no end of %s within the %llu bytes that may be held "
-                     "(read_high); they stay readable",
-                     what, (unsigned long long)most);
-        return -1;
-    }
-    uint64_t left = held < most ? most - held : 0;
-    *room = left < RECEIVE_SIZE ? (size_t)left : RECEIVE_SIZE;
-    return 0;
+    PyErr_Format(conn->hub->state->LineTooLongError,
+                 "no end of %s within the %llu bytes that may be held (read_high); they "
+                 "stay readable",
+                 what, (unsigned long long)most);
+    return true;
 }
 
 // One attempt to add to what is held, for a line or a frame that is not whole: true if
@@ -152,15 +146,14 @@ find_room(SkConnObject *conn, const char *what, size_t *room)
 static bool
 try_to_add(SkConnObject *conn, const char *what)
 {
-    size_t room;
-    if (find_room(conn, what, &room) < 0) {
+    if (refuse_if_full(conn, what)) {
         return false;
     }
     if (conn->transport != NULL) {
         return try_to_receive_layered(conn);
     }
     char *scratch = conn->hub->scratch;
-    ssize_t count = try_to_receive(conn, scratch, room);
+    ssize_t count = try_to_receive(conn, scratch, RECEIVE_SIZE);
     return count > 0 && conn_keep_input(conn, scratch, (size_t)count) == 0;
 }
 
