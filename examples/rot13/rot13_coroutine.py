@@ -10,8 +10,6 @@ call would have to wait, others go on.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from pycoronet import LineTooLongError, listen, serve, sk_conn
 from rot13 import MAX_LINE, answer, main
 
@@ -28,10 +26,12 @@ def read_line(conn: sk_conn) -> bytes:
 def serve_client(conn: sk_conn, address: object) -> None:
     """Answer line by line, to the end."""
     conn.buffered = True  # the answers to lines that came together leave together
-    with suppress(OSError):  # it has gone
+    try:
         while line := read_line(conn):
             conn.write(answer(line))
         conn.flush()
+    except OSError:
+        conn.abort()  # it has gone
 
 
 if __name__ == "__main__":
