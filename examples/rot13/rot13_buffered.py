@@ -27,6 +27,10 @@ def take_line(conn: sk_conn) -> bytes | None:
 class Rot13(Protocol):
     """What to do when something has happened to a connection."""
 
+    def on_open(self, conn: sk_conn) -> None:
+        """Begin: no more is ever held of what a client sends."""
+        conn.set_watermarks(read_high=MAX_LINE)
+
     def on_data(self, conn: sk_conn) -> None:
         """Answer the lines that are whole."""
         while line := take_line(conn):

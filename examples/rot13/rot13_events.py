@@ -11,16 +11,15 @@ taken its answers nothing is received from it; that it has taken them is an even
 
 from __future__ import annotations
 
-from pycoronet import Protocol, get_hub, listen, sk_conn
+from pycoronet import READ, Protocol, get_hub, listen, sk_conn
 from rot13 import MAX_LINE, Lines, main
 
 
 class Client(Protocol):
-    """One client: its begun line, and whether it is to be looked at again."""
+    """One client: its begun line."""
 
     def __init__(self) -> None:
         self.lines = Lines()
-        self.is_due = False
 
     def on_open(self, conn: sk_conn) -> None:
         """Begin: have it told when there is something to receive."""
@@ -28,7 +27,7 @@ class Client(Protocol):
 
     def on_data(self, conn: sk_conn) -> None:
         """Receive and answer a block, unless earlier answers wait."""
-        if conn.closed or conn.pending > MAX_LINE:
+        if conn.pending > MAX_LINE:
             return
         room = self.lines.room
         try:
@@ -38,15 +37,9 @@ class Client(Protocol):
         except OSError:
             conn.abort()  # it has gone
             return
-        if len(block) == room and not self.is_due:
-            # There may be more, and nobody tells of it again.
-            self.is_due = True
-            get_hub().call_soon(self.look_again, conn)
-
-    def look_again(self, conn: sk_conn) -> None:
-        """Go on behind the others who have been told of something."""
-        self.is_due = False
-        self.on_data(conn)
+        if len(block) == room:
+            # There may be more, and nobody tells of it again; the others come first.
+            conn.trigger(READ, ignore_watermarks=True)
 
     def on_ready(self, conn: sk_conn) -> None:
         """Receive again: the answers have left."""
