@@ -186,7 +186,7 @@ SkConn_enable(SkConnObject *conn, PyObject *events)
         return NULL;
     }
     Py_INCREF(conn); // sending the last of it may end the draining
-    for (int direction = FLOW_IN; direction <= FLOW_OUT; direction++) {
+    for (enum flow_direction direction = FLOW_IN; direction <= FLOW_OUT; direction++) {
         if (chosen[direction] && conn_is_disabled(conn, direction)) {
             conn->valve->is_shut[direction] = false;
             valve_free_if_unused(conn);
@@ -225,7 +225,7 @@ SkConn_disable(SkConnObject *conn, PyObject *events)
     if (valve_convert_directions(events, chosen) < 0 || check_usable(conn) < 0) {
         return NULL;
     }
-    for (int direction = FLOW_IN; direction <= FLOW_OUT; direction++) {
+    for (enum flow_direction direction = FLOW_IN; direction <= FLOW_OUT; direction++) {
         if (chosen[direction]) {
             if (valve_of(conn) == NULL) {
                 return NULL;
