@@ -1,0 +1,34 @@
+"""What the pages in docs/ say of tests has to be so: each test that they name exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+# `test_x.py::test_y`, in tests/unit unless it says where.
+NAMED_TEST = re.compile(r"`([\w/]+\.(?:py|c))::(\w+)`")
+
+
+def find_file(name: str) -> Path:
+    return ROOT / name if "/" in name else ROOT / "tests" / "unit" / name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_tests_exist(page: Path) -> None:
+    named = NAMED_TEST.findall(page.read_text())
+    assert named
+    missing = []
+    for file, test in named:
+        path = find_file(file)
+        if not path.exists() or not re.search(rf"\b{test}\(", path.read_text()):
+            missing.append(f"{file}::{test}")
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
