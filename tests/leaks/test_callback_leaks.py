@@ -17,7 +17,7 @@ from recorders import Recorder, raise_error, reset, turn
 from test_conn_leaks import ROUNDS, SPARE_BLOCKS, SPARE_BYTES, WARM_UP, least_growth, run_rounds
 
 import pycoronet
-from pycoronet import READ, Protocol, TimerHandle, get_hub, sk_conn, spawn
+from pycoronet import READ, WRITE, Protocol, TimerHandle, get_hub, sk_conn, spawn
 
 pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
 
@@ -217,7 +217,61 @@ def handed_over() -> None:
     peer.close()
 
 
+def held_and_timed() -> None:
+    recorder = Recorder()
+    conn, peer = pair(recorder)
+    conn.set_watermarks(read_low=3, read_high=5)
+    conn.set_timeouts(read=0.001, write=0.001)
+    conn.disable(READ | WRITE)
+    conn.set_single_limits(read=2, write=2)
+    conn.enqueue(b"some bytes")
+    peer.sendall(b"some bytes")
+    turn(2)
+    conn.enable(READ | WRITE)
+    conn.trigger(READ | WRITE, ignore_watermarks=True)
+    turn(3)
+    for wrong in ({"read_high": 0}, {"read_low": 9}, {"write_low": 1 << 40}):
+        with pytest.raises(ValueError, match=r"mark|least"):
+            conn.set_watermarks(**wrong)
+    with pytest.raises(ValueError, match="negative"):
+        conn.set_timeouts(read=-1)
+    conn.close()
+    peer.close()
+    turn(1)
+    assert recorder.log[-1] == "close"
+
+
+def connected() -> None:
+    listener = pycoronet.listen(("127.0.0.1", 0))
+    recorder = Recorder()
+    conn = sk_conn(socket.socket())
+    conn.set_timeouts(write=5)
+    conn.set_callbacks(recorder)
+    conn.enqueue(b"queued")
+    conn.connect(listener.getsockname())
+    with listener.accept()[0] as accepted:
+        assert accepted.read(6) == b"queued"
+    while "close" not in recorder.log:
+        turn(1)
+    address = listener.getsockname()
+    listener.close()
+    refused, left_alone = Recorder(), Recorder()
+    conn = sk_conn(socket.socket())
+    conn.set_callbacks(refused)
+    conn.connect(address)
+    while "close" not in refused.log:
+        turn(1)
+    conn = sk_conn(socket.socket())
+    conn.set_callbacks(left_alone)
+    conn.connect(address)
+    conn.abort()
+    turn(1)
+    assert left_alone.log == ["close"]
+
+
 CASES = [
+    held_and_timed,
+    connected,
     echoed,
     lines,
     many_ends,
