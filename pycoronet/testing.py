@@ -175,7 +175,7 @@ class _Relay(Protocol):
     def on_eof(self, conn: sk_conn) -> None:
         self.ways[conn].take_end()
 
-    def on_error(self, conn: sk_conn, error: Exception) -> None:
+    def on_error(self, conn: sk_conn, error: Exception, direction: int) -> None:
         self._break(conn)
 
     def on_close(self, conn: sk_conn) -> None:
