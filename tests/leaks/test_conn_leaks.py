@@ -16,7 +16,7 @@ import pytest
 from connections import MOMENT, attempt, fill, open_descriptors
 
 import pycoronet
-from pycoronet import Cancelled, Task, sk_conn, sleep, spawn
+from pycoronet import Cancelled, Task, sk_conn, sleep, spawn, testing
 
 pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
 
@@ -89,6 +89,30 @@ def looked_at_and_put_back() -> None:
         sleep(MOMENT)
         conn.prepend(b"x;")
         task.join()
+
+
+def over_a_pair() -> None:
+    with testing.pair(latency=0.01, capacity=5000) as made:
+        left, right = made
+        writer = spawn(attempt, left.sendall, bytes(30_000))
+        right.read_exactly(9000)
+        made.stall(left)
+        made.short_reads(10)
+        attempt(made.partner, None)
+        sleep(MOMENT)
+        made.resume(left)
+        right.read_exactly(21_000)
+        writer.join()
+        reader = spawn(attempt, left.recv, 1)
+        made.reset()
+        reader.join()
+    left, right = testing.pair()
+    left.write(b"x")
+    left.close()
+    right.read(9)
+    right.close()
+    sleep(MOMENT)
+    attempt(lambda: testing.pair(latency=-1))
 
 
 def lines_in_pieces() -> None:
@@ -334,6 +358,7 @@ def closed_behind_our_back() -> None:
 CASES = [
     read_and_write,
     looked_at_and_put_back,
+    over_a_pair,
     lines_in_pieces,
     failing_reads,
     failing_writes,

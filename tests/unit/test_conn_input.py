@@ -459,6 +459,21 @@ def test_on_data_becomes_due_for_what_another_callback_puts_back(ends: Ends) -> 
     assert recorder.received == b"late data"
 
 
+def test_more_than_the_high_mark_can_be_put_back(ends: Ends) -> None:
+    conn, peer = ends.pair()
+    recorder = Recorder(takes=False)
+    conn.set_callbacks(recorder)
+    conn.set_watermarks(read_high=100)
+    conn.prepend(b"p" * 150)
+    peer.sendall(b"behind it")
+    turn()
+    assert conn.available == 150  # nothing is received above it
+    assert recorder.log == ["data"]
+    assert conn.drain(150) == 150
+    turn()
+    assert conn.take(99) == b"behind it"
+
+
 def test_what_on_data_puts_back_waits_for_more(ends: Ends) -> None:
     conn, peer = ends.pair()
 
