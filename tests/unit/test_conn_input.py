@@ -115,6 +115,17 @@ def test_nul_bytes_are_found_like_others(held: Any) -> None:
     assert conn.search(b"\0", 2, 4) == 3
 
 
+def test_nothing_of_this_switches(virtual_hub: pycoronet.Hub, held: Any) -> None:
+    conn, _ = held(b"0123456789")
+    other = spawn(pycoronet.sleep)
+    before = virtual_hub.switch_count
+    look_around(conn)
+    conn.drain(5)
+    conn.prepend(b"put back")
+    assert virtual_hub.switch_count == before
+    assert not other.done
+
+
 def test_looking_while_a_task_waits(ends: Ends) -> None:
     conn, peer = ends.pair()
     reader = spawn(conn.read_exactly, 6)
