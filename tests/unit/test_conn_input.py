@@ -335,6 +335,29 @@ def test_a_task_goes_on_waiting_if_that_is_not_enough(ends: Ends, name: str, lay
     assert reader.get() == expected
 
 
+@pytest.mark.parametrize("eol", ["lf", "crlf", "crlf_strict", "any", "nul"])
+def test_prepend_wakes_a_task_that_waits_for_a_line(ends: Ends, eol: Any) -> None:
+    end = b"\0" if eol == "nul" else b"\r\n"
+    conn, peer = ends.pair()
+    reader = spawn(conn.readln, eol=eol)
+    turn()
+    conn.prepend(b"line" + end + b"next")
+    assert reader.get() == b"line" + end
+    peer.sendall(end)
+    assert conn.readln(eol=eol) == b"next" + end
+
+
+def test_prepend_wakes_a_task_that_waits_for_a_frame(ends: Ends) -> None:
+    conn, peer = ends.pair()
+    reader = spawn(conn.read_frame, ">H")
+    turn()
+    conn.prepend(b"\x04")
+    turn()
+    conn.prepend(b"\x00")
+    peer.sendall(b"four")
+    assert reader.get() == b"four"
+
+
 def test_what_was_searched_moves_back(ends: Ends) -> None:
     # The search has passed the bytes that come to lie behind what is put in front.
     conn, _ = ends.pair()
