@@ -88,11 +88,11 @@ RateLimit_dealloc(RateLimitObject *limit)
     Py_DECREF(type);
 }
 
-// Where [closure] points to is the number, in an object that is not there.
+// [offset]: where in the object the number lies.
 static PyObject *
-get_amount(RateLimitObject *limit, void *closure)
+get_amount(RateLimitObject *limit, void *offset)
 {
-    uint64_t amount = *(const uint64_t *)(void *)((char *)limit + (size_t)closure);
+    uint64_t amount = *(const uint64_t *)(void *)((char *)limit + (size_t)offset);
     return amount == 0 ? Py_NewRef(Py_None) : PyLong_FromUnsignedLongLong(amount);
 }
 
@@ -125,17 +125,15 @@ RateLimit_repr(RateLimitObject *limit)
     return text;
 }
 
-#define AMOUNT(name, field, index, doc)                                                  \
-    {                                                                                    \
-        name, (getter)get_amount, NULL, PyDoc_STR(doc),                                  \
-            (void *)(offsetof(RateLimitObject, field) + (index) * sizeof(uint64_t))      \
-    }
-
 static PyGetSetDef RateLimit_getset[] = {
-    AMOUNT("read_rate", rate, FLOW_IN, "Bytes a second; None: no limit."),
-    AMOUNT("read_burst", burst, FLOW_IN, "Bytes; None: no limit."),
-    AMOUNT("write_rate", rate, FLOW_OUT, "Bytes a second; None: no limit."),
-    AMOUNT("write_burst", burst, FLOW_OUT, "Bytes; None: no limit."),
+    {"read_rate", (getter)get_amount, NULL, PyDoc_STR("Bytes a second; None: no limit."),
+     (void *)offsetof(RateLimitObject, rate[FLOW_IN])},
+    {"read_burst", (getter)get_amount, NULL, PyDoc_STR("Bytes; None: no limit."),
+     (void *)offsetof(RateLimitObject, burst[FLOW_IN])},
+    {"write_rate", (getter)get_amount, NULL, PyDoc_STR("Bytes a second; None: no limit."),
+     (void *)offsetof(RateLimitObject, rate[FLOW_OUT])},
+    {"write_burst", (getter)get_amount, NULL, PyDoc_STR("Bytes; None: no limit."),
+     (void *)offsetof(RateLimitObject, burst[FLOW_OUT])},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -106,6 +106,8 @@ def can_be_set(type_: type, name: str) -> bool:
     timer = pycoronet.get_hub().call_later(1, print)
     things: dict[type, Any] = {
         _coronet.Hub: pycoronet.get_hub(),
+        _coronet.RateGroup: pycoronet.RateGroup(pycoronet.RateLimit()),
+        _coronet.RateLimit: pycoronet.RateLimit(),
         _coronet.Scope: pycoronet.timeout(1),
         _coronet.Task: pycoronet.current(),
         _coronet.TimerHandle: timer,

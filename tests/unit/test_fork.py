@@ -289,3 +289,33 @@ with context.Pool(2) as pool:
 """
     )
     assert lines_of(program) == ["0 1 4 9 16", "exit parent", "other finally parent"]
+
+
+def test_rate_limits_go_on_in_parent_and_child_each_for_itself() -> None:
+    program = SETTING + (
+        """
+import socket
+get_hub(backend="fake")
+a, b = map(sk_conn, socket.socketpair())
+group = RateGroup(RateLimit(write_rate=100), min_share=1)
+group.add(a)
+a.set_rate_limit(RateLimit(write_rate=1000))
+writer = spawn(a.write, b"p" * 200)
+sleep(0.5)
+begin = get_hub().time
+pid = os.fork()
+if pid == 0:
+    # Nobody writes what the parent was held up with.
+    say("held", group.write_remaining < 2, len(b.recv(200)))
+    a.write(b"c" * 150)
+    assert b.read(150) == b"c" * 150
+    say("child", group.members == [a], round(get_hub().time - begin, 1))
+    os._exit(0)
+assert status_of(pid) == 0
+writer.join()
+say("parent", group.bytes_written, round(get_hub().time - begin, 1))
+a.close()
+b.close()
+"""
+    )
+    assert lines_of(program) == ["held True 150", "child True 1.5", "parent 200 0.5", "exit parent"]

@@ -66,6 +66,12 @@ OPERATIONS = {
     "linger": ("", "left.linger = 2.5"),
     "valve": ("", "left.disable(5); left.enable(5)"),
     "limits": ("", "left.set_single_limits(5, 5); left.get_single_limits()"),
+    "rate": ("", "left.set_rate_limit(RateLimit(read_rate=5)); repr(left.rate_limit)"),
+    "rate taken off": ("left.set_rate_limit(RateLimit())", "left.set_rate_limit(None); [0] * 99"),
+    "rate group": (
+        "limit = RateLimit(write_rate=5)",
+        "group = RateGroup(limit); group.add(left); group.members; repr(group)",
+    ),
     "address": ("", "server.getsockname(); server.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)"),
     "closed": ("made = pair(); made[0].close()", "attempt(OSError, made[0].recv, 1)"),
     "timed out": ("left.settimeout(0)", "left.gettimeout(); repr(left)"),
