@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import threading
 import weakref
@@ -318,12 +317,11 @@ def test_members_keep_their_group_and_it_does_not_keep_them(ends: Ends) -> None:
     flows = crowd(ends, group, WRITING, [65536, 100])
     watched = weakref.ref(group)
     left, right = socket.socketpair()
-    dropped = pycoronet.sk_conn(left)
-    group.add(dropped)
+    dropped = [pycoronet.sk_conn(left)]
+    group.add(dropped[0])
     assert len(group) == 3
     with pytest.warns(ResourceWarning):
-        del dropped
-        gc.collect()
+        dropped.clear()
     right.close()
     assert len(group) == 2
     assert flows[0].conn.rate_group is group
