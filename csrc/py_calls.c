@@ -15,8 +15,6 @@
 
 #include "py_hub.h"
 
-#include <stdlib.h>
-
 #include "py_convert.h"
 #include "py_timer.h"
 

@@ -7,8 +7,6 @@
 
 #include "py_signal_handler.h"
 
-#include <signal.h>
-
 #include "py_convert.h"
 #include "py_handle.h"
 
