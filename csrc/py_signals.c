@@ -58,7 +58,7 @@ PyObject *
 call_signal_module(const char *name, const char *format, ...)
 {
     PyObject *module = PyImport_ImportModule("_signal");
-    PyObject *function = module == NULL ? NULL : PyObject_GetAttrString(module, name);
+    PyObject *function = module == NULL ? NULL : get_attribute(module, name);
     Py_XDECREF(module);
     if (function == NULL) {
         return NULL;
@@ -99,7 +99,7 @@ default_handler(void)
 {
     PyObject *module = PyImport_ImportModule("_signal");
     PyObject *handler =
-        module == NULL ? NULL : PyObject_GetAttrString(module, "default_int_handler");
+        module == NULL ? NULL : get_attribute(module, "default_int_handler");
     Py_XDECREF(module);
     return handler;
 }
@@ -163,8 +163,7 @@ static int
 set_wakeup_fd(int fd, int *previous)
 {
     PyObject *module = PyImport_ImportModule("signal");
-    PyObject *function =
-        module == NULL ? NULL : PyObject_GetAttrString(module, "set_wakeup_fd");
+    PyObject *function = module == NULL ? NULL : get_attribute(module, "set_wakeup_fd");
     Py_XDECREF(module);
     PyObject *arguments = function == NULL ? NULL : Py_BuildValue("(i)", fd);
     PyObject *keywords = arguments == NULL
