@@ -406,6 +406,7 @@ def test_who_finds_no_descriptor_is_served_when_others_have_gone(
     # Few descriptors: the interpreter, the engine and the listener need some, too.
     limits = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({0}, {0}))"
     server = launch(name, preexec_fn=lambda: exec(limits.format(20)))
+    assert server.exchange(b"first\n") == b"svefg\n"  # from now on it needs no more for itself
     clients = [server.connect() for _ in range(30)]
     for number, client in enumerate(clients):
         client.sendall(b"line %d\n" % number)
