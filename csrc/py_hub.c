@@ -164,7 +164,8 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
         goto fail;
     }
     hub->is_closed = false;
-    if (set_up_greenlets(hub) < 0) {
+    if (hub_open_signal_pipe(hub) < 0 || set_up_greenlets(hub) < 0) {
+        hub_give_signals_back(hub);
         reactor_close(&hub->reactor);
         hub->is_closed = true;
         goto fail;

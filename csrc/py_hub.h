@@ -392,6 +392,10 @@ PyObject *worker_main(PyObject *hub, PyObject *unused);
 
 // --- py_signals.c -------------------------------------------------------------------
 
+// Opens what signals will wake the hub by: when it is made, for later no descriptor may be left
+// for it. Nothing outside the main thread, or if it is open. 0, or -1 with an exception.
+int hub_open_signal_pipe(HubObject *hub);
+
 // Takes SIGINT over if it has Python's own handler, and the wake-up descriptor. Only in
 // the main thread; does nothing elsewhere or when done before. 0, or -1 with an exception.
 int hub_take_signals(HubObject *hub);

@@ -137,17 +137,16 @@ lose_signal_pipe(struct ready_target *target, bool is_forked)
     }
 }
 
-static int
-open_signal_pipe(HubObject *hub)
+int
+hub_open_signal_pipe(HubObject *hub)
 {
+    if (!hub->is_main_thread || hub->signal_pipe[0] >= 0) {
+        return 0;
+    }
     hub->signal_target = (struct ready_target){take_signal_byte, lose_signal_pipe};
     int error = io_pipe(hub->signal_pipe);
     if (error == 0) {
         error = reactor_claim(&hub->reactor, hub->signal_pipe[0], &hub->signal_target);
-    }
-    if (error == 0) {
-        error = reactor_register(&hub->reactor, hub->signal_pipe[0], EVENT_READ,
-                                 ENGINE_LEVEL);
     }
     if (error < 0) {
         lose_signal_pipe(&hub->signal_target, false);
@@ -190,7 +189,13 @@ hub_take_signals(HubObject *hub)
     if (!hub->is_main_thread || hub->has_signals) {
         return 0;
     }
-    if (open_signal_pipe(hub) < 0) {
+    if (hub_open_signal_pipe(hub) < 0) {
+        return -1; // in a forked child it is opened anew
+    }
+    int error = reactor_register(&hub->reactor, hub->signal_pipe[0], EVENT_READ,
+                                 ENGINE_LEVEL);
+    if (error < 0) {
+        raise_errno(error);
         return -1;
     }
     if (set_wakeup_fd(hub->signal_pipe[1], &hub->chained_wakeup_fd) < 0) {
@@ -207,12 +212,10 @@ hub_take_signals(HubObject *hub)
     return is_default;
 }
 
-void
-hub_give_signals_back(HubObject *hub)
+// What the hub took over, as far as nobody has taken it from the hub since.
+static void
+give_back(HubObject *hub)
 {
-    if (!hub->has_signals) {
-        return;
-    }
     hub->has_signals = false;
     PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
     PyObject *python_handler = default_handler();
@@ -231,9 +234,19 @@ hub_give_signals_back(HubObject *hub)
     if (PyErr_Occurred()) {
         report_exception((PyObject *)hub);
     }
-    lose_signal_pipe(&hub->signal_target, false);
     if (exception != NULL) {
         restore_exception(exception);
+    }
+}
+
+void
+hub_give_signals_back(HubObject *hub)
+{
+    if (hub->has_signals) {
+        give_back(hub);
+    }
+    if (hub->signal_pipe[0] >= 0) {
+        lose_signal_pipe(&hub->signal_target, false);
     }
 }
 

@@ -333,3 +333,40 @@ def test_ctrl_c_from_outside_ends_a_server() -> None:
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == "interrupted\n"
     assert process.returncode == 0
+
+
+def test_a_hub_waits_though_no_descriptor_is_left_since_it_was_made() -> None:
+    lines = lines_of("""
+        import resource
+
+        hub = get_hub()
+        highest = os.dup(0)
+        os.close(highest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
+        spawn(say, "spawned").join()
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        signal.signal(signal.SIGALRM, lambda *_: say("signalled"))
+        spawn(sleep, 0.05).join()
+    """)
+    assert lines == ["spawned", "signalled"]
+
+
+def test_a_hub_that_finds_no_descriptor_is_not_made() -> None:
+    lines = lines_of("""
+        import resource
+
+        highest = os.dup(0)
+        os.close(highest)
+        for room in range(1, 8):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + room, 100))
+            try:
+                get_hub()
+            except OSError as error:
+                say(error.errno == __import__("errno").EMFILE)
+            else:
+                sleep(0.001)
+                say("made")
+                break
+    """)
+    assert lines[-1] == "made"
+    assert set(lines[:-1]) == {"True"}
