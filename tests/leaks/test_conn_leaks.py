@@ -126,6 +126,42 @@ def lines_in_pieces() -> None:
         assert isinstance(task.get(), pycoronet.LineTooLongError)
 
 
+def lines_of_each_kind() -> None:
+    with pair() as (conn, peer):
+        conn.timeo = 0
+        for eol in ("lf", "crlf", "crlf_strict", "any", "nul"):
+            for _ in range(3):
+                peer.sendall(b"\0" if eol == "nul" else b"one\r\n")
+            conn.readln(eol=eol, keepends=False)
+            conn.take_line(eol=eol)
+            attempt(conn.readln, 1)
+            next(conn.lines(eol=eol))
+            attempt(conn.lines, 0)
+            attempt(lambda: conn.readln(eol="none"))
+            attempt(lambda: conn.take_line(eol=5))
+            conn.take(100)
+        peer.close()
+        assert list(conn.lines()) == []
+
+
+def frames() -> None:
+    with pair() as (conn, peer):
+        conn.timeo = 0
+        peer.sendall(b"\1a\2bc\0\xff")
+        conn.read_frame("B")
+        conn.take_frame("b")
+        attempt(conn.read_frame, "x")
+        attempt(conn.take_frame, None)
+        attempt(lambda: conn.read_frame("B", limit=0))
+        assert conn.read_frame("B") == b""
+        for format in "bB":
+            attempt(lambda format=format: conn.read_frame(format, limit=5))
+            attempt(lambda format=format: conn.take_frame(format, limit=5))
+        peer.close()
+        attempt(conn.read_frame, "B")
+        assert conn.read_frame("B") is None
+
+
 def failing_reads() -> None:
     with pair() as (conn, peer):
         conn.timeo = 0
@@ -360,6 +396,8 @@ CASES = [
     looked_at_and_put_back,
     over_a_pair,
     lines_in_pieces,
+    lines_of_each_kind,
+    frames,
     failing_reads,
     failing_writes,
     busy,
