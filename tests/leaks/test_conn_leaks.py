@@ -154,9 +154,9 @@ def frames() -> None:
         attempt(conn.take_frame, None)
         attempt(lambda: conn.read_frame("B", limit=0))
         assert conn.read_frame("B") == b""
-        for format in "bB":
-            attempt(lambda format=format: conn.read_frame(format, limit=5))
-            attempt(lambda format=format: conn.take_frame(format, limit=5))
+        for letter in "bB":
+            attempt(lambda letter=letter: conn.read_frame(letter, limit=5))
+            attempt(lambda letter=letter: conn.take_frame(letter, limit=5))
         peer.close()
         attempt(conn.read_frame, "B")
         assert conn.read_frame("B") is None

@@ -19,9 +19,9 @@ ORDERS = ["", "@", "=", "<", ">", "!"]
 LETTERS = "bBhHiIlLqQ"
 
 
-def frame(payload: bytes, format: str = ">I") -> bytes:
+def frame(payload: bytes, prefix: str = ">I") -> bytes:
     """Return the payload with its length before it."""
-    return struct.pack(format, len(payload)) + payload
+    return struct.pack(prefix, len(payload)) + payload
 
 
 def read_frames(conn: Any, *arguments: Any) -> list[bytes]:
@@ -35,13 +35,13 @@ def read_frames(conn: Any, *arguments: Any) -> list[bytes]:
 @pytest.mark.parametrize("order", ORDERS)
 def test_formats_are_those_of_the_struct_module(ends: Ends, order: str, letter: str) -> None:
     conn, peer = ends.pair()
-    format = order + letter
+    prefix = order + letter
     for length in (0, 1, 100):
-        peer.sendall(frame(b"x" * length, format) + b"next")
-        assert conn.read_frame(format) == b"x" * length
+        peer.sendall(frame(b"x" * length, prefix) + b"next")
+        assert conn.read_frame(prefix) == b"x" * length
         assert conn.recv(10) == b"next"
-        peer.sendall(frame(b"y" * length, format) + b"next")
-        assert conn.take_frame(format=format) == b"y" * length
+        peer.sendall(frame(b"y" * length, prefix) + b"next")
+        assert conn.take_frame(format=prefix) == b"y" * length
         assert conn.take(10) == b"next"
 
 

@@ -321,7 +321,7 @@ def test_another_kind_is_refused_by_a_list_of_those_there_are(
 ) -> None:
     conn, peer = ends.pair()
     peer.sendall(b"kept\n")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="eol must be") as caught:
         getattr(conn, verb)(eol=wrong)
     for eol in EOLS:
         assert repr(eol) in str(caught.value)
@@ -367,6 +367,7 @@ def test_an_iterator_keeps_its_connection(ends: Ends) -> None:
         type(lines)()
     right.close()
     assert list(lines) == []
+    kept = [lines]
+    del lines
     with pytest.warns(ResourceWarning):
-        del lines
-        gc.collect()
+        kept.clear()
