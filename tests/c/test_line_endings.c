@@ -44,8 +44,10 @@ static void
 note(struct transcript *transcript, const char *data, size_t length)
 {
     REQUIRE(transcript->length + length <= sizeof(transcript->text));
-    memcpy(transcript->text + transcript->length, data, length);
-    transcript->length += length;
+    if (length > 0) {
+        memcpy(transcript->text + transcript->length, data, length);
+        transcript->length += length;
+    }
 }
 
 // Takes all lines that are there and notes them without their ends.
