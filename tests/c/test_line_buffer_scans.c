@@ -187,6 +187,19 @@ test_another_kind_of_ending_begins_anew(void)
     line_buffer_clear(&buffer);
 }
 
+// The LF that is left is known to end no line.
+static void
+test_drain_of_the_cr_is_no_reason_to_look_again(void)
+{
+    struct line_buffer buffer;
+    line_buffer_init(&buffer);
+    append_text(&buffer, "ab\r\n");
+    check_scan_for(&buffer, LINE_ENDING_CRLF_STRICT, 100, LINE_FOUND, 4);
+    line_buffer_drain(&buffer, 3);
+    check_scan_for(&buffer, LINE_ENDING_CRLF_STRICT, 100, LINE_INCOMPLETE, 0);
+    line_buffer_clear(&buffer);
+}
+
 static void
 test_what_was_searched_elsewhere_is_not_searched_again(void)
 {
@@ -302,6 +315,7 @@ main(void)
     RUN(test_drain_keeps_what_was_searched);
     RUN(test_line_in_single_bytes_is_scanned_once);
     RUN(test_another_kind_of_ending_begins_anew);
+    RUN(test_drain_of_the_cr_is_no_reason_to_look_again);
     RUN(test_what_was_searched_elsewhere_is_not_searched_again);
     RUN(test_rare_half_of_any_is_not_looked_for_alone);
     RUN(test_random_use_scans_no_byte_twice);
