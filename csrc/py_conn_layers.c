@@ -262,6 +262,7 @@ put_on_top(SkConnObject *conn, TransportLayerObject *layer)
         byte_block_init(&transport->wire.block);
         conn->transport = transport;
     }
+    line_buffer_end_run(&conn->input); // what comes next is the layer's
     layer->is_used = true;
     layer->below = transport->top; // with the reference
     if (layer->below != NULL) {

@@ -13,7 +13,7 @@ from recorders import Recorder, turn
 
 import pycoronet
 from pycoronet import LineTooLongError, sleep, spawn
-from pycoronet.layers import Tee
+from pycoronet.layers import Filter, Tee
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
@@ -371,3 +371,13 @@ def test_an_iterator_keeps_its_connection(ends: Ends) -> None:
     del lines
     with pytest.warns(ResourceWarning):
         kept.clear()
+
+
+def test_a_layer_begins_with_the_next_byte(ends: Ends) -> None:
+    conn, peer = ends.pair()
+    peer.sendall(b"go\r")
+    assert conn.readln(eol="any", keepends=False) == b"go"
+    conn.push_layer(Filter())
+    peer.sendall(b"\nlast\n")
+    assert conn.readln(eol="any", keepends=False) == b""
+    assert conn.readln(eol="any", keepends=False) == b"last"
