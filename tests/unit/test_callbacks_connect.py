@@ -111,7 +111,7 @@ def test_a_connect_that_takes_too_long(ends: Ends, timeouts: str) -> None:
     recorder.log.clear()
     conn.connect(silent_address(ends))  # its time begins here
     sleep(4)
-    if "error" in recorder.log:
+    if recorder.errors and not isinstance(recorder.errors[0], TimeoutError):
         pytest.skip("the system does not keep a full queue's clients waiting")
     assert recorder.log == []
     sleep(1.5)
