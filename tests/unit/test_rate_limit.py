@@ -280,6 +280,20 @@ def test_a_held_reader_waits_within_its_timeout(ends: Ends) -> None:
     assert conn.read(29) == b"x" * 29
 
 
+def test_what_comes_meanwhile_does_not_wake_a_held_reader(ends: Ends) -> None:
+    conn, peer = ends.pair()
+    conn.set_rate_limit(limit(READING, 1000, 100))
+    conn.decrement_rate(read=1_000_000)
+    reader = spawn(conn.read_exactly, 30)
+    turn()
+    before = pycoronet.get_hub().switch_count
+    for _ in range(30):
+        peer.sendall(b"x")
+        turn(1)
+    assert pycoronet.get_hub().switch_count - before < 20
+    assert reader.get() == b"x" * 30
+
+
 def test_a_held_writer_waits_within_its_timeout(ends: Ends) -> None:
     conn, peer = ends.pair()
     conn.set_rate_limit(limit(WRITING, 1, 50))
