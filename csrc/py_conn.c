@@ -188,16 +188,19 @@ take_event(struct ready_target *target, unsigned ready)
 {
     SkConnObject *conn = CONTAINER_OF(target, SkConnObject, target);
     const unsigned ends = EVENT_ERROR | EVENT_HANGUP | EVENT_READ_HANGUP;
-    bool woke = false;
+    bool woke = false, may_come = true, may_go = true;
     conn->revents = ready;
-    if (conn->valve != NULL && conn->valve->is_connecting &&
-        !conn_end_connect(conn, ready)) {
-        return true;
+    if (conn->valve != NULL) {
+        if (conn->valve->is_connecting && !conn_end_connect(conn, ready)) {
+            return true;
+        }
+        may_come = valve_is_open(conn, FLOW_IN);
+        may_go = valve_is_open(conn, FLOW_OUT);
     }
     if (ready & (ends | EVENT_PRIORITY)) {
         conn->reads_to_the_end = true;
     }
-    if (ready & (EVENT_READ | EVENT_PRIORITY | ends) && conn_flows(conn, FLOW_IN)) {
+    if (may_come && (ready & (EVENT_READ | EVENT_PRIORITY | ends))) {
         conn->may_read = true;
         woke |= conn->callbacks != NULL ? callbacks_readable(conn)
                                         : wake(conn, conn->reader, WOKEN_READY);
@@ -210,8 +213,7 @@ take_event(struct ready_target *target, unsigned ready)
     }
     // Sending may let other threads run, and end the draining: both may drop it.
     Py_INCREF(conn);
-    if (ready & (EVENT_WRITE | EVENT_ERROR | EVENT_HANGUP) &&
-        conn_flows(conn, FLOW_OUT)) {
+    if (may_go && (ready & (EVENT_WRITE | EVENT_ERROR | EVENT_HANGUP))) {
         woke |= take_room(conn, ready);
     }
     if (conn->fd >= 0) {

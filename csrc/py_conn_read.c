@@ -16,17 +16,11 @@
 
 // --- Receiving --------------------------------------------------------------------------
 
-ssize_t
-conn_receive_now(SkConnObject *conn, char *data, size_t length)
+// conn_receive_now() past the valve.
+static inline ssize_t
+receive_freely(SkConnObject *conn, char *data, size_t length)
 {
     ssize_t count;
-    if (conn->valve != NULL) {
-        length = valve_allowance(conn, FLOW_IN, length);
-        if (length == 0) {
-            conn->may_read = false;
-            return -EAGAIN;
-        }
-    }
     if (!conn->is_socket) {
         count = io_read(conn->fd, data, length);
     }
@@ -45,10 +39,29 @@ conn_receive_now(SkConnObject *conn, char *data, size_t length)
                              conn->is_internet_stream && !conn->reads_to_the_end)) {
         conn->may_read = false;
     }
-    if (conn->valve != NULL && count > 0) {
+    return conn_tell(conn, count, 0);
+}
+
+static ssize_t
+receive_held(SkConnObject *conn, char *data, size_t length)
+{
+    size_t allowed = valve_allowance(conn, FLOW_IN, length);
+    if (allowed == 0) {
+        conn->may_read = false;
+        return -EAGAIN;
+    }
+    ssize_t count = receive_freely(conn, data, allowed);
+    if (count > 0) {
         valve_note_moved(conn, FLOW_IN, (size_t)count);
     }
-    return conn_tell(conn, count, 0);
+    return count;
+}
+
+ssize_t
+conn_receive_now(SkConnObject *conn, char *data, size_t length)
+{
+    return conn->valve == NULL ? receive_freely(conn, data, length)
+                               : receive_held(conn, data, length);
 }
 
 // Receives into [data], parking until something is there. The count, 0 at the end of
