@@ -67,6 +67,8 @@ ALL_CALLS: dict[str, Callable[[Any], object]] = {
     "copyout": lambda conn: conn.copyout(bytearray(1)),
     "drain": lambda conn: conn.drain(1),
     "prepend": lambda conn: conn.prepend(b"x"),
+    "set_rate_limit": lambda conn: conn.set_rate_limit(pycoronet.RateLimit(read_rate=1)),
+    "decrement_rate": lambda conn: conn.decrement_rate(read=1),
     "trigger": lambda conn: conn.trigger(pycoronet.READ),
     "set_single_limits": lambda conn: conn.set_single_limits(read=10),
 }
