@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import signal
 import socket
 from pathlib import Path
 from types import ModuleType
@@ -103,17 +104,27 @@ def can_be_set(type_: type, name: str) -> bool:
         left, right = socket.socketpair()
         with right, _coronet.sk_conn(left) as conn:
             return accepts(conn, name)
-    timer = pycoronet.get_hub().call_later(1, print)
+    hub = pycoronet.get_hub()
+    left, right = socket.socketpair()
+    handles: list[Any] = [
+        hub.call_later(1, print),
+        hub.add_hook(check=print),
+        pycoronet.once(left.fileno(), pycoronet.READ, print),
+        pycoronet.signal_handler(signal.SIGUSR1, print),
+    ]
     things: dict[type, Any] = {
-        _coronet.Hub: pycoronet.get_hub(),
+        **{type(handle): handle for handle in handles},
+        _coronet.Hub: hub,
         _coronet.RateGroup: pycoronet.RateGroup(pycoronet.RateLimit()),
         _coronet.RateLimit: pycoronet.RateLimit(),
         _coronet.Scope: pycoronet.timeout(1),
         _coronet.Task: pycoronet.current(),
-        _coronet.TimerHandle: timer,
         _coronet.TransportLayer: pycoronet.TransportLayer(),
     }
-    timer.cancel()
+    for handle in handles:
+        handle.cancel()
+    left.close()
+    right.close()
     return accepts(things[type_], name)
 
 
