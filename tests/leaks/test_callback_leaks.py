@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import socket
 import sys
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from connections import open_descriptors
+from leak_case import ROUNDS, check_rounds, count_objects
 from recorders import Recorder, raise_error, reset, turn
-from test_conn_leaks import ROUNDS, SPARE_BLOCKS, SPARE_BYTES, WARM_UP, least_growth, run_rounds
 
 import pycoronet
 from pycoronet import READ, WRITE, Protocol, TimerHandle, get_hub, sk_conn, spawn
 
 pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
 
-
-def count_objects() -> dict[str, int]:
-    """Return how many of our objects the collector knows."""
-    gc.collect()
-    counts = {"sk_conn": 0, "TimerHandle": 0, "Recorder": 0}
-    for item in gc.get_objects():
-        if type(item) in (sk_conn, TimerHandle, Recorder):
-            counts[type(item).__name__] += 1
-    return counts
+TYPES = (sk_conn, TimerHandle, Recorder)
 
 
 def pair(recorder: Any, **options: Any) -> tuple[Any, socket.socket]:
@@ -288,27 +277,11 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_nothing_stays_behind(case: Callable[[], None]) -> None:
-    turn()  # what the hub itself opens is open
-    run_rounds(case, WARM_UP)
-    descriptors, objects = open_descriptors(), count_objects()
-    types = (sk_conn, TimerHandle, Recorder, Protocol)
-    references = {value: sys.getrefcount(value) for value in types}
-    more_blocks = least_growth(case, sys.getallocatedblocks)
-    tracemalloc.start()
-    try:
-        more_memory = least_growth(case, lambda: tracemalloc.get_traced_memory()[0])
-    finally:
-        tracemalloc.stop()
-    assert open_descriptors() == descriptors
-    assert count_objects() == objects
-    assert more_blocks < SPARE_BLOCKS
-    assert more_memory < SPARE_BYTES
-    for value, count in references.items():
-        assert abs(sys.getrefcount(value) - count) < 10
+    check_rounds(case, types=TYPES, counted=[Protocol])
 
 
 def test_closing_the_hub_with_open_callbacks_frees_all_of_them() -> None:
-    objects = count_objects()
+    objects = count_objects(TYPES)
     peers = []
     for _ in range(ROUNDS):
         peers.append(pair(Recorder)[1])
@@ -316,4 +289,4 @@ def test_closing_the_hub_with_open_callbacks_frees_all_of_them() -> None:
     get_hub().close()
     for peer in peers:
         peer.close()
-    assert count_objects() == objects
+    assert count_objects(TYPES) == objects

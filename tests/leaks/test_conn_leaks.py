@@ -2,59 +2,21 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import struct
 import sys
-import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from connections import MOMENT, attempt, fill, open_descriptors
+from connections import MOMENT, attempt, fill
+from leak_case import check_rounds, pair
 
 import pycoronet
-from pycoronet import Cancelled, Task, sk_conn, sleep, spawn, testing
+from pycoronet import Cancelled, sk_conn, sleep, spawn, testing
 
 pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
-
-WARM_UP = 50
-ROUNDS = 100
-
-# What may be found without being a leak (a free list, a cache of the interpreter) does not
-# grow with the rounds; one lost block a round would.
-SPARE_BLOCKS = ROUNDS // 2
-SPARE_BYTES = 30 * ROUNDS
-
-
-def count_objects() -> dict[str, int]:
-    """Return how many of our objects the collector knows."""
-    gc.collect()
-    counts = {"sk_conn": 0, "Task": 0}
-    for item in gc.get_objects():
-        if type(item) in (sk_conn, Task):
-            counts[type(item).__name__] += 1
-    return counts
-
-
-@contextmanager
-def pair(kind: str = "unix") -> Iterator[tuple[Any, socket.socket]]:
-    if kind == "tcp":
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            left = socket.create_connection(server.getsockname())
-            right, _ = server.accept()
-    else:
-        left, right = socket.socketpair()
-    right.settimeout(10)
-    conn = sk_conn(left)
-    try:
-        yield conn, right
-    finally:
-        conn.abort()
-        right.close()
-
 
 # Each is one round, complete with its clean-up.
 
@@ -418,42 +380,9 @@ CASES = [
 ]
 
 
-def run_rounds(case: Callable[[], None], count: int) -> None:
-    for _ in range(count):
-        case()
-    pycoronet.get_hub().run()
-
-
-def least_growth(case: Callable[[], None], measure: Callable[[], int]) -> int:
-    """Return by how much [measure] grows in rounds, where it grows least: a leak grows always."""
-    growths = []
-    for _ in range(3):
-        gc.collect()
-        before = measure()
-        run_rounds(case, ROUNDS)
-        gc.collect()
-        growths.append(measure() - before)
-    return min(growths)
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_nothing_stays_behind(case: Callable[[], None]) -> None:
-    sleep(MOMENT)  # what the hub itself opens is open
-    run_rounds(case, WARM_UP)
-    descriptors, objects = open_descriptors(), count_objects()
-    references = {value: sys.getrefcount(value) for value in (sk_conn, Task)}
-    more_blocks = least_growth(case, sys.getallocatedblocks)
-    tracemalloc.start()
-    try:
-        more_memory = least_growth(case, lambda: tracemalloc.get_traced_memory()[0])
-    finally:
-        tracemalloc.stop()
-    assert open_descriptors() == descriptors
-    assert count_objects() == objects
-    assert more_blocks < SPARE_BLOCKS
-    assert more_memory < SPARE_BYTES
-    for value, count in references.items():
-        assert abs(sys.getrefcount(value) - count) < 10
+    check_rounds(case)
 
 
 @pytest.mark.parametrize(

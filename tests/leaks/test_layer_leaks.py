@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from certificates import Certificates
 from connections import MOMENT, attempt, fill, open_descriptors
-from recorders import Recorder
-from test_conn_leaks import (
+from leak_case import (
     ROUNDS,
     SPARE_BLOCKS,
     WARM_UP,
@@ -23,6 +22,7 @@ from test_conn_leaks import (
     pair,
     run_rounds,
 )
+from recorders import Recorder
 
 from pycoronet import TransportLayer, sk_conn, sleep, spawn
 from pycoronet.layers import Filter, Tee, Zlib, accept_proxy

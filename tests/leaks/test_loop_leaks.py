@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
 import sys
 import tempfile
 import threading
-import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from connections import attempt, open_descriptors
+from connections import attempt
+from leak_case import ROUNDS, check_rounds, count_objects
 from recorders import Recorder, raise_error, turn
-from test_conn_leaks import ROUNDS, SPARE_BLOCKS, SPARE_BYTES, WARM_UP, least_growth, run_rounds
 
 import pycoronet
 from pycoronet import (
@@ -41,16 +39,6 @@ from pycoronet import (
 pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
 
 TYPES = (HookHandle, OnceHandle, SignalHandle, TimerHandle, LoopMeter, sk_conn)
-
-
-def count_objects() -> dict[str, int]:
-    """Return how many of our objects the collector knows."""
-    gc.collect()
-    counts = {kind.__name__: 0 for kind in TYPES}
-    for item in gc.get_objects():
-        if type(item) in TYPES:
-            counts[type(item).__name__] += 1
-    return counts
 
 
 @contextmanager
@@ -170,26 +158,11 @@ CASES = [levels, cut_rounds, hooked, called_once, signalled, dumped]
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_nothing_stays_behind(case: Callable[[], None]) -> None:
-    turn()  # what the hub itself opens is open
-    run_rounds(case, WARM_UP)
-    descriptors, objects = open_descriptors(), count_objects()
-    references = {value: sys.getrefcount(value) for value in (*TYPES, print, raise_error)}
-    more_blocks = least_growth(case, sys.getallocatedblocks)
-    tracemalloc.start()
-    try:
-        more_memory = least_growth(case, lambda: tracemalloc.get_traced_memory()[0])
-    finally:
-        tracemalloc.stop()
-    assert open_descriptors() == descriptors
-    assert count_objects() == objects
-    assert more_blocks < SPARE_BLOCKS
-    assert more_memory < SPARE_BYTES
-    for value, count in references.items():
-        assert abs(sys.getrefcount(value) - count) < 10
+    check_rounds(case, types=TYPES, counted=[print, raise_error])
 
 
 def test_thread_that_ends_frees_all_that_was_to_be_called() -> None:
-    objects = count_objects()
+    objects = count_objects(TYPES)
     references = sys.getrefcount(raise_error)
     pipe = os.pipe()
 
@@ -206,12 +179,12 @@ def test_thread_that_ends_frees_all_that_was_to_be_called() -> None:
         thread.join()
     for fd in pipe:
         os.close(fd)
-    assert count_objects() == objects
+    assert count_objects(TYPES) == objects
     assert abs(sys.getrefcount(raise_error) - references) < 10
 
 
 def test_closing_the_hub_frees_all_that_was_to_be_called() -> None:
-    objects = count_objects()
+    objects = count_objects(TYPES)
     references = sys.getrefcount(raise_error)
     pipe = os.pipe()
     for number in range(ROUNDS):
@@ -225,5 +198,5 @@ def test_closing_the_hub_frees_all_that_was_to_be_called() -> None:
         pycoronet.get_hub(backend="fake")
     for fd in pipe:
         os.close(fd)
-    assert count_objects() == objects
+    assert count_objects(TYPES) == objects
     assert abs(sys.getrefcount(raise_error) - references) < 10

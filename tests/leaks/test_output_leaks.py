@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import socket
 import struct
@@ -12,16 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from connections import MOMENT, attempt, drain_now, fill, open_descriptors
-from test_conn_leaks import (
-    ROUNDS,
-    SPARE_BLOCKS,
-    WARM_UP,
-    count_objects,
-    least_growth,
-    pair,
-    run_rounds,
-)
+from connections import MOMENT, attempt, drain_now, fill
+from leak_case import check_rounds, pair
 
 import pycoronet
 from pycoronet import Cancelled, sleep, spawn
@@ -31,37 +22,6 @@ pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
 LONG = bytes(100_000)
 MOVED = bytearray(100)
 FILE = Path(__file__)
-
-
-class MallocCounts(ctypes.Structure):
-    """What glibc tells of its heap (struct mallinfo2)."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        )
-    ]
-
-
-def heap_bytes() -> int:
-    """Return how much is allocated with malloc, where the C library can tell."""
-    try:
-        tell = ctypes.CDLL(None).mallinfo2
-    except (AttributeError, OSError):
-        return 0
-    tell.restype = MallocCounts
-    counts = tell()
-    return int(counts.uordblks) + int(counts.hblkhd)
 
 
 def ignore(_: object) -> None:
@@ -192,15 +152,4 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_nothing_stays_behind(case: Callable[[], None]) -> None:
-    sleep(MOMENT)  # what the hub itself opens is open
-    run_rounds(case, WARM_UP)
-    descriptors, objects = open_descriptors(), count_objects()
-    references = [sys.getrefcount(value) for value in (LONG, MOVED, ignore)]
-    more_blocks = least_growth(case, sys.getallocatedblocks)
-    more_memory = least_growth(case, heap_bytes)
-    assert open_descriptors() == descriptors
-    assert count_objects() == objects
-    assert more_blocks < SPARE_BLOCKS
-    assert more_memory < 16 * ROUNDS  # the smallest block of memory is larger
-    for value, count in zip((LONG, MOVED, ignore), references, strict=True):
-        assert abs(sys.getrefcount(value) - count) < 10
+    check_rounds(case, counted=[LONG, MOVED, ignore], by_malloc=True)

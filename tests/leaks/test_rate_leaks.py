@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from connections import MOMENT, attempt, drain_now, open_descriptors
-from test_conn_leaks import (
-    ROUNDS,
-    SPARE_BLOCKS,
-    WARM_UP,
-    count_objects,
-    least_growth,
-    pair,
-    run_rounds,
-)
-from test_output_leaks import heap_bytes
+from connections import MOMENT, attempt, drain_now
+from leak_case import check_rounds, pair
 
 import pycoronet
 from pycoronet import RateGroup, RateLimit, sk_conn, sleep, spawn
@@ -155,16 +145,5 @@ CASES: list[Callable[[], Any]] = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_nothing_stays_behind(case: Callable[[], None]) -> None:
-    sleep(MOMENT)  # what the hub itself opens is open
-    run_rounds(case, WARM_UP)
-    descriptors, objects = open_descriptors(), count_objects()
-    references = [sys.getrefcount(value) for value in COUNTED]
-    more_blocks = least_growth(case, sys.getallocatedblocks)
-    more_memory = least_growth(case, heap_bytes)
-    assert open_descriptors() == descriptors
-    assert count_objects() == objects
-    assert more_blocks < SPARE_BLOCKS
-    assert more_memory < 16 * ROUNDS  # the smallest block of memory is larger
-    for value, count in zip(COUNTED, references, strict=True):
-        assert abs(sys.getrefcount(value) - count) < 10
+    check_rounds(case, counted=COUNTED, by_malloc=True)
     pycoronet.get_hub().close()  # of those that made hubs the last one
