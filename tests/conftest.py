@@ -65,6 +65,19 @@ def keep(ends: Ends) -> Keep:
 
 
 @pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Return the two ends of a pipe, which are closed in the end."""
+    both = os.pipe()
+    yield both
+    for fd in both:
+        try:
+            pycoronet.notify_closing(fd)
+            os.close(fd)
+        except OSError:
+            pass  # the test has closed it
+
+
+@pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Collect what is reported through sys.unraisablehook."""
     reports: list[Any] = []

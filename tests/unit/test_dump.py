@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,16 +27,6 @@ from pycoronet import (
 )
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """Return the two ends of a pipe, which are closed in the end."""
-    both = os.pipe()
-    yield both
-    for fd in both:
-        pycoronet.notify_closing(fd)
-        os.close(fd)
 
 
 def registered() -> dict[int, Any]:

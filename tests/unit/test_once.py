@@ -7,7 +7,6 @@ import os
 import socket
 import tempfile
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -34,19 +33,6 @@ from pycoronet import (
 )
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """Return the two ends of a pipe, which are closed in the end."""
-    both = os.pipe()
-    yield both
-    for fd in both:
-        try:
-            notify_closing(fd)
-            os.close(fd)
-        except OSError:
-            pass  # the test has closed it
 
 
 def test_function_is_called_once_when_the_descriptor_is_ready(pipe: tuple[int, int]) -> None:
