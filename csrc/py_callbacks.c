@@ -229,6 +229,21 @@ callbacks_note_input(SkConnObject *conn)
     }
 }
 
+void
+callbacks_note_taken(struct callbacks *self, size_t held)
+{
+    size_t left = line_buffer_length(&self->conn->input);
+    if (left >= held) {
+        return;
+    }
+    // What a layer gave past the high mark is told of again, as if it came bit by bit: no
+    // more is received yet that would have it told.
+    self->has_news |= left >= conn_options_of(self->conn)->high_mark[FLOW_IN];
+    if (self->is_paused) {
+        callbacks_notice(self->conn);
+    }
+}
+
 bool
 callbacks_readable(SkConnObject *conn)
 {

@@ -97,6 +97,9 @@ void callbacks_set_timeout(SkConnObject *conn);
 // Layers have changed what there is to read: on_data and on_eof may be due.
 void callbacks_note_input(SkConnObject *conn);
 
+// Some of the [held] bytes may have been taken: there may be room for more.
+void callbacks_note_taken(struct callbacks *self, size_t held);
+
 // There is something to be received. True always: the event has been taken.
 bool callbacks_readable(SkConnObject *conn);
 

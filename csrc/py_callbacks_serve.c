@@ -200,12 +200,14 @@ static void
 tell_of_data(struct callbacks *self)
 {
     SkConnObject *conn = self->conn;
+    size_t held = line_buffer_length(&conn->input);
     call_on_data(self);
     if (conn_keep_fresh(conn) < 0) {
         fail_with_exception(self);
         return;
     }
     if (callbacks_is_current(self)) {
+        callbacks_note_taken(self, held);
         send_written(self);
     }
 }

@@ -28,12 +28,12 @@ conn_keep_fresh(SkConnObject *conn)
     return conn_keep_input(conn, hub->fresh_data, hub->fresh_length);
 }
 
-// There is room in the buffer again.
+// Some of the [held] bytes in the buffer were taken: there may be room in it again.
 static void
-note_room(SkConnObject *conn)
+note_taken(SkConnObject *conn, size_t held)
 {
     if (conn->callbacks != NULL && conn->callbacks->is_paused) {
-        callbacks_notice(conn);
+        callbacks_note_taken(conn->callbacks, held);
     }
 }
 
@@ -58,8 +58,9 @@ conn_drain_input(SkConnObject *conn, size_t length)
         drain_fresh(conn, length);
         return;
     }
+    size_t held = line_buffer_length(&conn->input);
     line_buffer_drain(&conn->input, length);
-    note_room(conn);
+    note_taken(conn, held);
 }
 
 // The first [length] of the fresh bytes, without the last [trimmed] ones.
@@ -199,7 +200,7 @@ SkConn_take(SkConnObject *conn, PyObject *number)
     if (held > 0) {
         PyObject *bytes =
             conn_take_input(conn, (size_t)size < held ? (size_t)size : held);
-        note_room(conn);
+        note_taken(conn, held);
         return bytes;
     }
     size_t room = (size_t)size < HUB_SCRATCH_SIZE ? (size_t)size : HUB_SCRATCH_SIZE;
@@ -240,9 +241,7 @@ take_held_line(SkConnObject *conn, const struct line_options *options)
 {
     size_t held = line_buffer_length(&conn->input);
     PyObject *line = conn_take_buffered_line(conn, options);
-    if (line_buffer_length(&conn->input) < held) {
-        note_room(conn);
-    }
+    note_taken(conn, held);
     return line;
 }
 
@@ -302,13 +301,13 @@ take_frame(SkConnObject *conn, const struct frame_options *options)
         return NULL;
     }
     PyObject *payload;
+    size_t held;
     do {
         size_t missing;
+        held = line_buffer_length(&conn->input);
         payload = conn_take_buffered_frame(conn, options, &missing);
     } while (payload == NULL && !PyErr_Occurred() && try_to_add(conn, "frame"));
-    if (payload != NULL) {
-        note_room(conn);
-    }
+    note_taken(conn, held);
     return payload;
 }
 

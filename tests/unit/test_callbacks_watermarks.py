@@ -9,7 +9,8 @@ import pytest
 from connections import Ends, behind_full, receive
 from recorders import Recorder, turn
 
-from pycoronet import LineTooLongError, TransportLayer
+from pycoronet import LineTooLongError, TransportLayer, get_hub, sleep
+from pycoronet.layers import Zlib
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
@@ -142,6 +143,41 @@ def test_never_more_than_the_high_mark_is_held(ends: Ends, kind: str, layered: b
         received += piece
         turn()
     assert received == bytes(range(250)) + b"end"
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_what_a_layer_gives_past_the_high_mark_comes_bit_by_bit(ends: Ends, outside: bool) -> None:
+    left, right = (ends.conn(end) for end in socket.socketpair())
+    for conn in (left, right):
+        conn.push_layer(Zlib())
+    received = bytearray()
+
+    def take(conn: Any) -> None:
+        received.extend(conn.take(100))
+
+    def take_later(conn: Any) -> None:
+        get_hub().call_later(1, take, conn)
+
+    recorder = Recorder(takes=False, data=take_later if outside else take)
+    right.set_watermarks(read_low=100, read_high=100)
+    right.set_callbacks(recorder)
+    content = bytes(range(250)) * 4
+    left.write(content)  # comes out at once, ten times what may be held
+    sleep(20)
+    assert received == content
+    assert recorder.log == ["data"] * 10
+
+
+def test_who_takes_nothing_past_the_high_mark_is_not_told_again(ends: Ends) -> None:
+    left, right = (ends.conn(end) for end in socket.socketpair())
+    for conn in (left, right):
+        conn.push_layer(Zlib())
+    recorder = Recorder(takes=False, data=lambda conn: conn.take(0))
+    right.set_watermarks(read_high=100)
+    right.set_callbacks(recorder)
+    left.write(bytes(1000))
+    sleep(20)
+    assert recorder.log == ["data"]
 
 
 def test_one_byte_at_a_time(ends: Ends) -> None:
