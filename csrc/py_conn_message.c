@@ -102,7 +102,8 @@ receive_message(SkConnObject *conn, struct reception *reception, void *place)
     if (count < 0) {
         message->msg_controllen = 0;
     }
-    return note_moved(conn, FLOW_IN, count);
+    bool moves = (reception->flags & (MSG_PEEK | MSG_ERRQUEUE)) == 0;
+    return moves ? note_moved(conn, FLOW_IN, count) : count;
 }
 
 // Receives without waiting: 1, 0 if nothing is there, -1 with an exception.

@@ -11,7 +11,7 @@ from rate_case import DIRECTIONS, READING, WRITING, Flow, limit, remaining, seco
 from recorders import Recorder, turn
 
 import pycoronet
-from pycoronet import READ, WRITE, ClosedError, RateLimit, sleep, spawn
+from pycoronet import READ, WRITE, ClosedError, RateGroup, RateLimit, sleep, spawn
 from pycoronet.layers import Zlib
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
@@ -361,6 +361,21 @@ def test_a_held_direction_may_be_disabled_as_well(ends: Ends) -> None:
     sleep(5)
     conn.enable(READ)
     assert seconds(reader.join) == pytest.approx(1, abs=0.01)
+
+
+def test_looking_costs_nothing(ends: Ends) -> None:
+    conn, peer = ends.pair("udp")
+    group = RateGroup(RateLimit(read_rate=1000))
+    group.add(conn)
+    conn.set_rate_limit(RateLimit(read_rate=1000))
+    peer.send(bytes(100))
+    for _ in range(2):
+        assert len(conn.recvmsg(1000, 0, socket.MSG_PEEK)[0]) == 100
+    assert conn.read_remaining == group.read_remaining == 1000
+    assert group.bytes_read == 0
+    conn.recvmsg(1000)
+    assert conn.read_remaining == group.read_remaining == 900
+    assert group.bytes_read == 100
 
 
 def test_single_limits_hold_besides(ends: Ends) -> None:
