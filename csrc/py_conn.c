@@ -290,6 +290,12 @@ conn_raise_closed(SkConnObject *conn)
 }
 
 int
+conn_check_thread(const SkConnObject *conn)
+{
+    return conn->hub->is_closed ? 0 : hub_check_thread(conn->hub, "the connection");
+}
+
+int
 conn_refuse(SkConnObject *conn)
 {
     if (hub_check_thread(conn->hub, "the connection") < 0) {

@@ -117,7 +117,12 @@ conn_check_usable(SkConnObject *conn)
     return conn_refuse(conn);
 }
 
-// The same, and it is a socket; otherwise -1 with OSError (ENOTSOCK).
+// 0 if the caller is in the connection's thread, whether it is open or not. Once the hub is
+// gone, with its thread perhaps, any thread may close what it left open. Else -1 with
+// RuntimeError.
+int conn_check_thread(const SkConnObject *conn);
+
+// 0 if it is open, the caller in its thread, and it is a socket; otherwise -1 with OSError (ENOTSOCK).
 int conn_check_socket(SkConnObject *conn);
 
 // A connection with callbacks is read by them: 0 if [direction] is another, or if one of

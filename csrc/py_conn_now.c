@@ -59,7 +59,7 @@ static PyObject *
 SkConn_forget(SkConnObject *conn, PyObject *unused)
 {
     (void)unused;
-    if (!conn->hub->is_closed && hub_check_thread(conn->hub, "the connection") < 0) {
+    if (conn_check_thread(conn) < 0) {
         return NULL;
     }
     conn_detach(conn);

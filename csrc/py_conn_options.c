@@ -18,6 +18,9 @@ const struct conn_options conn_default_options = {
 static struct conn_options *
 own_options(SkConnObject *conn)
 {
+    if (conn_check_thread(conn) < 0) {
+        return NULL;
+    }
     if (conn->options == NULL) {
         struct conn_options *options = PyMem_Malloc(sizeof(*options));
         if (options == NULL) {
@@ -139,7 +142,7 @@ static int
 set_timeo(SkConnObject *conn, PyObject *seconds, void *unused)
 {
     (void)unused;
-    if (convert_timeout(seconds, &conn->timeout_ns) < 0) {
+    if (conn_check_thread(conn) < 0 || convert_timeout(seconds, &conn->timeout_ns) < 0) {
         return -1;
     }
     if (conn->callbacks != NULL) {

@@ -14,13 +14,6 @@
 
 // --- Methods ----------------------------------------------------------------------------
 
-// Once the hub is gone, with its thread perhaps, any thread may close what it left open.
-static int
-check_may_close(SkConnObject *conn)
-{
-    return conn->hub->is_closed ? 0 : hub_check_thread(conn->hub, "the connection");
-}
-
 PyDoc_STRVAR(
     close_doc,
     "close($self, /)\n--\n\n"
@@ -33,7 +26,7 @@ static PyObject *
 SkConn_close(SkConnObject *conn, PyObject *unused)
 {
     (void)unused;
-    if (check_may_close(conn) < 0 || conn_close(conn) < 0) {
+    if (conn_check_thread(conn) < 0 || conn_close(conn) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -48,7 +41,7 @@ static PyObject *
 SkConn_abort(SkConnObject *conn, PyObject *unused)
 {
     (void)unused;
-    if (check_may_close(conn) < 0) {
+    if (conn_check_thread(conn) < 0) {
         return NULL;
     }
     conn_abort(conn);

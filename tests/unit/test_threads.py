@@ -10,10 +10,11 @@ import weakref
 from typing import Any
 
 import pytest
+from connections import Ends
 from processes import lines_of, run_program
 
 import pycoronet
-from pycoronet import Cancelled, current, get_hub, sleep, spawn, to_thread
+from pycoronet import Cancelled, Protocol, current, get_hub, sleep, spawn, to_thread
 from pycoronet._threads import MAX_THREADS
 
 
@@ -221,6 +222,24 @@ def test_connections_of_another_thread_are_refused() -> None:
         pytest.raises(RuntimeError, match="another thread"),
     ):
         run_thread(listener.accept)
+
+
+def test_options_are_set_in_the_connections_thread(ends: Ends) -> None:
+    conn, _ = ends.pair()
+    conn.set_callbacks(Protocol())  # which they move the timers of
+
+    for call in (
+        lambda: conn.set_watermarks(read_low=2),
+        lambda: conn.set_timeouts(5, 5),
+        lambda: conn.settimeout(5),
+        lambda: setattr(conn, "linger", 5),
+    ):
+        with pytest.raises(RuntimeError, match="another thread"):
+            run_thread(call)
+    assert conn.timeo is None
+    assert conn.get_timeouts() == {"read": None, "write": None}
+    assert conn.get_watermarks()["read_low"] == 1
+    assert conn.linger == 30
 
 
 def test_parking_lot_of_another_thread_is_refused() -> None:
