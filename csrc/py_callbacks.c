@@ -249,6 +249,10 @@ callbacks_readable(SkConnObject *conn)
 {
     struct callbacks *self = conn->callbacks;
     const unsigned ends = EVENT_ERROR | EVENT_HANGUP | EVENT_READ_HANGUP;
+    if (callbacks_is_acceptor(self)) {
+        hub_queue_call(conn->hub, &self->call); // its timer is for its rests
+        return true;
+    }
     self->has_hung_up |= (conn->revents & ends) != 0;
     self->has_news |= callbacks_receives_itself(self);
     move_idle_timer(self);

@@ -32,7 +32,8 @@ struct callbacks {
     bool is_running : 1;   // a callback of it is on the stack
     bool is_telling : 1;   // that callback is on_data
     bool is_dropped : 1;   // nobody's any more; freed when it has run
-    bool is_paused : 1;    // too much is held already: reading goes on later
+    bool is_paused : 1;    // too much is held already: reading goes on later; a listener:
+                           // the system is short of something, its timer ends the rest
     bool has_news : 1;     // on_data is due whether something comes or not
     bool is_behind : 1;    // some output could not be sent at once
     bool is_ready : 1;     // on_ready is due

@@ -31,10 +31,9 @@ is_shortage(int error)
 static void
 rest(struct callbacks *self)
 {
-    struct reactor *reactor = &self->conn->hub->reactor;
-    reactor_register(reactor, self->conn->fd, 0, ENGINE_LEVEL);
-    reactor_arm(reactor, &self->timer, (uint64_t)SHORTAGE_PAUSE_NS);
     self->is_paused = true;
+    conn_register(self->conn); // not watched
+    reactor_arm(&self->conn->hub->reactor, &self->timer, (uint64_t)SHORTAGE_PAUSE_NS);
 }
 
 // Tells what accepting failed with: -errno, or 1 for the exception that is set.

@@ -87,8 +87,9 @@ conn_register(SkConnObject *conn)
     if (conn->is_listener) {
         // Who accepts by himself is told by edges: he may leave some in the queue.
         bool is_told_only = conn->callbacks != NULL && !conn->callbacks->receives;
+        bool is_resting = conn->callbacks != NULL && conn->callbacks->is_paused;
         return reactor_register(reactor, conn->fd,
-                                conn_flows(conn, FLOW_IN) ? EVENT_READ : 0,
+                                conn_flows(conn, FLOW_IN) && !is_resting ? EVENT_READ : 0,
                                 is_told_only ? ENGINE_EDGE : ENGINE_LEVEL);
     }
     // Urgent data is asked for because it ends a read short, with no further edge.

@@ -258,6 +258,43 @@ def test_on_accept_error_may_end_the_accepting(
     peer.close()
 
 
+@pytest.mark.parametrize("way", ["enable", "accept_limit"])
+def test_resuming_does_not_cut_a_shortage_short(
+    listener: Any, dial: Any, few_descriptors: Callable[[int], None], way: str
+) -> None:
+    def pause_and_resume(listener: Any) -> None:
+        if way == "enable":
+            listener.disable(READ)
+            listener.enable(READ)
+        else:
+            listener.accept_limit = 0
+            listener.accept_limit = 5
+
+    polls = 0
+
+    def count() -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 1000:
+            listener.close()  # no time passes any more
+
+    recorder, notes = Recorder(), Notes(pause_and_resume)
+    listener.set_callbacks(recorder, on_accept_error=notes)
+    listener.settimeout(0.001)  # nor is it what a rest takes
+    turn()
+    peer = dial()
+    few_descriptors(0)
+    hook = get_hub().add_hook(check=count)
+    pycoronet.sleep(1.05)
+    hook.cancel()
+    assert len(notes.errors) == 11  # at once, and then each 0.1 s
+    assert polls < 100
+    few_descriptors(100)
+    pycoronet.sleep(0.2)
+    assert recorder.log == ["open"]
+    peer.close()
+
+
 def test_on_accept_error_that_raises_is_reported_and_accepting_goes_on(
     listener: Any, dial: Any, few_descriptors: Callable[[int], None], reports: list[Any]
 ) -> None:
