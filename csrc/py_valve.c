@@ -29,7 +29,9 @@ valve_allowance(SkConnObject *conn, enum flow_direction direction, size_t wanted
 void
 valve_note_moved(SkConnObject *conn, enum flow_direction direction, size_t count)
 {
-    if (conn->valve->rate != NULL) {
+    bool is_thrown_away =
+        conn->is_closed && direction == FLOW_IN; // other members need it
+    if (conn->valve->rate != NULL && !is_thrown_away) {
         rate_note_moved(conn, direction, count);
     }
 }

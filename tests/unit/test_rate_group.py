@@ -14,6 +14,7 @@ from recorders import Recorder, turn
 
 import pycoronet
 from pycoronet import ClosedError, RateGroup, RateLimit, sleep, spawn
+from pycoronet.layers import Tee
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
@@ -310,6 +311,18 @@ def test_a_member_that_closes_sends_the_rest_at_the_groups_rate(ends: Ends) -> N
     assert seconds(right.read_exactly, 5000) == pytest.approx(5, rel=0.02)
     turn()
     assert len(group) == 0
+
+
+def test_what_a_member_throws_away_costs_the_others_nothing(ends: Ends) -> None:
+    left, right = (ends.conn(end) for end in socket.socketpair())
+    right.push_layer(Tee())
+    group = RateGroup(limit(READING, 1000))
+    group.add(right)
+    left.enqueue(bytes(50_000))
+    turn()
+    right.close()  # takes what is there off the kernel, lest the peer sees a reset
+    assert group.read_remaining == 1000
+    assert group.bytes_read == 0
 
 
 def test_members_keep_their_group_and_it_does_not_keep_them(ends: Ends) -> None:
