@@ -33,12 +33,12 @@ callbacks_arm_timer(struct callbacks *self)
 }
 
 // The same without looking at the clock, for it has been read in this turn: the timer is
-// armed. Mostly a store.
+// armed. Mostly a store. That of a listener is its rest, which nothing cuts short.
 static void
 move_idle_timer(struct callbacks *self)
 {
     struct reactor *reactor = &self->conn->hub->reactor;
-    if (timer_is_armed(&self->timer)) {
+    if (timer_is_armed(&self->timer) && !callbacks_is_acceptor(self)) {
         reactor_arm_at(reactor, &self->timer,
                        reactor->now_ns + (uint64_t)self->conn->timeout_ns);
     }
@@ -224,7 +224,8 @@ callbacks_note_input(SkConnObject *conn)
 {
     struct callbacks *self = conn->callbacks;
     self->has_news |= line_buffer_length(&conn->input) > 0;
-    if (self->has_news || transport_has_ended(conn)) {
+    // A layer that has taken all that was held has made room for more.
+    if (self->has_news || self->is_paused || transport_has_ended(conn)) {
         callbacks_notice(conn);
     }
 }

@@ -32,7 +32,7 @@ static void
 rest(struct callbacks *self)
 {
     self->is_paused = true;
-    conn_register(self->conn); // not watched
+    conn_register(self->conn); // which watches it no more until then
     reactor_arm(&self->conn->hub->reactor, &self->timer, (uint64_t)SHORTAGE_PAUSE_NS);
 }
 

@@ -85,11 +85,12 @@ conn_register(SkConnObject *conn)
         return 0;
     }
     if (conn->is_listener) {
+        const struct callbacks *callbacks = conn->callbacks;
+        bool is_wanted =
+            conn_flows(conn, FLOW_IN) && (callbacks == NULL || !callbacks->is_paused);
         // Who accepts by himself is told by edges: he may leave some in the queue.
-        bool is_told_only = conn->callbacks != NULL && !conn->callbacks->receives;
-        bool is_resting = conn->callbacks != NULL && conn->callbacks->is_paused;
-        return reactor_register(reactor, conn->fd,
-                                conn_flows(conn, FLOW_IN) && !is_resting ? EVENT_READ : 0,
+        bool is_told_only = callbacks != NULL && !callbacks->receives;
+        return reactor_register(reactor, conn->fd, is_wanted ? EVENT_READ : 0,
                                 is_told_only ? ENGINE_EDGE : ENGINE_LEVEL);
     }
     // Urgent data is asked for because it ends a read short, with no further edge.
@@ -103,11 +104,8 @@ wake(SkConnObject *conn, struct waiter *waiter, enum waiter_status status)
     return waiter != NULL && waiter_wake(conn->hub, waiter, status);
 }
 
-// The coroutine bound by conet waits in co_resume for what mod() asked for. If it does
-// not wait now and nobody else took the event ([woke]), its next co_resume returns at
-// once: an edge does not come twice.
-static bool
-resume_coroutine(SkConnObject *conn, unsigned ready, bool woke)
+bool
+conn_resume_coroutine(SkConnObject *conn, unsigned ready, bool woke)
 {
     TaskObject *task = (TaskObject *)conn->coroutine;
     const unsigned always = EVENT_ERROR | EVENT_HANGUP;
@@ -218,7 +216,7 @@ take_event(struct ready_target *target, unsigned ready)
         woke |= take_room(conn, ready);
     }
     if (conn->fd >= 0) {
-        woke = resume_coroutine(conn, ready, woke);
+        woke = conn_resume_coroutine(conn, ready, woke);
     }
     Py_DECREF(conn);
     return woke;

@@ -162,6 +162,11 @@ PyObject *conn_raise_closed(SkConnObject *conn);
 // ([*woke]). The result of conn_flush(). The caller owns a reference.
 int conn_send_on(SkConnObject *conn, bool *woke);
 
+// The coroutine bound by conet waits in co_resume for what mod() asked for: wakes it if that
+// is [ready]. If it does not wait now and nobody else took the event ([woke]), its next
+// co_resume returns at once: an edge does not come twice. True if somebody was woken.
+bool conn_resume_coroutine(SkConnObject *conn, unsigned ready, bool woke);
+
 // --- py_conn_close.c ----------------------------------------------------------------
 
 // Wakes its waiters with ClosedError and closes the fd, at once if no output is left,

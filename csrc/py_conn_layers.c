@@ -316,6 +316,7 @@ SkConn_push_layer(SkConnObject *conn, PyObject *object)
         conn_keep_fresh(conn) < 0 || put_on_top(conn, layer) < 0) {
         return NULL;
     }
+    line_buffer_end_run(&conn->input); // what comes next is of another stream
     if (transport_start(conn, layer) < 0 || unwrap_what_was_read_ahead(conn, layer) < 0) {
         return fail(conn);
     }
@@ -376,6 +377,7 @@ SkConn_pop_layer(SkConnObject *conn, PyObject *unused)
     else {
         transport->bottom = NULL;
     }
+    line_buffer_end_run(&conn->input); // what comes next is of another stream
     if (take_leftover(conn, layer) < 0) {
         Py_DECREF(layer);
         return NULL;

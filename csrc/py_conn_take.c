@@ -191,7 +191,9 @@ SkConn_take(SkConnObject *conn, PyObject *number)
         return take_fresh(conn, (size_t)size < length ? (size_t)size : length, 0);
     }
     if (conn->transport != NULL && line_buffer_length(&conn->input) == 0) {
-        try_to_receive_layered(conn);
+        // What layers give nothing for is not the last: no event may tell of more.
+        while (try_to_receive_layered(conn) && line_buffer_length(&conn->input) == 0) {
+        }
         if (PyErr_Occurred() || line_buffer_length(&conn->input) == 0) {
             return PyErr_Occurred() ? NULL : PyBytes_FromStringAndSize(NULL, 0);
         }

@@ -91,13 +91,13 @@ SkConn_mod(SkConnObject *conn, PyObject *number)
         return conn_raise(conn, error);
     }
     conn->events = (unsigned)events;
-    TaskObject *task = (TaskObject *)conn->coroutine;
-    bool is_buffered = (events & EVENT_READ) && line_buffer_length(&conn->input) > 0;
-    if (task != NULL && events != 0 &&
-        (is_buffered || (was_registered && io_ready_now(conn->fd, conn->events) > 0))) {
+    unsigned ready = line_buffer_length(&conn->input) > 0 ? EVENT_READ : 0;
+    if (conn->coroutine != NULL && was_registered) {
         // The edge has been; there may be no other.
-        task->resumes_at_once = true;
+        int ready_now = io_ready_now(conn->fd, conn->events);
+        ready |= ready_now > 0 ? (unsigned)ready_now : 0;
     }
+    conn_resume_coroutine(conn, ready, false);
     Py_RETURN_NONE;
 }
 
