@@ -173,8 +173,7 @@ put_in_front(SkConnObject *conn, const Py_buffer *data)
         PyErr_NoMemory();
         return -1;
     }
-    bool woke =
-        conn->reader != NULL && waiter_wake(conn->hub, conn->reader, WOKEN_READY);
+    bool woke = conn->reader != NULL && waiter_wake(conn->hub, conn->reader, WOKEN_READY);
     conn_resume_coroutine(conn, EVENT_READ, woke);
     if (conn->callbacks != NULL && !conn->callbacks->is_telling) {
         callbacks_note_input(conn);
