@@ -224,8 +224,7 @@ callbacks_note_input(SkConnObject *conn)
 {
     struct callbacks *self = conn->callbacks;
     self->has_news |= line_buffer_length(&conn->input) > 0;
-    // A layer that has taken all that was held has made room for more.
-    if (self->has_news || self->is_paused || transport_has_ended(conn)) {
+    if (self->has_news || transport_has_ended(conn)) {
         callbacks_notice(conn);
     }
 }

@@ -297,13 +297,27 @@ unwrap_what_was_read_ahead(SkConnObject *conn, TransportLayerObject *layer)
     return error;
 }
 
+// After a change of layers: what is read from now on is another stream, with an end of its
+// own, and there may be room where there was none.
+static void
+begin_stream(SkConnObject *conn)
+{
+    line_buffer_end_run(&conn->input);
+    if (conn->callbacks != NULL) {
+        conn->callbacks->has_ended = false;
+        callbacks_notice(conn);
+        callbacks_note_input(conn);
+    }
+}
+
 PyDoc_STRVAR(
     push_layer_doc,
     "push_layer($self, layer, /)\n--\n\n"
     "Put a TransportLayer on top: what is written from now on goes down through it, what is\n"
     "read comes up through it.\n\n"
     "Bytes that were received and not read yet go through it; bytes that were written before\n"
-    "do not, sent or not. Never switches. Raises BusyError while a task reads or writes,\n"
+    "do not, sent or not. It is a stream of its own: after on_eof() that is called again, for\n"
+    "the end of this one. Never switches. Raises BusyError while a task reads or writes,\n"
     "ValueError for what is no stream and for a layer that was pushed before, and what the\n"
     "layer raises, which closes the connection.");
 
@@ -316,14 +330,11 @@ SkConn_push_layer(SkConnObject *conn, PyObject *object)
         conn_keep_fresh(conn) < 0 || put_on_top(conn, layer) < 0) {
         return NULL;
     }
-    line_buffer_end_run(&conn->input); // what comes next is of another stream
     if (transport_start(conn, layer) < 0 || unwrap_what_was_read_ahead(conn, layer) < 0) {
         return fail(conn);
     }
     transport_flush(conn); // a failure is kept
-    if (conn->callbacks != NULL) {
-        callbacks_note_input(conn);
-    }
+    begin_stream(conn);
     Py_RETURN_NONE;
 }
 
@@ -377,18 +388,12 @@ SkConn_pop_layer(SkConnObject *conn, PyObject *unused)
     else {
         transport->bottom = NULL;
     }
-    line_buffer_end_run(&conn->input); // what comes next is of another stream
     if (take_leftover(conn, layer) < 0) {
         Py_DECREF(layer);
         return NULL;
     }
     transport_flush(conn); // a failure is kept
-    if (conn->callbacks != NULL) {
-        // What has ended was the layer's stream.
-        conn->callbacks->has_ended = false;
-        callbacks_notice(conn);
-        callbacks_note_input(conn);
-    }
+    begin_stream(conn);
     return (PyObject *)layer;
 }
 

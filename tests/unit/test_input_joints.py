@@ -30,6 +30,12 @@ def blocks_of(size: int) -> Filter:
     return Filter(cut)
 
 
+def take_all(source: bytearray) -> bytes:
+    content = bytes(source)
+    source.clear()
+    return content
+
+
 # --- Layers ---------------------------------------------------------------------------------------
 
 
@@ -74,6 +80,23 @@ def test_a_run_ends_where_the_layers_change(ends: Ends, change: str) -> None:
         conn.push_layer(Tee())
     peer.sendall(b"\nnext\n")
     assert conn.readln(eol="any") == b"\n"
+
+
+def test_a_layer_pushed_at_the_end_hears_of_it(ends: Ends) -> None:
+    conn, peer = ends.pair()
+
+    def push(conn: Any) -> None:
+        if not conn.layers:
+            conn.push_layer(Filter(lambda source, is_end: take_all(source) if is_end else b""))
+
+    recorder = Recorder(takes=False, eof=push)
+    conn.set_callbacks(recorder)
+    peer.sendall(b"held")
+    turn()
+    peer.shutdown(socket.SHUT_WR)
+    turn()
+    assert conn.take(99) == b"held"
+    assert recorder.log == ["data", "eof", "data", "eof"]
 
 
 # --- co_resume() ----------------------------------------------------------------------------------
