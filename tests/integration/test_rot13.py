@@ -112,6 +112,8 @@ class Rot13(Program):
 
     def read_peak_bytes(self) -> int:
         """Return the most memory that it, or a process of one client, has had; 0 if unknown."""
+        if "LD_PRELOAD" in os.environ:
+            return 0  # a sanitizer keeps what was freed
         pids = [self.process.pid, *list_children(self.process.pid)]
         statuses = [Path(f"/proc/{pid}/status") for pid in pids]
         peaks = [re.search(r"VmHWM:\s+(\d+)", one.read_text()) for one in statuses if one.exists()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -40,7 +41,15 @@ def port_of(program: Any) -> int:
 
 def run(*command: object, content: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     arguments = [str(part) for part in command]
-    return subprocess.run(arguments, input=content, capture_output=True, timeout=PATIENCE_SECONDS)
+    # A sanitizer that is preloaded for our sake is none of the other program's business.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    return subprocess.run(
+        arguments,
+        input=content,
+        capture_output=True,
+        timeout=PATIENCE_SECONDS,
+        env=environment,
+    )
 
 
 def talk(*command: object, content: bytes, expected: bytes) -> bytes:
