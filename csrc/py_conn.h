@@ -290,7 +290,8 @@ PyObject *conn_take_buffered_frame(SkConnObject *conn,
 
 // --- py_conn_send.c -----------------------------------------------------------------
 
-// One attempt to send a block, past the queue, which is empty: the count or -errno.
+// One attempt to send a block, past the queue, which is empty, and past any valve or layers: the
+// count or -errno.
 ssize_t conn_send_now(SkConnObject *conn, const char *data, size_t length);
 
 // Sends the coalesced output of every connection that has some. Failures are kept for
@@ -310,6 +311,9 @@ hub_flush_output(HubObject *hub)
 // queue is dropped, the error kept. The caller owns a reference: other threads may run.
 #define FLUSH_GOES_ON 1
 int conn_flush(SkConnObject *conn);
+
+// How many bytes it may send in a turn: fewer where single limits cap each system call.
+uint64_t conn_turn_budget(const SkConnObject *conn);
 
 // Drops the output for an error of the kernel, which is kept for the next write. Returns it.
 int conn_fail_output(SkConnObject *conn, int error);

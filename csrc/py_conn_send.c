@@ -17,6 +17,9 @@
 // How much one connection sends in a turn, so that none keeps the others waiting.
 #define FLUSH_BUDGET ((uint64_t)1024 * 1024)
 
+// How often it sends in a turn if each time is capped, whatever it may send in all.
+#define CAPPED_SENDS 4
+
 // How much of a file is read at a time where the system cannot send it by itself.
 #define FILE_CHUNK_SIZE ((uint64_t)16 * 1024)
 
@@ -172,15 +175,7 @@ send_next_held(SkConnObject *conn, uint64_t budget)
 ssize_t
 conn_send_now(SkConnObject *conn, const char *data, size_t length)
 {
-    if (conn->valve == NULL) {
-        return conn_tell(conn, send_block(conn, data, length), -EPIPE);
-    }
-    size_t limit = valve_allowance(conn, FLOW_OUT, length);
-    ssize_t count = limit == 0 ? -EAGAIN : send_block(conn, data, limit);
-    if (count > 0) {
-        valve_note_moved(conn, FLOW_OUT, (size_t)count);
-    }
-    return conn_tell(conn, count, -EPIPE);
+    return conn_tell(conn, send_block(conn, data, length), -EPIPE);
 }
 
 // The queue is lost. A stream that breaks off in the middle of a file must not look as if it
@@ -204,13 +199,21 @@ conn_fail_output(SkConnObject *conn, int error)
     return error;
 }
 
+uint64_t
+conn_turn_budget(const SkConnObject *conn)
+{
+    uint64_t most =
+        conn->valve == NULL ? FLUSH_BUDGET : conn->valve->single_limit[FLOW_OUT];
+    return most < FLUSH_BUDGET / CAPPED_SENDS ? most * CAPPED_SENDS : FLUSH_BUDGET;
+}
+
 int
 conn_flush(SkConnObject *conn)
 {
     if (conn->transport != NULL) {
         return transport_flush(conn);
     }
-    uint64_t budget = FLUSH_BUDGET;
+    uint64_t budget = conn_turn_budget(conn);
     list_remove(&conn->dirty_link);
     while (!write_queue_is_empty(&conn->output)) {
         if (budget == 0) {

@@ -154,8 +154,9 @@ write_through(SkConnObject *conn, const char *data, size_t length, PyObject *byt
               bool to_low_mark, const char *operation)
 {
     size_t written = 0;
+    // What a valve may hold or cap goes by way of the queue.
     while (conn->may_write && written < length && conn->transport == NULL &&
-           write_queue_is_empty(&conn->output)) {
+           conn->valve == NULL && write_queue_is_empty(&conn->output)) {
         ssize_t count = conn_send_now(conn, data + written, length - written);
         if (count >= 0) {
             written += (size_t)count;

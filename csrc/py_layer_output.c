@@ -351,16 +351,29 @@ wait_for_room(SkConnObject *conn)
     return error == 0 ? -EAGAIN : error;
 }
 
+static int
+go_on_next_turn(SkConnObject *conn)
+{
+    list_remove(&conn->dirty_link);
+    list_append(&conn->hub->unfinished, &conn->dirty_link);
+    return FLUSH_GOES_ON;
+}
+
 int
 transport_send_wire(SkConnObject *conn)
 {
     struct wire *wire = &conn->transport->wire;
+    uint64_t budget = conn_turn_budget(conn);
     while (wire->length > 0) {
+        if (budget == 0) {
+            return go_on_next_turn(conn);
+        }
         ssize_t count = conn->may_write ? send_some(conn, wire) : -EAGAIN;
         if (count == -EAGAIN && (count = wait_for_room(conn)) == -EAGAIN) {
             return -EAGAIN;
         }
         if (count >= 0) {
+            budget -= (uint64_t)count < budget ? (uint64_t)count : budget;
             count = drain_wire(wire, (size_t)count);
         }
         if (count < 0) {
@@ -376,8 +389,7 @@ wrap_and_send(SkConnObject *conn)
 {
     for (unsigned turns = 0;; turns++) {
         if (turns == WIRES_A_TURN) {
-            list_append(&conn->hub->unfinished, &conn->dirty_link);
-            return FLUSH_GOES_ON;
+            return go_on_next_turn(conn);
         }
         // Nothing is wrapped ahead of time: what waits can still be overtaken.
         int error = conn->may_write && conn_flows(conn, FLOW_OUT) ? fill_wire(conn)
@@ -391,7 +403,7 @@ wrap_and_send(SkConnObject *conn)
         else if (error != -EAGAIN && !PyErr_Occurred()) {
             drop_output(conn, error);
         }
-        if (error < 0) {
+        if (error != 0) {
             return error;
         }
     }

@@ -357,6 +357,22 @@ def test_one_call_sends_no_more_than_the_limit(ends: Ends, layered: bool) -> Non
     assert [len(piece) for piece in pieces()] == [101]
 
 
+@pytest.mark.parametrize("layered", [False, True])
+@pytest.mark.parametrize("way", ["enqueue", "write"])
+def test_no_turn_is_long_where_each_call_is_capped(ends: Ends, way: str, layered: bool) -> None:
+    conn, peer = ends.pair()
+    if layered:
+        conn.push_layer(pycoronet.TransportLayer())
+    conn.set_single_limits(write=10)
+    writer = spawn(getattr(conn, way), bytes(2000))
+    turns = 0
+    while not writer.done or conn.pending > 0:
+        sleep(0)
+        turns += 1
+    assert turns > 2000 / 10 / 8  # and not all in one
+    assert receive(peer, 2000) == bytes(2000)
+
+
 @pytest.mark.linux_only
 def test_one_call_sends_no_more_of_a_file_than_the_limit(ends: Ends, small: Any) -> None:
     read_end, write_end = os.pipe()
