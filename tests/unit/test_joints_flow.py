@@ -43,9 +43,21 @@ STEPS = 100  # that something is changed
 MAX_POLLS = 60_000  # more than any run needs: one in which time stands still is ended
 PATIENCE = 30  # how often the kernel's own, real, timers are given a moment
 DIRECTIONS = [READ, WRITE, READ | WRITE]
-CHANGES = (
-    "disable limits rate group marks timeouts trigger flush task priority callbacks told decrement"
-).split()
+CHANGES = [
+    "disable",
+    "limits",
+    "rate",
+    "group",
+    "marks",
+    "timeouts",
+    "trigger",
+    "flush",
+    "task",
+    "priority",
+    "callbacks",
+    "told",
+    "decrement",
+]
 STACKS = ["plain", "filter", "zlib", "tls", "zlib over tls"]
 
 
@@ -329,7 +341,7 @@ def finish(ends: list[End]) -> None:
     wait_for(lambda: all("close" in end.log for end in ends))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
 def test_no_byte_is_lost_and_nothing_stalls(
