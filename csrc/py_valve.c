@@ -11,12 +11,19 @@
 
 // --- Flow -------------------------------------------------------------------------------
 
+// What nobody will read is taken off the kernel freely, and costs a group's members nothing.
+static bool
+is_thrown_away(const SkConnObject *conn, enum flow_direction direction)
+{
+    return conn->is_closed && direction == FLOW_IN;
+}
+
 size_t
 valve_allowance(SkConnObject *conn, enum flow_direction direction, size_t wanted)
 {
     const struct valve *valve = conn->valve;
-    if (conn->is_closed && direction == FLOW_IN) {
-        return wanted; // what nobody will read is thrown away
+    if (is_thrown_away(conn, direction)) {
+        return wanted;
     }
     if (!valve_is_open(conn, direction)) {
         return 0;
