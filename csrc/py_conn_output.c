@@ -10,7 +10,6 @@
 
 #include "py_conn.h"
 
-
 #include "py_convert.h"
 #include "py_layer.h"
 

@@ -36,9 +36,7 @@ valve_allowance(SkConnObject *conn, enum flow_direction direction, size_t wanted
 void
 valve_note_moved(SkConnObject *conn, enum flow_direction direction, size_t count)
 {
-    bool is_thrown_away =
-        conn->is_closed && direction == FLOW_IN; // other members need it
-    if (conn->valve->rate != NULL && !is_thrown_away) {
+    if (conn->valve->rate != NULL && !is_thrown_away(conn, direction)) {
         rate_note_moved(conn, direction, count);
     }
 }
