@@ -1,8 +1,8 @@
 // py_conn_lines.c: reading lines, and records up to a separator.
 //
-// What ends a line is told by line_buffer.h. A whole line that is received at once is taken from the scratch area and never copied
-// into the connection's buffer; every other one is found there. Invariant:
-// a time-out, a limit and a missing end leave the bytes readable.
+// What ends a line is told by line_buffer.h. A whole line that is received at once is taken
+// from the scratch area and never copied into the connection's buffer; every other one is
+// found there. Invariant: a time-out, a limit and a missing end leave the bytes readable.
 
 #include "py_conn.h"
 

@@ -309,16 +309,6 @@ SkConn_read(SkConnObject *conn, PyObject *number)
     return filled < 0 ? NULL : take_up_to(conn, size);
 }
 
-static PyObject *
-SkConn_take(SkConnObject *conn, PyObject *number)
-{
-    Py_ssize_t size;
-    if (convert_size(number, "n", 0, 0, &size) < 0) {
-        return NULL;
-    }
-    return take_up_to(conn, (size_t)size);
-}
-
 PyObject *
 conn_raise_incomplete(SkConnObject *conn)
 {
@@ -356,8 +346,5 @@ PyMethodDef conn_read_methods[] = {
     {"recv_into", (PyCFunction)SkConn_recv_into, METH_O, recv_into_doc},
     {"read", (PyCFunction)SkConn_read, METH_O, read_doc},
     {"read_exactly", (PyCFunction)SkConn_read_exactly, METH_O, read_exactly_doc},
-    {"_take", (PyCFunction)SkConn_take, METH_O,
-     PyDoc_STR("_take($self, n, /)\n--\n\n"
-               "At most n bytes of those received and not read. Never waits.")},
     {NULL, NULL, 0, NULL},
 };

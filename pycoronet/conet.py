@@ -191,7 +191,11 @@ def conet_read(conn: sk_conn, n: int) -> bytes:
     try:
         return conn.read(n)
     except OSError:
-        return conn._take(n)
+        if conn.closed:
+            return b""
+        received = conn.peek(n)
+        conn.drain(len(received))
+        return received
 
 
 def conet_readln(conn: sk_conn, limit: int = 65536) -> bytes | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import socket
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +25,7 @@ from pycoronet import (
     wait_fd,
 )
 from pycoronet.layers import Filter, Tee
+from pycoronet.testing import pair
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
@@ -278,7 +278,7 @@ def send_on(peer: Any, content: bytes, chance: random.Random) -> None:
         content = content[size:]
         if chance.random() < 0.4:
             sleep(MOMENT)
-    peer.shutdown(socket.SHUT_WR)
+    peer.close()
 
 
 @pytest.fixture
@@ -291,9 +291,14 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 
 def make_ends(ends: Ends, chance: random.Random) -> tuple[Any, Any, bytes]:
     """Return a connection, the one at its other end, and what that is to send."""
-    left, right = ends.sockets(chance.choice(["unix", "tcp"]))
     content = b"".join(chance.choices(PIECES, k=chance.choice([0, 3, 50, 1000])))
-    return ends.conn(left), ends.conn(right.detach()), content
+    kind = chance.choice(["unix", "tcp", "pipe", "pair"])
+    if kind == "pair":
+        made = ends.keep(pair(latency=chance.choice([0, MOMENT]), capacity=chance.randint(1, 5000)))
+        made.short_reads(chance.choice([None, 1, 30]))
+        return *made, content
+    left, right = os.pipe() if kind == "pipe" else ends.sockets(kind)
+    return ends.conn(left), ends.conn(right), content
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
