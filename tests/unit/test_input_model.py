@@ -18,6 +18,7 @@ from connections import MOMENT, Ends
 
 from pycoronet import (
     READ,
+    WRITE,
     IncompleteReadError,
     Protocol,
     sleep,
@@ -110,6 +111,14 @@ class Verbs:
     def step(self) -> None:
         """Look at what is held, or change it, without receiving."""
         self.chance.choice([self.look, self.look, self.drain, self.put_back, self.change_layers])()
+
+    def disturb(self) -> None:
+        """Let the stream flow or not, and how much of it at once."""
+        if self.conn.closed:
+            return
+        self.chance.choice([self.conn.enable, self.conn.enable, self.conn.disable])(READ)
+        if self.chance.random() < 0.1:
+            self.conn.set_single_limits(read=self.chance.choice([None, 1, 30]))
 
     def look(self) -> None:
         conn = self.conn
@@ -309,10 +318,12 @@ def test_a_task_reads_each_byte_once(ends: Ends, chance: random.Random, number: 
     task = spawn(reader.read_on)
     while not task.done:
         sleep(MOMENT)
+        reader.disturb()
         if chance.random() < 0.3:
             reader.put_back()  # a reader that waits is woken
     writer.get()
     task.get()
+    conn.enable(READ)
     reader.put_back()  # readable behind the end, too, and then it has ended again
     reader.has_ended = False
     reader.read_on()
@@ -333,8 +344,9 @@ def test_callbacks_are_given_each_byte_once(
     quiet = 0
     while not receiver.has_ended:
         calls = receiver.calls
+        receiver.disturb()
         sleep(MOMENT)
-        quiet += 1
+        quiet += conn.enabled == READ | WRITE
         if chance.random() < 0.1 or conn.available >= high:
             receiver.take_step()  # not in a callback
             quiet = 0
