@@ -14,6 +14,8 @@ import pycoronet
 from pycoronet import READ, sleep, spawn
 from pycoronet.conet import co_resume
 from pycoronet.layers import Filter, Tee
+from pycoronet.testing import pair
+from pycoronet.tls import TLSLayer
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
@@ -97,6 +99,28 @@ def test_a_layer_pushed_at_the_end_hears_of_it(ends: Ends) -> None:
     turn()
     assert conn.take(99) == b"held"
     assert recorder.log == ["data", "eof", "data", "eof"]
+
+
+@pytest.mark.parametrize("size", [None, 1, 7])
+def test_tls_can_be_pushed_after_a_look_at_what_came(certificates: Any, size: int | None) -> None:
+    def data(conn: Any) -> None:
+        if not conn.layers:
+            first = conn.take(1)
+            assert first == b"\x16"  # a record of the handshake
+            conn.prepend(first)
+            conn.push_layer(TLSLayer(certificates.server_context(), server_side=True))
+        while (line := conn.take_line(eol="any", keepends=False)) is not None:
+            conn.write(line + b"!\r\n")
+
+    with pair(latency=MOMENT) as ends_of_pair:
+        client, server = ends_of_pair
+        ends_of_pair.short_reads(size)
+        server.set_callbacks(Recorder(takes=False, data=data))
+        client.start_tls(certificates.client_context(), server_hostname="localhost")
+        client.write(b"one\r")
+        assert client.readln() == b"one!\r\n"
+        client.write(b"\ntwo\n")
+        assert client.readln() == b"two!\r\n"
 
 
 # --- co_resume() ----------------------------------------------------------------------------------
