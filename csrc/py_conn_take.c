@@ -173,10 +173,10 @@ PyDoc_STRVAR(
     "take($self, n, /)\n--\n\n"
     "Return what is there, at most n bytes; b\"\" if nothing is there now, or at the end.\n\n"
     "What was received before comes first; if that is nothing, one attempt is made to\n"
-    "receive, but not where callbacks are given what comes: they are called again. Never\n"
-    "waits, never switches; for callbacks, and of use elsewhere too. On a datagram socket it\n"
-    "takes one packet. Raises ClosedError, BusyError if a task is reading, or the OSError of\n"
-    "the failure.");
+    "receive (through layers, until they give something), but not where callbacks are given\n"
+    "what comes: they are called again. Never waits, never switches; for callbacks, and of use\n"
+    "elsewhere too. On a datagram socket it takes one packet. Raises ClosedError, BusyError if\n"
+    "a task is reading, or the OSError of the failure.");
 
 static PyObject *
 SkConn_take(SkConnObject *conn, PyObject *number)
