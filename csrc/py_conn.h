@@ -290,6 +290,9 @@ PyObject *conn_take_buffered_frame(SkConnObject *conn,
 
 // --- py_conn_send.c -----------------------------------------------------------------
 
+// One system call for what the spans hold, past any layers. The count, or -errno.
+ssize_t conn_send_spans(SkConnObject *conn, const struct iovec *spans, int count);
+
 // One attempt to send a block, past the queue, which is empty, and past any valve or layers: the
 // count or -errno.
 ssize_t conn_send_now(SkConnObject *conn, const char *data, size_t length);

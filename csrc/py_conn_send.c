@@ -41,9 +41,13 @@ send_block(SkConnObject *conn, const char *data, size_t length)
     return count;
 }
 
-static ssize_t
-send_spans(SkConnObject *conn, const struct iovec *spans, int count)
+ssize_t
+conn_send_spans(SkConnObject *conn, const struct iovec *spans, int count)
 {
+    if (count == 1) {
+        return conn->is_socket ? io_send(conn->fd, spans[0].iov_base, spans[0].iov_len)
+                               : io_write(conn->fd, spans[0].iov_base, spans[0].iov_len);
+    }
     return conn->is_socket ? io_send_vector(conn->fd, spans, count)
                            : io_write_vector(conn->fd, spans, count);
 }
@@ -75,11 +79,11 @@ send_packets(SkConnObject *conn, size_t limit)
         return count == 0 ? 0 : send_block(conn, spans[0].iov_base, spans[0].iov_len);
     }
     if (write_queue_length(&conn->output) < GIL_RELEASE_SIZE) {
-        return send_spans(conn, spans, count);
+        return conn_send_spans(conn, spans, count);
     }
     ssize_t sent;
     Py_BEGIN_ALLOW_THREADS
-    sent = send_spans(conn, spans, count);
+    sent = conn_send_spans(conn, spans, count);
     Py_END_ALLOW_THREADS
     return sent;
 }

@@ -125,18 +125,6 @@ transport_add_to_wire(struct transport *transport, PyObject *data)
     return 0;
 }
 
-// Sends once. The count, or -errno.
-static ssize_t
-send_spans(SkConnObject *conn, const struct iovec *spans, int count)
-{
-    if (count == 1) {
-        return conn->is_socket ? io_send(conn->fd, spans[0].iov_base, spans[0].iov_len)
-                               : io_write(conn->fd, spans[0].iov_base, spans[0].iov_len);
-    }
-    return conn->is_socket ? io_send_vector(conn->fd, spans, count)
-                           : io_write_vector(conn->fd, spans, count);
-}
-
 // Adds at most [*room] bytes to the spans, and takes them off it.
 static void
 add_span(struct iovec *spans, int *count, char *data, size_t length, size_t *room)
@@ -165,7 +153,7 @@ send_some(SkConnObject *conn, const struct wire *wire)
         add_span(spans, &count, PyBytes_AS_STRING(wire->pieces[i]),
                  (size_t)PyBytes_GET_SIZE(wire->pieces[i]), &room);
     }
-    ssize_t sent = send_spans(conn, spans, count);
+    ssize_t sent = conn_send_spans(conn, spans, count);
     if (conn->valve != NULL && sent > 0) {
         valve_note_moved(conn, FLOW_OUT, (size_t)sent);
     }

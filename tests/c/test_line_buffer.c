@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "harness.h"
-#include "line_buffer.h"
+#include "line_cases.h"
 
 static void
 append_text(struct line_buffer *buffer, const char *text)
@@ -19,19 +19,10 @@ append_text(struct line_buffer *buffer, const char *text)
 }
 
 static void
-check_find(struct line_buffer *buffer, size_t limit, enum line_status expected_status,
-           size_t expected_length)
+check_find_lf(struct line_buffer *buffer, size_t limit, enum line_status expected_status,
+              size_t expected_length)
 {
-    size_t length = SIZE_MAX;
-    size_t ending_length = SIZE_MAX;
-    CHECK_INT(
-        line_buffer_find_line(buffer, LINE_ENDING_LF, limit, &length, &ending_length),
-        expected_status);
-    if (expected_status == LINE_FOUND) {
-        CHECK_UINT(length, expected_length);
-        CHECK_UINT(ending_length, 1);
-    }
-    CHECK(line_buffer_is_consistent(buffer));
+    check_find(buffer, LINE_ENDING_LF, limit, expected_status, expected_length, 1);
 }
 
 static void
@@ -56,8 +47,8 @@ test_init_holds_nothing_and_owns_no_block(void)
     memset(&buffer, 0xa5, sizeof(buffer));
     line_buffer_init(&buffer);
     check_content(&buffer, NULL, 0);
-    check_find(&buffer, 1, LINE_INCOMPLETE, 0);
-    check_find(&buffer, SIZE_MAX, LINE_INCOMPLETE, 0);
+    check_find_lf(&buffer, 1, LINE_INCOMPLETE, 0);
+    check_find_lf(&buffer, SIZE_MAX, LINE_INCOMPLETE, 0);
     line_buffer_drain(&buffer, 0);
     check_content(&buffer, NULL, 0);
     line_buffer_clear(&buffer);
@@ -104,23 +95,23 @@ test_prepend_puts_bytes_in_front_of_the_search(void)
     line_buffer_init(&buffer);
     prepend_text(&buffer, "cd");
     check_content(&buffer, "cd", 2);
-    check_find(&buffer, 100, LINE_INCOMPLETE, 0);
+    check_find_lf(&buffer, 100, LINE_INCOMPLETE, 0);
     prepend_text(&buffer, "ab");
     append_text(&buffer, "e\nf");
-    check_find(&buffer, 100, LINE_FOUND, 6);
+    check_find_lf(&buffer, 100, LINE_FOUND, 6);
     CHECK_INT(line_buffer_prepend(&buffer, NULL, 0), 0);
-    check_find(&buffer, 100, LINE_FOUND, 6);
+    check_find_lf(&buffer, 100, LINE_FOUND, 6);
     // Before the line feed that is known there is another one now.
     prepend_text(&buffer, "x\ny");
-    check_find(&buffer, 100, LINE_FOUND, 2);
+    check_find_lf(&buffer, 100, LINE_FOUND, 2);
     line_buffer_drain(&buffer, 2);
-    check_find(&buffer, 6, LINE_TOO_LONG, 0);
-    check_find(&buffer, 7, LINE_FOUND, 7);
+    check_find_lf(&buffer, 6, LINE_TOO_LONG, 0);
+    check_find_lf(&buffer, 7, LINE_FOUND, 7);
     line_buffer_drain(&buffer, 7);
     // And behind what was searched in vain, when that is no longer in front.
-    check_find(&buffer, 100, LINE_INCOMPLETE, 0);
+    check_find_lf(&buffer, 100, LINE_INCOMPLETE, 0);
     prepend_text(&buffer, "\n");
-    check_find(&buffer, 100, LINE_FOUND, 1);
+    check_find_lf(&buffer, 100, LINE_FOUND, 1);
     check_content(&buffer, "\nf", 2);
     line_buffer_clear(&buffer);
 }
@@ -131,14 +122,14 @@ test_clear_forgets_bytes_and_search(void)
     struct line_buffer buffer;
     line_buffer_init(&buffer);
     append_text(&buffer, "line\n");
-    check_find(&buffer, 100, LINE_FOUND, 5);
+    check_find_lf(&buffer, 100, LINE_FOUND, 5);
     line_buffer_clear(&buffer);
     check_content(&buffer, NULL, 0);
     append_text(&buffer, "longer than before");
-    check_find(&buffer, 100, LINE_INCOMPLETE, 0);
+    check_find_lf(&buffer, 100, LINE_INCOMPLETE, 0);
     line_buffer_clear(&buffer);
     append_text(&buffer, "a\n");
-    check_find(&buffer, 100, LINE_FOUND, 2);
+    check_find_lf(&buffer, 100, LINE_FOUND, 2);
     line_buffer_clear(&buffer);
 }
 
@@ -153,7 +144,7 @@ test_reserve_then_commit_adds_what_was_written(void)
     memcpy(room, "abc\n", 4);
     line_buffer_commit(&buffer, 4);
     check_content(&buffer, "abc\n", 4);
-    check_find(&buffer, 4, LINE_FOUND, 4);
+    check_find_lf(&buffer, 4, LINE_FOUND, 4);
 
     room = line_buffer_reserve(&buffer, 5000);
     REQUIRE(room != NULL);
@@ -162,7 +153,7 @@ test_reserve_then_commit_adds_what_was_written(void)
     CHECK_UINT(line_buffer_length(&buffer), 5004);
     CHECK_BYTES(line_buffer_data(&buffer), "abc\nsssss", 9);
     CHECK(line_buffer_is_consistent(&buffer));
-    check_find(&buffer, 4, LINE_FOUND, 4);
+    check_find_lf(&buffer, 4, LINE_FOUND, 4);
     line_buffer_clear(&buffer);
 }
 
@@ -190,18 +181,18 @@ test_limit_at_below_and_above_a_whole_line(void)
     struct line_buffer buffer;
     line_buffer_init(&buffer);
     append_text(&buffer, "12345\nrest");
-    check_find(&buffer, 5, LINE_TOO_LONG, 0);
-    check_find(&buffer, 6, LINE_FOUND, 6);
-    check_find(&buffer, 7, LINE_FOUND, 6);
-    check_find(&buffer, SIZE_MAX, LINE_FOUND, 6);
-    check_find(&buffer, 1, LINE_TOO_LONG, 0);
+    check_find_lf(&buffer, 5, LINE_TOO_LONG, 0);
+    check_find_lf(&buffer, 6, LINE_FOUND, 6);
+    check_find_lf(&buffer, 7, LINE_FOUND, 6);
+    check_find_lf(&buffer, SIZE_MAX, LINE_FOUND, 6);
+    check_find_lf(&buffer, 1, LINE_TOO_LONG, 0);
     check_content(&buffer, "12345\nrest", 10);
     line_buffer_clear(&buffer);
     // The other order: the line is known before the limit refuses it.
     append_text(&buffer, "12345\nrest");
-    check_find(&buffer, 6, LINE_FOUND, 6);
-    check_find(&buffer, 5, LINE_TOO_LONG, 0);
-    check_find(&buffer, 6, LINE_FOUND, 6);
+    check_find_lf(&buffer, 6, LINE_FOUND, 6);
+    check_find_lf(&buffer, 5, LINE_TOO_LONG, 0);
+    check_find_lf(&buffer, 6, LINE_FOUND, 6);
     line_buffer_clear(&buffer);
 }
 
@@ -211,13 +202,13 @@ test_limit_at_below_and_above_an_unended_line(void)
     struct line_buffer buffer;
     line_buffer_init(&buffer);
     append_text(&buffer, "12345");
-    check_find(&buffer, 6, LINE_INCOMPLETE, 0);
-    check_find(&buffer, 5, LINE_INCOMPLETE, 0);
-    check_find(&buffer, 4, LINE_TOO_LONG, 0);
-    check_find(&buffer, SIZE_MAX, LINE_INCOMPLETE, 0);
+    check_find_lf(&buffer, 6, LINE_INCOMPLETE, 0);
+    check_find_lf(&buffer, 5, LINE_INCOMPLETE, 0);
+    check_find_lf(&buffer, 4, LINE_TOO_LONG, 0);
+    check_find_lf(&buffer, SIZE_MAX, LINE_INCOMPLETE, 0);
     append_text(&buffer, "\n");
-    check_find(&buffer, 5, LINE_TOO_LONG, 0);
-    check_find(&buffer, 6, LINE_FOUND, 6);
+    check_find_lf(&buffer, 5, LINE_TOO_LONG, 0);
+    check_find_lf(&buffer, 6, LINE_FOUND, 6);
     line_buffer_clear(&buffer);
 }
 
@@ -228,13 +219,13 @@ test_larger_limit_succeeds_after_too_long(void)
     line_buffer_init(&buffer);
     append_text(&buffer, "a long line\nb\n");
     for (size_t limit = 1; limit < 12; limit++) {
-        check_find(&buffer, limit, LINE_TOO_LONG, 0);
+        check_find_lf(&buffer, limit, LINE_TOO_LONG, 0);
     }
     check_content(&buffer, "a long line\nb\n", 14);
-    check_find(&buffer, 12, LINE_FOUND, 12);
+    check_find_lf(&buffer, 12, LINE_FOUND, 12);
     line_buffer_drain(&buffer, 12);
-    check_find(&buffer, 1, LINE_TOO_LONG, 0);
-    check_find(&buffer, 2, LINE_FOUND, 2);
+    check_find_lf(&buffer, 1, LINE_TOO_LONG, 0);
+    check_find_lf(&buffer, 2, LINE_FOUND, 2);
     line_buffer_clear(&buffer);
 }
 
@@ -245,10 +236,10 @@ test_empty_lines_are_lines_of_one_byte(void)
     line_buffer_init(&buffer);
     append_text(&buffer, "\n\n\nx\n");
     for (int i = 0; i < 3; i++) {
-        check_find(&buffer, 1, LINE_FOUND, 1);
+        check_find_lf(&buffer, 1, LINE_FOUND, 1);
         line_buffer_drain(&buffer, 1);
     }
-    check_find(&buffer, 10, LINE_FOUND, 2);
+    check_find_lf(&buffer, 10, LINE_FOUND, 2);
     line_buffer_drain(&buffer, 2);
     check_content(&buffer, NULL, 0);
 }
@@ -261,10 +252,10 @@ test_nul_and_high_bytes_are_bytes_like_others(void)
     line_buffer_init(&buffer);
     REQUIRE(line_buffer_append(&buffer, data, 9) == 0);
     check_content(&buffer, data, 9);
-    check_find(&buffer, 100, LINE_FOUND, 6);
+    check_find_lf(&buffer, 100, LINE_FOUND, 6);
     line_buffer_drain(&buffer, 6);
     check_content(&buffer, data + 6, 3);
-    check_find(&buffer, 100, LINE_FOUND, 3);
+    check_find_lf(&buffer, 100, LINE_FOUND, 3);
     line_buffer_clear(&buffer);
 }
 
@@ -275,11 +266,11 @@ test_line_in_single_bytes_is_found_with_its_last(void)
     line_buffer_init(&buffer);
     for (size_t i = 0; i < 3000; i++) {
         REQUIRE(line_buffer_append(&buffer, "y", 1) == 0);
-        check_find(&buffer, 3001, LINE_INCOMPLETE, 0);
+        check_find_lf(&buffer, 3001, LINE_INCOMPLETE, 0);
     }
     append_text(&buffer, "\n");
-    check_find(&buffer, 3000, LINE_TOO_LONG, 0);
-    check_find(&buffer, 3001, LINE_FOUND, 3001);
+    check_find_lf(&buffer, 3000, LINE_TOO_LONG, 0);
+    check_find_lf(&buffer, 3001, LINE_FOUND, 3001);
     line_buffer_clear(&buffer);
 }
 
@@ -295,11 +286,11 @@ test_huge_line(void)
     line_buffer_init(&buffer);
     append_text(&buffer, "x\n");
     REQUIRE(line_buffer_append(&buffer, data, size) == 0);
-    check_find(&buffer, 65536, LINE_FOUND, 2);
+    check_find_lf(&buffer, 65536, LINE_FOUND, 2);
     line_buffer_drain(&buffer, 2);
-    check_find(&buffer, 65536, LINE_TOO_LONG, 0);
-    check_find(&buffer, size - 1, LINE_TOO_LONG, 0);
-    check_find(&buffer, size, LINE_FOUND, size);
+    check_find_lf(&buffer, 65536, LINE_TOO_LONG, 0);
+    check_find_lf(&buffer, size - 1, LINE_TOO_LONG, 0);
+    check_find_lf(&buffer, size, LINE_FOUND, size);
     check_content(&buffer, data, size);
     line_buffer_drain(&buffer, size);
     check_content(&buffer, NULL, 0);
@@ -314,17 +305,17 @@ test_drain_to_every_place_of_a_found_line(void)
         struct line_buffer buffer;
         line_buffer_init(&buffer);
         append_text(&buffer, data);
-        check_find(&buffer, 8, LINE_FOUND, 5);
+        check_find_lf(&buffer, 8, LINE_FOUND, 5);
         line_buffer_drain(&buffer, length);
         check_content(&buffer, data + length, 8 - length);
         if (length < 5) {
-            check_find(&buffer, 8, LINE_FOUND, 5 - length);
+            check_find_lf(&buffer, 8, LINE_FOUND, 5 - length);
         }
         else if (length < 8) {
-            check_find(&buffer, 8, LINE_FOUND, 8 - length);
+            check_find_lf(&buffer, 8, LINE_FOUND, 8 - length);
         }
         else {
-            check_find(&buffer, 8, LINE_INCOMPLETE, 0);
+            check_find_lf(&buffer, 8, LINE_INCOMPLETE, 0);
         }
         line_buffer_clear(&buffer);
     }
@@ -337,11 +328,11 @@ test_drain_of_an_incomplete_line_searched_before(void)
         struct line_buffer buffer;
         line_buffer_init(&buffer);
         append_text(&buffer, "abcd");
-        check_find(&buffer, 100, LINE_INCOMPLETE, 0);
+        check_find_lf(&buffer, 100, LINE_INCOMPLETE, 0);
         line_buffer_drain(&buffer, length);
         check_content(&buffer, &"abcd"[length], 4 - length);
         append_text(&buffer, "\nx\n");
-        check_find(&buffer, 100, LINE_FOUND, 5 - length);
+        check_find_lf(&buffer, 100, LINE_FOUND, 5 - length);
         line_buffer_clear(&buffer);
     }
 }
@@ -361,7 +352,7 @@ test_packet_of_lines_ends_without_a_block(void)
         REQUIRE(line_buffer_append(&buffer, packet, sizeof(packet)) == 0);
         for (size_t i = 0; i < 15; i++) {
             CHECK(buffer.block.bytes != NULL);
-            check_find(&buffer, 65536, LINE_FOUND, 64);
+            check_find_lf(&buffer, 65536, LINE_FOUND, 64);
             line_buffer_drain(&buffer, 64);
         }
         check_content(&buffer, NULL, 0);
@@ -374,7 +365,7 @@ test_is_consistent_sees_each_broken_invariant(void)
     struct line_buffer good;
     line_buffer_init(&good);
     append_text(&good, "ab\ncd");
-    check_find(&good, 100, LINE_FOUND, 3);
+    check_find_lf(&good, 100, LINE_FOUND, 3);
 
     struct line_buffer bad = good;
     bad.searched = 3; // over the line feed
@@ -409,12 +400,12 @@ test_absurd_lengths_are_refused_with_nothing_changed(void)
         struct line_buffer buffer;
         line_buffer_init(&buffer);
         append_text(&buffer, "ab\n");
-        check_find(&buffer, 100, LINE_FOUND, 3);
+        check_find_lf(&buffer, 100, LINE_FOUND, 3);
         CHECK_INT(line_buffer_append(&buffer, "x", lengths[i]), -ENOMEM);
         CHECK_INT(line_buffer_prepend(&buffer, "x", lengths[i]), -ENOMEM);
         CHECK_POINTER(line_buffer_reserve(&buffer, lengths[i]), NULL);
         check_content(&buffer, "ab\n", 3);
-        check_find(&buffer, 100, LINE_FOUND, 3);
+        check_find_lf(&buffer, 100, LINE_FOUND, 3);
         line_buffer_clear(&buffer);
     }
 }
@@ -470,7 +461,7 @@ test_allocation_failure_at_each_point_changes_nothing(void)
         for (int i = 0; i < 400; i++) {
             failures += add_with_failures(&buffer, data, 37, (enum way_in)(i % 3)) != 0;
             if (i % 5 == 0) {
-                check_find(&buffer, 37, LINE_FOUND, 37);
+                check_find_lf(&buffer, 37, LINE_FOUND, 37);
                 line_buffer_drain(&buffer, 37);
                 lines++;
             }
@@ -478,7 +469,7 @@ test_allocation_failure_at_each_point_changes_nothing(void)
         bool was_hit = allow_allocations();
         CHECK_INT(failures, was_hit);
         while (line_buffer_length(&buffer) > 0) {
-            check_find(&buffer, 37, LINE_FOUND, 37);
+            check_find_lf(&buffer, 37, LINE_FOUND, 37);
             CHECK_BYTES(line_buffer_data(&buffer), data, 37);
             line_buffer_drain(&buffer, 37);
             lines++;

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "harness.h"
-#include "line_buffer.h"
+#include "line_cases.h"
 
 // The model: every byte held, in a plain array.
 #define MODEL_SIZE 6000
@@ -125,21 +125,6 @@ append_both(struct line_buffer *buffer, unsigned max_bits, uint64_t end_every)
         line_buffer_commit(buffer, length);
     }
     model_length += length;
-}
-
-static void
-check_find(struct line_buffer *buffer, enum line_ending ending, size_t limit,
-           enum line_status expected_status, size_t expected_length,
-           size_t expected_ending_length)
-{
-    size_t length = SIZE_MAX;
-    size_t ending_length = SIZE_MAX;
-    CHECK_INT(line_buffer_find_line(buffer, ending, limit, &length, &ending_length),
-              expected_status);
-    if (expected_status == LINE_FOUND) {
-        CHECK_UINT(length, expected_length);
-        CHECK_UINT(ending_length, expected_ending_length);
-    }
 }
 
 static void
