@@ -486,7 +486,8 @@ def test_layers_below_and_above(serve: Any) -> None:
 def test_fork(certificates: Certificates) -> None:
     """The child says nothing in the parent's connection, whatever it does."""
     program = f"""
-import socket, ssl
+import socket, ssl, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # it forks beside a thread
 from pycoronet.tls import TLSLayer
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain({str(certificates.server)!r})
