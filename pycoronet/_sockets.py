@@ -7,9 +7,9 @@ import resource
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from ._binding import Address, bind, find_places, is_path, numeric_family
 from ._coronet import READ, ParkingLot, Task, _listen, _socket, sk_conn, sleep, spawn, spawn_handler
 from ._coronet import timeout as time_limit
 from ._threads import getaddrinfo
@@ -30,9 +30,6 @@ ATTEMPT_DELAY = 0.25
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 SHORTAGE_PAUSE = 0.1
 
-# FreeBSD spreads connections over the listeners of a port only by an option of its own.
-_SHARED_PORT = getattr(socket, "SO_REUSEPORT_LB", socket.SO_REUSEPORT)
-
 # What the BSDs call "only when data has come": a struct accept_filter_arg, a name of 16 bytes
 # and 240 for an argument that this filter has not.
 _SO_ACCEPTFILTER = 0x1000
@@ -47,13 +44,8 @@ HANDSHAKE_TIMEOUT = 10.0
 # macOS lets no process have more than this, though it says that there is no limit.
 _OPEN_MAX = 10240
 
-Address = Any
 Handler = Callable[[sk_conn, Address], object]
 AcceptErrorFunction = Callable[[sk_conn, Exception], object]
-
-
-def _is_path(address: Address) -> bool:
-    return isinstance(address, str | bytes | os.PathLike)
 
 
 def connect(
@@ -80,7 +72,7 @@ def connect(
         conn = _connect(address)
         if tls is None:
             return conn
-        if server_hostname is None and not _is_path(address):
+        if server_hostname is None and not is_path(address):
             server_hostname = address[0]
         try:
             conn.start_tls(None if tls is True else tls, server_hostname=server_hostname)
@@ -92,25 +84,16 @@ def connect(
 
 
 def _connect(address: Address) -> sk_conn:
-    if _is_path(address):
+    if is_path(address):
         return _attempt(socket.AF_UNIX, os.fspath(address))
     host, port = address[:2]
-    family = _numeric_family(host)
+    family = numeric_family(host)
     if family is not None and isinstance(port, int):
         return _attempt(family, address)  # nothing has to be looked up
     found = getaddrinfo(host, port, type=socket.SOCK_STREAM)
     if len(found) == 1:
         return _attempt(found[0][0], found[0][4])
     return _race(_interleave_families(found))
-
-
-def _numeric_family(host: Any) -> int | None:
-    """Return the family that a numeric address belongs to, None for a name."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        with suppress(OSError, TypeError, ValueError):
-            socket.inet_pton(family, host)
-            return family
-    return None
 
 
 def _attempt(family: int, address: Address) -> sk_conn:
@@ -219,20 +202,16 @@ def listen(
     address is in use, the system has no such option ...), ValueError for options that the
     address cannot have. Switches only for a host name.
     """
-    family, bound_to = _address_to_bind(address, ipv6_only)
+    place = find_places(address, ipv6_only=ipv6_only, look_up=getaddrinfo)[0]
     if defer_accept is not None:
-        _check_defer_accept(family, defer_accept)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+        _check_defer_accept(place.family, defer_accept)
+    sock = bind(
+        place,
+        reuse_port=reuse_port,
+        reuse_address=reuse_address,
+        close_on_exec=close_on_exec,
+    )
     try:
-        if family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, bool(reuse_address))
-        if family == socket.AF_INET6:
-            is_alone = address[0] != "" if ipv6_only is None else ipv6_only
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, bool(is_alone))
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, _SHARED_PORT, 1)
-        sock.set_inheritable(not close_on_exec)
-        sock.bind(bound_to)
         listener = sk_conn(sock)
     except BaseException:
         sock.close()
@@ -247,37 +226,6 @@ def listen(
         listener.abort()
         raise
     return listener
-
-
-def _address_to_bind(address: Address, ipv6_only: bool | None) -> tuple[int, Address]:
-    """Return the family and the address for bind()."""
-    if _is_path(address):
-        found: tuple[int, Address] = socket.AF_UNIX, os.fspath(address)
-    else:
-        found = _internet_address_to_bind(*address[:2], ipv6_only=ipv6_only)
-    if ipv6_only is not None and found[0] != socket.AF_INET6:
-        raise ValueError(f"ipv6_only is for IPv6 addresses, not for {address!r}")
-    return found
-
-
-def _internet_address_to_bind(
-    host: str, port: int, *, ipv6_only: bool | None
-) -> tuple[int, Address]:
-    if host == "":
-        if ipv6_only is not None or socket.has_dualstack_ipv6():
-            return socket.AF_INET6, ("::", port)
-        return socket.AF_INET, ("0.0.0.0", port)
-    family = _numeric_family(host)
-    if family is not None:
-        return family, (host, port)
-    found = getaddrinfo(
-        host,
-        port,
-        family=socket.AF_UNSPEC if ipv6_only is None else socket.AF_INET6,
-        type=socket.SOCK_STREAM,
-        flags=socket.AI_PASSIVE,
-    )
-    return found[0][0], found[0][4]
 
 
 def _check_defer_accept(family: int, seconds: float) -> None:

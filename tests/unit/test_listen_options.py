@@ -16,7 +16,7 @@ from connections import PEER_TIMEOUT, Ends, count_descriptors
 from recorders import Recorder, turn
 
 import pycoronet
-from pycoronet import _sockets, listen, sleep, spawn
+from pycoronet import _binding, _sockets, listen, sleep, spawn
 
 HOST = "127.0.0.1"
 pytestmark = pytest.mark.usefixtures("virtual_hub")
@@ -181,7 +181,7 @@ def test_a_port_is_shared_only_if_all_say_so(opened: Callable[..., Any]) -> None
     second = opened(address, reuse_port=True)
     assert second.getsockname() == address
     for listener in (first, second):
-        assert option(listener, socket.SOL_SOCKET, _sockets._SHARED_PORT)
+        assert option(listener, socket.SOL_SOCKET, _binding.SHARED_PORT)
     with pytest.raises(OSError, match="in use"):
         listen(address)
 
