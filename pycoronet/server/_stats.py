@@ -1,0 +1,105 @@
+"""Stats: what a server counts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+__all__ = ["ERROR_KINDS", "SHED_REASONS", "Stats"]
+
+# Why a connection was closed before anybody served it: one of its address had too many, the
+# server was closing or had enough, no descriptor was left, all threads were busy.
+SHED_REASONS = ("address", "closing", "connections", "descriptors", "pool")
+
+# What went wrong: accepting, a handler that raised, a peer that broke off, a limit in seconds
+# that has passed, a handshake.
+ERROR_KINDS = ("accept", "handler", "reset", "timeout", "tls")
+
+
+class Traffic(Protocol):
+    """What has gone over the wire."""
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes received."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes sent."""
+
+
+class Stats:
+    """What a server has done since it was made, and what it is doing now.
+
+    All of it may be read at any time, from any thread. The server counts in its hub's thread
+    alone: nothing here is locked.
+    """
+
+    __slots__ = (
+        "accepted",
+        "cancelled",
+        "connections_served",
+        "created",
+        "errors",
+        "open",
+        "shed",
+        "threads",
+        "traffic",
+        "waiting",
+        "workers",
+        "workers_started",
+    )
+
+    created: float  #: when the server was made, in seconds since the epoch
+    accepted: int  #: connections taken from the system, shed ones too
+    connections_served: int  #: connections whose handler has ended
+    open: int  #: connections that are being served or wait for a thread, now
+    shed: dict[str, int]  #: connections closed unserved, by `SHED_REASONS`
+    errors: dict[str, int]  #: what went wrong, by `ERROR_KINDS`
+    cancelled: int  #: handlers that stop() had to cancel
+    threads: int  #: threads of the pool, now
+    waiting: int  #: connections that wait for a thread, now
+    workers: int  #: worker processes, now; 0 for a server that has none
+    workers_started: int  #: worker processes started, those after a crash or a reload too
+    traffic: Traffic | None  #: what counts the bytes
+
+    def __init__(self) -> None:
+        self.created = time.time()
+        self.accepted = 0
+        self.connections_served = 0
+        self.open = 0
+        self.shed = dict.fromkeys(SHED_REASONS, 0)
+        self.errors = dict.fromkeys(ERROR_KINDS, 0)
+        self.cancelled = 0
+        self.threads = 0
+        self.waiting = 0
+        self.workers = 0
+        self.workers_started = 0
+        self.traffic = None
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes received over the wire, by all connections so far."""
+        return 0 if self.traffic is None else self.traffic.bytes_read
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes sent over the wire, by all connections so far."""
+        return 0 if self.traffic is None else self.traffic.bytes_sent
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a copy of all values by name; `shed` and `errors` are dicts themselves."""
+        values: dict[str, Any] = {
+            name: getattr(self, name) for name in self.__slots__ if name != "traffic"
+        }
+        values["shed"] = dict(self.shed)
+        values["errors"] = dict(self.errors)
+        values["bytes_read"] = self.bytes_read
+        values["bytes_sent"] = self.bytes_sent
+        return values
+
+    def __repr__(self) -> str:
+        return (
+            f"<Stats open={self.open} accepted={self.accepted} served={self.connections_served}"
+            f" shed={sum(self.shed.values())} errors={sum(self.errors.values())}>"
+        )
