@@ -24,7 +24,8 @@ struct ScopeObject {
     struct timer timer; // its deadline
     int64_t limit_ns;   // from entering; -1 = none
     uint8_t kind;       // enum scope_kind
-    bool has_expired;   // its deadline has passed
+    bool has_expired;   // its deadline has passed, or cancel() was called
+    bool was_cancelled; // by cancel()
 };
 
 // --- Cancellation ----------------------------------------------------------------------
@@ -99,11 +100,16 @@ task_stop_scopes(TaskObject *task)
 // --- The scope type ---------------------------------------------------------------------
 
 static void
-expire_scope(struct timer *timer)
+expire_scope(ScopeObject *scope)
 {
-    ScopeObject *scope = CONTAINER_OF(timer, ScopeObject, timer);
     scope->has_expired = true;
     task_deliver_cancel(scope->task);
+}
+
+static void
+pass_deadline(struct timer *timer)
+{
+    expire_scope(CONTAINER_OF(timer, ScopeObject, timer));
 }
 
 static PyObject *
@@ -120,7 +126,7 @@ new_scope(PyObject *module, enum scope_kind kind, PyObject *seconds)
     }
     scope->kind = (uint8_t)kind;
     scope->limit_ns = limit_ns;
-    timer_init(&scope->timer, expire_scope);
+    timer_init(&scope->timer, pass_deadline);
     return (PyObject *)scope;
 }
 
@@ -175,7 +181,7 @@ Scope_enter(ScopeObject *scope, PyObject *unused)
     if (task == NULL) {
         return NULL;
     }
-    scope->has_expired = false;
+    scope->has_expired = scope->was_cancelled = false;
     scope->task = (TaskObject *)Py_NewRef((PyObject *)task);
     scope->outer = task->scope; // the reference moves
     task->scope = (ScopeObject *)Py_NewRef((PyObject *)scope);
@@ -214,13 +220,19 @@ task_leave_scopes(TaskObject *task)
 static PyObject *
 raise_timeout(ScopeObject *scope)
 {
-    PyObject *seconds = timeout_to_seconds(scope->limit_ns);
-    if (seconds == NULL) {
-        return NULL;
+    if (scope->was_cancelled) {
+        raise_os_error(PyExc_TimeoutError, ETIMEDOUT,
+                       "the block was ended by cancel() of its scope");
     }
-    raise_os_error(PyExc_TimeoutError, ETIMEDOUT, "the block was not done in %S seconds",
-                   seconds);
-    Py_DECREF(seconds);
+    else {
+        PyObject *seconds = timeout_to_seconds(scope->limit_ns);
+        if (seconds == NULL) {
+            return NULL;
+        }
+        raise_os_error(PyExc_TimeoutError, ETIMEDOUT,
+                       "the block was not done in %S seconds", seconds);
+        Py_DECREF(seconds);
+    }
     PyObject *exception = take_exception();
     if (PyObject_SetAttrString(exception, "scope", (PyObject *)scope) < 0) {
         Py_DECREF(exception);
@@ -280,6 +292,35 @@ Scope_exit(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count)
     Py_RETURN_FALSE;
 }
 
+PyDoc_STRVAR(
+    Scope_cancel_doc,
+    "cancel($self, /)\n--\n\n"
+    "End the block as if its deadline had passed now.\n\n"
+    "Of timeout(): the wait that the block is in, and each further one, raises Cancelled, and\n"
+    "the block ends with TimeoutError, unless it was done by then; a wait that has completed\n"
+    "is not cancelled. Of shield(): the protection ends. By whoever runs in the hub's thread:\n"
+    "RuntimeError in another one. Without effect before the block is entered, after it is\n"
+    "left, and the second time. Never switches.");
+
+static PyObject *
+Scope_cancel(ScopeObject *scope, PyObject *unused)
+{
+    (void)unused;
+    TaskObject *task = scope->task;
+    if (task == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (hub_check_thread(task->hub, "a scope") < 0) {
+        return NULL;
+    }
+    if (!scope->has_expired) {
+        timer_wheel_unlink(&task->hub->reactor.timers, &scope->timer);
+        scope->was_cancelled = true;
+        expire_scope(scope);
+    }
+    Py_RETURN_NONE;
+}
+
 static int
 Scope_traverse(ScopeObject *scope, visitproc visit, void *arg)
 {
@@ -315,12 +356,14 @@ Scope_get_expired(ScopeObject *scope, void *unused)
 static PyMethodDef Scope_methods[] = {
     {"__enter__", (PyCFunction)Scope_enter, METH_NOARGS, Scope_enter_doc},
     {"__exit__", (PyCFunction)(void (*)(void))Scope_exit, METH_FASTCALL, Scope_exit_doc},
+    {"cancel", (PyCFunction)Scope_cancel, METH_NOARGS, Scope_cancel_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef Scope_getset[] = {
     {"expired", (getter)Scope_get_expired, NULL,
-     PyDoc_STR("True once the scope's deadline has passed."), NULL},
+     PyDoc_STR("True once the scope's deadline has passed or cancel() was called."),
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -358,6 +358,156 @@ def test_closing_the_hub_inside_an_expired_scope() -> None:
     assert ended == [True]
 
 
+# --- cancel() ---------------------------------------------------------------------------
+
+
+def test_cancel_ends_the_block_with_a_timeout_error() -> None:
+    started = get_hub().time
+    with pytest.raises(TimeoutError, match=r"ended by cancel\(\)") as caught, timeout(50) as scope:
+        spawn(scope.cancel)
+        for _ in range(3):
+            with pytest.raises(Cancelled):
+                sleep(100)
+        sleep(100)
+    assert caught.value.scope is scope
+    assert scope.expired
+    assert elapsed_since(started) == 0
+    sleep(100)  # neither the scope nor its deadline is left
+
+
+def test_cancel_reaches_a_block_without_a_deadline() -> None:
+    with pytest.raises(TimeoutError), timeout(None) as scope:
+        get_hub().call_later(5, scope.cancel)
+        sleep(100)
+
+
+def test_cancel_by_the_block_itself_is_told_by_its_next_wait() -> None:
+    with timeout(50) as scope:
+        scope.cancel()
+        scope.cancel()
+    assert scope.expired
+    with pytest.raises(TimeoutError), timeout(50) as scope:
+        scope.cancel()
+        sleep(0)
+
+
+def test_a_wait_that_has_completed_is_not_cancelled() -> None:
+    def work() -> str:
+        with timeout(None) as scope:
+            scopes.append(scope)
+            sleep(1)
+            return "done"
+
+    scopes: list[Any] = []
+    task = spawn(work)
+    sleep(0)
+
+    def cancel_behind_it() -> None:
+        sleep(1)  # the sleep of the task is over, too, and it is to run next
+        scopes[0].cancel()
+
+    spawn(cancel_behind_it)
+    assert task.get() == "done"
+
+
+def test_cancel_of_an_outer_scope_passes_through_the_inner_one() -> None:
+    with pytest.raises(TimeoutError) as caught, timeout(50) as outer:
+        spawn(outer.cancel)
+        with timeout(50) as inner:
+            sleep(100)
+    assert caught.value.scope is outer
+    assert not inner.expired
+
+
+def test_cancel_of_the_inner_scope_leaves_the_outer_one() -> None:
+    with timeout(50) as outer:
+        with pytest.raises(TimeoutError) as caught, timeout(None) as inner:
+            spawn(inner.cancel)
+            sleep(100)
+        assert caught.value.scope is inner
+        sleep(1)
+    assert not outer.expired
+
+
+def test_cancel_waits_for_a_shield_and_ends_one() -> None:
+    started = get_hub().time
+    with pytest.raises(TimeoutError), timeout(None) as scope:
+        spawn(scope.cancel)
+        with shield():
+            sleep(5)
+        assert elapsed_since(started) == 5
+        sleep(100)
+    assert elapsed_since(started) == 5
+
+    def work() -> None:
+        with shield() as protection:
+            spawn(protection.cancel)
+            with pytest.raises(Cancelled):
+                sleep(100)
+            raise Cancelled
+
+    task = spawn(work)
+    task.cancel()
+    sleep(0)
+    task.join(1)
+    assert task.done
+
+
+def test_cancel_outside_of_the_block_has_no_effect() -> None:
+    scope = timeout(1)
+    scope.cancel()
+    assert not scope.expired
+    with scope:
+        sleep(0.5)
+    scope.cancel()
+    assert not scope.expired
+    with pytest.raises(TimeoutError, match="not done in 1"), scope:
+        scope2 = scope
+        sleep(5)
+    with pytest.raises(TimeoutError, match="cancel"), scope:
+        scope2.cancel()
+        sleep(0.1)
+    with pytest.raises(TimeoutError, match="not done"), scope:  # nothing is left of it
+        sleep(5)
+
+
+def test_cancel_after_the_deadline_says_what_was_first() -> None:
+    with pytest.raises(TimeoutError, match="not done in 1"), timeout(1) as scope:
+        with pytest.raises(Cancelled):
+            sleep(5)
+        scope.cancel()
+        sleep(5)
+
+
+def test_cancel_from_another_thread_is_refused() -> None:
+    errors: list[BaseException] = []
+
+    def cancel() -> None:
+        try:
+            scope.cancel()
+        except RuntimeError as error:
+            errors.append(error)
+
+    with timeout(50) as scope:
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        thread.join()
+        sleep(1)
+    assert "another thread" in str(errors[0])
+
+
+def test_cancel_of_a_task_that_has_ended_inside_has_no_effect() -> None:
+    scopes: list[Any] = []
+
+    def work() -> None:
+        scopes.append(timeout(50))
+        scopes[0].__enter__()
+
+    spawn(work).join()
+    scopes[0].cancel()
+    assert not scopes[0].expired
+
+
 # --- Greenlets of the user's own --------------------------------------------------------
 
 
