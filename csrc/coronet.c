@@ -51,6 +51,13 @@ count_idle_thread(PyObject *module, PyObject *change)
 }
 
 static PyObject *
+hub_exists(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(!list_is_empty(&module_state_of(module)->open_hubs));
+}
+
+static PyObject *
 advance_time(PyObject *module, PyObject *seconds)
 {
     HubObject *hub = hub_get(module_state_of(module));
@@ -201,6 +208,9 @@ static PyMethodDef module_methods[] = {
     {"_count_idle_thread", count_idle_thread, METH_O,
      PyDoc_STR("_count_idle_thread($module, change, /)\n--\n\n"
                "A thread of ours begins (1) or ends (-1) to wait for work.")},
+    {"_hub_exists", hub_exists, METH_NOARGS,
+     PyDoc_STR("_hub_exists($module, /)\n--\n\n"
+               "Whether any thread of this process has a hub that is not closed.")},
     {"_advance_time", advance_time, METH_O,
      PyDoc_STR("_advance_time($module, seconds, /)\n--\n\n"
                "Move the virtual time of the fake engine.")},
@@ -291,6 +301,7 @@ make_types(PyObject *module, struct module_state *state)
         {&state->line_iterator_type, line_iterator_type_new},
         {&state->rate_limit_type, rate_limit_type_new},
         {&state->rate_group_type, rate_group_type_new},
+        {&state->traffic_type, traffic_type_new},
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
         *types[i].type = types[i].make(module);
@@ -320,6 +331,7 @@ module_exec(PyObject *module)
 {
     struct module_state *state = module_state_of(module);
     const char *fresh = getenv("PYCORONET_FRESH_GREENLETS");
+    list_init(&state->open_hubs);
     state->reuses_workers = fresh == NULL || strcmp(fresh, "1") != 0;
     if (greenlet_bridge_import() < 0 || import_errors(state) < 0 ||
         intern_names(state) < 0 || make_types(module, state) < 0 ||

@@ -10,6 +10,7 @@
 #include "py_conn.h"
 
 #include <errno.h>
+#include <time.h>
 
 #include "py_callbacks.h"
 #include "py_convert.h"
@@ -37,6 +38,14 @@ claim_descriptor(SkConnObject *conn)
     return error;
 }
 
+static int64_t
+wall_clock_ns(void)
+{
+    struct timespec now = {0, 0};
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
 SkConnObject *
 conn_new(HubObject *hub, int fd, const struct io_description *description)
 {
@@ -60,6 +69,7 @@ conn_new(HubObject *hub, int fd, const struct io_description *description)
     conn->may_read = conn->may_write = true;
     conn->priority = PRIORITY_NORMAL;
     conn->timeout_ns = -1;
+    conn->created_ns = wall_clock_ns();
     line_buffer_init(&conn->input);
     write_queue_init(&conn->output);
     int error = claim_descriptor(conn);
@@ -90,8 +100,10 @@ conn_register(SkConnObject *conn)
             conn_flows(conn, FLOW_IN) && (callbacks == NULL || !callbacks->is_paused);
         // Who accepts by himself is told by edges: he may leave some in the queue.
         bool is_told_only = callbacks != NULL && !callbacks->receives;
-        return reactor_register(reactor, conn->fd, is_wanted ? EVENT_READ : 0,
-                                is_told_only ? ENGINE_EDGE : ENGINE_LEVEL);
+        enum engine_trigger trigger = is_told_only         ? ENGINE_EDGE
+                                      : conn->is_exclusive ? ENGINE_LEVEL_SHARED
+                                                           : ENGINE_LEVEL;
+        return reactor_register(reactor, conn->fd, is_wanted ? EVENT_READ : 0, trigger);
     }
     // Urgent data is asked for because it ends a read short, with no further edge.
     return reactor_register(reactor, conn->fd, EVENT_READ | EVENT_WRITE | EVENT_PRIORITY,
@@ -366,7 +378,7 @@ conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction)
 }
 
 int
-conn_wait_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
+conn_park_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
                  const char *operation)
 {
     if (conn->callbacks != NULL && conn->hub->is_serving) {
@@ -386,18 +398,26 @@ conn_wait_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
     Py_INCREF(conn);
     int status = hub_park(conn->hub, place, NULL, WAITS_FOR_KERNEL, timeout_ns, operation,
                           (PyObject *)conn);
-    if (status == WOKEN_TIMEOUT) {
-        conn->error = ETIMEDOUT;
-        raise_os_error(PyExc_TimeoutError, ETIMEDOUT, "%s timed out", operation);
-        status = -1;
-    }
-    else if (status == WOKEN_CLOSED || (status == WOKEN_READY && conn->is_closed)) {
+    if (status == WOKEN_CLOSED || (status == WOKEN_READY && conn->is_closed)) {
         // Another task may also have closed it after the event and before our turn.
         conn_raise_closed(conn);
         status = -1;
     }
     Py_DECREF(conn);
-    return status < 0 ? -1 : 0;
+    return status < 0 ? -1 : status == WOKEN_TIMEOUT;
+}
+
+int
+conn_wait_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
+                 const char *operation)
+{
+    int status = conn_park_within(conn, place, timeout_ns, operation);
+    if (status > 0) {
+        conn->error = ETIMEDOUT;
+        raise_os_error(PyExc_TimeoutError, ETIMEDOUT, "%s timed out", operation);
+        status = -1;
+    }
+    return status;
 }
 
 int

@@ -25,6 +25,7 @@
 #include "write_queue.h"
 
 typedef struct SkConnObject SkConnObject;
+typedef struct TrafficObject TrafficObject;
 struct transport;
 struct valve;
 struct parameters;
@@ -63,6 +64,7 @@ struct SkConnObject {
     bool writer_is_paused : 1; // its writer waits for waiting_owner's packet to leave ...
     bool pauses_to_low_mark : 1; // ... or for so little to wait
     bool is_cut_off : 1;         // its output ended in the middle of a file
+    bool is_exclusive : 1;       // a listener that other processes wait on, too
     bool is_reset : 1;           // a test's peer has gone; that is to be told as a reset
     uint8_t priority;            // enum priority, of its callbacks
 
@@ -87,6 +89,10 @@ struct SkConnObject {
     struct list_node dirty_link; // on hub->dirty while coalesced output has not been sent
     struct drain *drain;         // owned; while it is closed and sends what is left
     struct callbacks *callbacks; // owned; who is told what happens to it, or NULL
+    uint64_t moved_bytes[2];     // by enum flow_direction, on the wire (py_traffic.h)
+    int64_t created_ns;          // since the epoch
+    TrafficObject *traffic;      // owned; which counts its bytes too, or NULL
+    PyObject *server;            // owned; what users have it belong to, or NULL
 };
 
 // --- py_conn.c ----------------------------------------------------------------------
@@ -146,6 +152,10 @@ int conn_wait_writable(SkConnObject *conn, const char *operation);
 
 // The same for [waiter], its reader or writer, within [timeout_ns] (-1: no limit).
 int conn_wait_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
+                     const char *operation);
+
+// The same, but 1 without an exception when the time is over.
+int conn_park_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
                      const char *operation);
 
 // Raises RuntimeError if the connection has layers, which [operation] would go past. 0 or -1.

@@ -171,6 +171,21 @@ accept_descriptor(SkConnObject *conn, struct sockaddr_storage *address, socklen_
     }
 }
 
+// The connection of a descriptor that the listener has given. A new reference, NULL with an
+// exception and the descriptor closed.
+static SkConnObject *
+adopt_accepted(const SkConnObject *listener, int fd)
+{
+    SkConnObject *accepted = conn_adopt_socket(listener->hub, fd, listener->is_stream,
+                                               listener->is_internet_stream);
+    if (accepted != NULL) {
+        accepted->server = Py_XNewRef(listener->server);
+        accepted->traffic = listener->traffic;
+        Py_XINCREF(accepted->traffic);
+    }
+    return accepted;
+}
+
 int
 conn_accept_now(SkConnObject *conn, SkConnObject **accepted)
 {
@@ -181,8 +196,7 @@ conn_accept_now(SkConnObject *conn, SkConnObject **accepted)
     if (fd < 0) {
         return fd != -EAGAIN && is_failure_of_peer(fd) && conn->is_listener ? 0 : fd;
     }
-    *accepted =
-        conn_adopt_socket(conn->hub, fd, conn->is_stream, conn->is_internet_stream);
+    *accepted = adopt_accepted(conn, fd);
     if (*accepted == NULL) {
         return 1;
     }
@@ -215,8 +229,7 @@ SkConn_accept(SkConnObject *conn, PyObject *unused)
     if (fd < 0) {
         return NULL;
     }
-    SkConnObject *accepted =
-        conn_adopt_socket(conn->hub, fd, conn->is_stream, conn->is_internet_stream);
+    SkConnObject *accepted = adopt_accepted(conn, fd);
     if (accepted == NULL) {
         return NULL;
     }
@@ -234,7 +247,44 @@ SkConn_accept(SkConnObject *conn, PyObject *unused)
     return result;
 }
 
+// --- Sharing ----------------------------------------------------------------------------
+
+static PyObject *
+get_exclusive(SkConnObject *conn, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(conn->is_exclusive);
+}
+
+static int
+set_exclusive(SkConnObject *conn, PyObject *value, void *unused)
+{
+    (void)unused;
+    int is_true = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (is_true < 0 || conn_check_usable(conn) < 0) {
+        return -1;
+    }
+    conn_notice_listener(conn);
+    if (is_true && !conn->is_listener) {
+        PyErr_SetString(PyExc_ValueError, "exclusive: the connection is not a listener");
+        return -1;
+    }
+    conn->is_exclusive = is_true;
+    int error =
+        reactor_is_registered(&conn->hub->reactor, conn->fd) ? conn_register(conn) : 0;
+    if (error < 0) {
+        conn_raise(conn, error);
+    }
+    return error < 0 ? -1 : 0;
+}
+
 PyGetSetDef conn_accept_attributes[] = {
+    {"exclusive", (getter)get_exclusive, (setter)set_exclusive,
+     PyDoc_STR(
+         "True: several processes accept from this listener, and one connection wakes one\n"
+         "of them that waits, not all (EPOLLEXCLUSIVE). On other systems than Linux, and\n"
+         "for callbacks with receive=False, all are woken. ValueError for no listener."),
+     NULL},
     {"accept_limit", (getter)get_accept_limit, (setter)set_accept_limit,
      PyDoc_STR(
          "How many more connections a listener accepts, by whatever way, before it\n"

@@ -84,8 +84,8 @@ is_bare(SkConnObject *conn)
     return !conn->is_closed && transport_top(conn) == NULL;
 }
 
-static bool
-owes_answers(SkConnObject *conn)
+bool
+transport_owes_answers(const SkConnObject *conn)
 {
     return transport_wire_length(conn) > WIRE_LIMIT;
 }
@@ -96,7 +96,7 @@ static PyObject *
 receive_once(SkConnObject *conn, const char *operation)
 {
     for (;;) {
-        bool waits_for_room = owes_answers(conn);
+        bool waits_for_room = transport_owes_answers(conn);
         if (conn->may_read && !waits_for_room) {
             ssize_t count = conn_receive_now(conn, conn->hub->scratch, RECEIVE_SIZE);
             if (count >= 0) {
@@ -164,7 +164,7 @@ transport_receive_now(SkConnObject *conn)
     if (transport_has_ended(conn)) {
         return 0;
     }
-    if (!conn->may_read || owes_answers(conn)) {
+    if (!conn->may_read || transport_owes_answers(conn)) {
         return -EAGAIN;
     }
     ssize_t count = conn_receive_now(conn, conn->hub->scratch, RECEIVE_SIZE);

@@ -19,7 +19,7 @@
 #include "py_ancillary.h"
 #include "py_convert.h"
 #include "py_layer.h"
-#include "py_valve.h"
+#include "py_traffic.h"
 
 #if !defined(MSG_CMSG_CLOEXEC)
 #define MSG_CMSG_CLOEXEC 0
@@ -73,16 +73,6 @@ is_held(SkConnObject *conn, enum flow_direction direction)
     return conn->valve != NULL && valve_allowance(conn, direction, 1) == 0;
 }
 
-// The count as it is, told to the valve if there is one.
-static ssize_t
-note_moved(SkConnObject *conn, enum flow_direction direction, ssize_t count)
-{
-    if (conn->valve != NULL && count > 0) {
-        valve_note_moved(conn, direction, (size_t)count);
-    }
-    return count;
-}
-
 // Asks the kernel for a message with room for it in [place]. The count or -errno.
 static ssize_t
 receive_message(SkConnObject *conn, struct reception *reception, void *place)
@@ -103,7 +93,7 @@ receive_message(SkConnObject *conn, struct reception *reception, void *place)
         message->msg_controllen = 0;
     }
     bool moves = (reception->flags & (MSG_PEEK | MSG_ERRQUEUE)) == 0;
-    return moves ? note_moved(conn, FLOW_IN, count) : count;
+    return moves ? conn_note_moved(conn, FLOW_IN, count) : count;
 }
 
 // Receives without waiting: 1, 0 if nothing is there, -1 with an exception.
@@ -335,14 +325,14 @@ static ssize_t
 send_now(SkConnObject *conn, const struct sending *sending)
 {
     if (sending->length < GIL_RELEASE_SIZE) {
-        return note_moved(conn, FLOW_OUT,
-                          io_send_message(conn->fd, &sending->message, sending->flags));
+        return conn_note_moved(
+            conn, FLOW_OUT, io_send_message(conn->fd, &sending->message, sending->flags));
     }
     ssize_t count;
     Py_BEGIN_ALLOW_THREADS
     count = io_send_message(conn->fd, &sending->message, sending->flags);
     Py_END_ALLOW_THREADS
-    return note_moved(conn, FLOW_OUT, count);
+    return conn_note_moved(conn, FLOW_OUT, count);
 }
 
 // True if [error] means that the receiver's queue, not our own, is full: a Unix socket that

@@ -12,7 +12,7 @@
 
 #include "py_convert.h"
 #include "py_layer.h"
-#include "py_valve.h"
+#include "py_traffic.h"
 
 // --- Receiving --------------------------------------------------------------------------
 
@@ -50,18 +50,15 @@ receive_held(SkConnObject *conn, char *data, size_t length)
         conn->may_read = false;
         return -EAGAIN;
     }
-    ssize_t count = receive_freely(conn, data, allowed);
-    if (count > 0) {
-        valve_note_moved(conn, FLOW_IN, (size_t)count);
-    }
-    return count;
+    return receive_freely(conn, data, allowed);
 }
 
 ssize_t
 conn_receive_now(SkConnObject *conn, char *data, size_t length)
 {
-    return conn->valve == NULL ? receive_freely(conn, data, length)
-                               : receive_held(conn, data, length);
+    ssize_t count = conn->valve == NULL ? receive_freely(conn, data, length)
+                                        : receive_held(conn, data, length);
+    return conn_note_moved(conn, FLOW_IN, count);
 }
 
 // Receives into [data], parking until something is there. The count, 0 at the end of
@@ -340,11 +337,104 @@ SkConn_read_exactly(SkConnObject *conn, PyObject *number)
     return filled ? take_up_to(conn, size) : conn_raise_incomplete(conn);
 }
 
+// --- Waiting for input -------------------------------------------------------------------
+
+#define LOOK_AGAIN 2
+
+// Whether a read would return at once: 1, 0, or -1 with an exception. Through layers it has to
+// receive, for only they know whether anything comes out; after that LOOK_AGAIN.
+static int
+look_for_input(SkConnObject *conn)
+{
+    if (line_buffer_length(&conn->input) > 0 || transport_has_ended(conn)) {
+        return 1;
+    }
+    if (!conn->may_read) {
+        return 0;
+    }
+    if (conn->transport != NULL) {
+        int status = transport_receive_now(conn);
+        return status == -EAGAIN ? 0 : status < 0 ? -1 : status == 0 ? 1 : LOOK_AGAIN;
+    }
+    bool may_flow = conn->valve == NULL || valve_allowance(conn, FLOW_IN, 1) > 0;
+    int ready = may_flow ? io_ready_now(conn->fd, EVENT_READ) : 0;
+    if (ready < 0) {
+        conn_raise(conn, ready);
+        return -1;
+    }
+    conn->may_read = ready != 0;
+    return ready != 0;
+}
+
+// Waits until there is input or the end of it: 1, 0 when [limit_ns] is over, -1 with an
+// exception.
+static int
+wait_for_input(SkConnObject *conn, int64_t limit_ns)
+{
+    struct reactor *reactor = &conn->hub->reactor;
+    uint64_t began_ns = limit_ns > 0 ? reactor_now_ns(reactor) : 0;
+    int64_t left_ns = limit_ns;
+    for (;;) {
+        // Each time anew: it may let others run, who may close the connection or read.
+        if (conn_begin(conn, conn->reader, "reading") < 0) {
+            return -1;
+        }
+        int status = look_for_input(conn);
+        if (status == LOOK_AGAIN) {
+            continue;
+        }
+        if (status != 0) {
+            return status;
+        }
+        conn->reader_wants_room = transport_owes_answers(conn);
+        status = conn_park_within(conn, &conn->reader, left_ns, "wait_input");
+        conn->reader_wants_room = false;
+        if (status != 0) {
+            return status < 0 ? -1 : 0;
+        }
+        if (limit_ns > 0) {
+            // An event that brought nothing to read does not start it anew.
+            int64_t passed_ns = (int64_t)(reactor_now_ns(reactor) - began_ns);
+            left_ns = passed_ns < limit_ns ? limit_ns - passed_ns : 0;
+        }
+    }
+}
+
+PyDoc_STRVAR(
+    wait_input_doc,
+    "wait_input($self, /, timeout=None)\n--\n\n"
+    "Wait until there is something to read, and take nothing: True; False in vain.\n\n"
+    "timeout: seconds, 0 only looks; the connection's own timeout bounds it as well. True\n"
+    "also when a read will tell of the end of file or raise what went wrong. For the pause\n"
+    "between two requests, which may end without one. With layers it waits until something\n"
+    "has come out of them. May switch. Raises ClosedError, BusyError if another task is\n"
+    "reading, OSError, and what a layer raises, which closes the connection.");
+
+static PyObject *
+SkConn_wait_input(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
+                  PyObject *keyword_names)
+{
+    static const char *const names[] = {"timeout", NULL};
+    static const struct parameters parameters = {"wait_input", names, 0, 1};
+    PyObject *timeout;
+    int64_t limit_ns;
+    if (parse_arguments(&parameters, arguments, count, keyword_names, &timeout) < 0 ||
+        convert_timeout(timeout, &limit_ns) < 0) {
+        return NULL;
+    }
+    int64_t own_ns = conn_wait_limit_ns(conn, FLOW_IN);
+    bool is_shorter = own_ns >= 0 && (limit_ns < 0 || own_ns < limit_ns);
+    int status = wait_for_input(conn, is_shorter ? own_ns : limit_ns);
+    return status < 0 ? NULL : PyBool_FromLong(status);
+}
+
 PyMethodDef conn_read_methods[] = {
     {"readsome", (PyCFunction)SkConn_readsome, METH_O, readsome_doc},
     {"recv", (PyCFunction)SkConn_recv, METH_O, recv_doc},
     {"recv_into", (PyCFunction)SkConn_recv_into, METH_O, recv_into_doc},
     {"read", (PyCFunction)SkConn_read, METH_O, read_doc},
     {"read_exactly", (PyCFunction)SkConn_read_exactly, METH_O, read_exactly_doc},
+    {"wait_input", (PyCFunction)(void (*)(void))SkConn_wait_input,
+     METH_FASTCALL | METH_KEYWORDS, wait_input_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -9,7 +9,7 @@
 
 #include "py_callbacks.h"
 #include "py_layer.h"
-#include "py_valve.h"
+#include "py_traffic.h"
 
 // How many packets leave in one call.
 #define FLUSH_SPANS 64
@@ -169,17 +169,14 @@ send_next_held(SkConnObject *conn, uint64_t budget)
     if (limit == 0) {
         return -EAGAIN;
     }
-    ssize_t count = send_next(conn, budget, limit);
-    if (count > 0) {
-        valve_note_moved(conn, FLOW_OUT, (size_t)count);
-    }
-    return count;
+    return send_next(conn, budget, limit);
 }
 
 ssize_t
 conn_send_now(SkConnObject *conn, const char *data, size_t length)
 {
-    return conn_tell(conn, send_block(conn, data, length), -EPIPE);
+    ssize_t count = send_block(conn, data, length);
+    return conn_tell(conn, conn_note_moved(conn, FLOW_OUT, count), -EPIPE);
 }
 
 // The queue is lost. A stream that breaks off in the middle of a file must not look as if it
@@ -227,6 +224,7 @@ conn_flush(SkConnObject *conn)
         ssize_t count = !conn->may_write      ? -EAGAIN
                         : conn->valve == NULL ? send_next(conn, budget, SIZE_MAX)
                                               : send_next_held(conn, budget);
+        conn_note_moved(conn, FLOW_OUT, count);
         if (count == -EAGAIN) {
             conn->may_write = false;
             count = conn_register(conn);

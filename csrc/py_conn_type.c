@@ -10,6 +10,7 @@
 #include "py_layer.h"
 #include "py_rate.h"
 #include "py_task.h"
+#include "py_traffic.h"
 #include "py_valve.h"
 
 // --- Methods ----------------------------------------------------------------------------
@@ -233,6 +234,14 @@ static PyMemberDef SkConn_members[] = {
      PyDoc_STR("What was ready at the last event.")},
     {"error", T_INT, offsetof(SkConnObject, error), 0,
      PyDoc_STR("errno of the last failure, 0 for none; may be set back to 0.")},
+    {"bytes_read", T_ULONGLONG, offsetof(SkConnObject, moved_bytes[FLOW_IN]), READONLY,
+     PyDoc_STR("How many bytes were received, on the wire: below TLS and other layers.")},
+    {"bytes_sent", T_ULONGLONG, offsetof(SkConnObject, moved_bytes[FLOW_OUT]), READONLY,
+     PyDoc_STR("How many bytes were sent, on the wire; those that wait do not count.")},
+    {"server", T_OBJECT, offsetof(SkConnObject, server), 0,
+     PyDoc_STR(
+         "The Server it belongs to, or whatever was put here; None at first. What a\n"
+         "listener accepts begins with that of the listener.")},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(SkConnObject, weak_references), READONLY,
      NULL},
     {NULL, 0, 0, 0, NULL},
@@ -253,6 +262,7 @@ SkConn_traverse(SkConnObject *conn, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(conn));
     Py_VISIT(conn->hub);
     Py_VISIT(conn->coroutine);
+    Py_VISIT(conn->server);
     if (conn->callbacks != NULL) {
         Py_VISIT(conn->callbacks->protocol);
         Py_VISIT(conn->callbacks->on_accept_error);
@@ -271,6 +281,7 @@ static int
 SkConn_clear(SkConnObject *conn)
 {
     Py_CLEAR(conn->coroutine);
+    Py_CLEAR(conn->server);
     return 0;
 }
 
@@ -310,6 +321,7 @@ SkConn_dealloc(SkConnObject *conn)
     PyMem_Free(conn->options);
     valve_free(conn);
     SkConn_clear(conn);
+    Py_CLEAR(conn->traffic);
     if (conn->transport != NULL) {
         transport_free(conn);
     }
@@ -362,7 +374,7 @@ collect_attributes(void)
     PyGetSetDef *const parts[] = {
         own_attributes,         conn_output_attributes, conn_layer_attributes,
         valve_attributes,       conn_accept_attributes, conn_input_attributes,
-        conn_option_attributes, rate_attributes,
+        conn_option_attributes, rate_attributes,        traffic_attributes,
     };
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {

@@ -80,6 +80,17 @@ lose_registrations(HubObject *hub)
     }
 }
 
+// The hubs of the parent's other threads are not there.
+static void
+forget_other_hubs(struct module_state *state, HubObject *hub)
+{
+    while (list_take_first(&state->open_hubs) != NULL) {
+    }
+    if (hub != NULL) {
+        list_append(&state->open_hubs, &hub->state_link);
+    }
+}
+
 // What callbacks were to be told is the parent's business as well.
 static void
 abandon_calls(HubObject *hub)
@@ -92,9 +103,9 @@ abandon_calls(HubObject *hub)
 PyObject *
 hub_after_fork_in_child(PyObject *module, PyObject *unused)
 {
-    (void)module;
     (void)unused;
     HubObject *hub = hub_peek();
+    forget_other_hubs(module_state_of(module), hub);
     if (hub == NULL) {
         Py_RETURN_NONE;
     }

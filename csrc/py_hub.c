@@ -170,6 +170,7 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
         hub->is_closed = true;
         goto fail;
     }
+    list_append(&state->open_hubs, &hub->state_link);
     return hub;
 fail:
     Py_DECREF(hub);
@@ -560,6 +561,7 @@ hub_abandon(HubObject *hub)
         return;
     }
     hub->is_closed = true;
+    list_remove(&hub->state_link);
     handles_end_all(hub); // first: a handler of SIGINT gives it back to the hub
     hub_give_signals_back(hub);
     conn_forget_all(hub);

@@ -106,6 +106,7 @@ struct HubObject {
     PyObject_HEAD
     struct module_state *state; // borrowed; the type holds the module
     PyObject *weak_references;
+    struct list_node state_link; // on state->open_hubs while it is not closed
     unsigned long thread_id;
     bool is_main_thread;
     bool is_closed;

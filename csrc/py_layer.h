@@ -192,4 +192,7 @@ void transport_discard_input(SkConnObject *conn);
 // -EAGAIN: nothing is there, -1: with an exception.
 int transport_receive_now(SkConnObject *conn);
 
+// True if so much that the layers answered waits to be sent that nothing is received.
+bool transport_owes_answers(const SkConnObject *conn);
+
 #endif

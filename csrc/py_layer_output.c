@@ -11,7 +11,7 @@
 #include <errno.h>
 
 #include "py_convert.h"
-#include "py_valve.h"
+#include "py_traffic.h"
 
 // The wire is filled up to this before it is sent, and wrapped in pieces of at most so much:
 // a few records of TLS, for each call of a layer costs something.
@@ -153,11 +153,7 @@ send_some(SkConnObject *conn, const struct wire *wire)
         add_span(spans, &count, PyBytes_AS_STRING(wire->pieces[i]),
                  (size_t)PyBytes_GET_SIZE(wire->pieces[i]), &room);
     }
-    ssize_t sent = conn_send_spans(conn, spans, count);
-    if (conn->valve != NULL && sent > 0) {
-        valve_note_moved(conn, FLOW_OUT, (size_t)sent);
-    }
-    return sent;
+    return conn_note_moved(conn, FLOW_OUT, conn_send_spans(conn, spans, count));
 }
 
 // Takes what has been sent away. 0 or -ENOMEM.

@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "list.h"
+
 struct module_state {
     // Types, owned.
     PyTypeObject *hub_type;
@@ -28,6 +30,7 @@ struct module_state {
     PyTypeObject *line_iterator_type;
     PyTypeObject *rate_limit_type;
     PyTypeObject *rate_group_type;
+    PyTypeObject *traffic_type;
 
     // Exceptions, owned; defined in pycoronet/errors.py.
     PyObject *Cancelled;
@@ -56,6 +59,7 @@ struct module_state {
     PyObject *resolve;           // owned; pycoronet's resolver of host names, or NULL
     PyObject *interrupt_handler; // owned; stands in for Python's own SIGINT handler
     PyObject *signal_dispatcher; // owned; the handler behind signal_handler()
+    struct list_node open_hubs;  // those of all threads
     long idle_thread_count;      // threads of ours that wait for work and can wake nobody
     unsigned long task_count;    // tasks made so far, for their default names
     bool reuses_workers;         // false with PYCORONET_FRESH_GREENLETS=1
@@ -81,5 +85,6 @@ PyTypeObject *layer_type_new(PyObject *module);
 PyTypeObject *line_iterator_type_new(PyObject *module);
 PyTypeObject *rate_limit_type_new(PyObject *module);
 PyTypeObject *rate_group_type_new(PyObject *module);
+PyTypeObject *traffic_type_new(PyObject *module);
 
 #endif

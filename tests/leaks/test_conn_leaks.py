@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from connections import MOMENT, attempt, fill
+from layer_case import Failing
 from leak_case import check_rounds, pair
 
 import pycoronet
-from pycoronet import Cancelled, sk_conn, sleep, spawn, testing
+from pycoronet import Cancelled, Traffic, TransportLayer, sk_conn, sleep, spawn, testing, timeout
 
 pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
 
@@ -51,6 +52,54 @@ def looked_at_and_put_back() -> None:
         sleep(MOMENT)
         conn.prepend(b"x;")
         task.join()
+
+
+def waited_for_input() -> None:
+    with pair() as (conn, peer):
+        conn.wait_input(0)
+        task = spawn(conn.wait_input)
+        sleep(MOMENT)
+        peer.sendall(b"x")
+        task.join()
+        conn.take(1)
+        with pytest.raises(TimeoutError), timeout(None) as scope:
+            spawn(scope.cancel)
+            conn.wait_input()
+        conn.push_layer(TransportLayer())
+        peer.sendall(b"x")
+        conn.wait_input()
+        for wrong in (-1, "soon"):
+            attempt(conn.wait_input, wrong)
+        conn.close()
+        attempt(conn.wait_input)
+    with pair() as (conn, peer):
+        conn.push_layer(Failing("unwrap"))
+        peer.sendall(b"x")
+        attempt(conn.wait_input)
+
+
+class Owner:
+    """Stands for a server that knows its connections."""
+
+
+def counted_for_a_server() -> None:
+    owner: Any = Owner()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        owner.listener = sk_conn(server.dup())
+    with owner.listener as listener:
+        listener.server, listener.traffic, listener.exclusive = owner, Traffic(), True
+        with socket.create_connection(listener.getsockname()) as client:
+            owner.conn, _ = listener.accept()
+            client.sendall(b"word")
+            owner.conn.recv(4)
+            attempt(setattr, owner.conn, "traffic", 5)
+            attempt(setattr, owner.conn, "exclusive", True)
+            owner.conn.traffic = Traffic()
+            attempt(Traffic, 5)
+            repr(owner.conn.traffic)
+            owner.conn.close()
+    attempt(setattr, listener, "exclusive", False)
+    owner.listener.server = owner
 
 
 def over_a_pair() -> None:
@@ -376,6 +425,8 @@ CASES = [
     refused_options,
     served,
     waited_for,
+    waited_for_input,
+    counted_for_a_server,
     closed_behind_our_back,
 ]
 

@@ -119,6 +119,7 @@ def can_be_set(type_: type, name: str) -> bool:
         _coronet.RateLimit: pycoronet.RateLimit(),
         _coronet.Scope: pycoronet.timeout(1),
         _coronet.Task: pycoronet.current(),
+        _coronet.Traffic: pycoronet.Traffic(),
         _coronet.TransportLayer: pycoronet.TransportLayer(),
     }
     for handle in handles:

@@ -485,3 +485,47 @@ def test_waiters_tell_who_waits_for_what() -> None:
     sleep(0)
     assert get_hub().waiters() == ["Task 'sleeper': sleep 3"]
     task.cancel()
+
+
+def test_whether_any_thread_has_a_hub() -> None:
+    program = """
+    from pycoronet import _coronet
+    steps = [_coronet._hub_exists()]
+    begun, over = threading.Event(), threading.Event()
+    def work():
+        get_hub()
+        begun.set()
+        over.wait()
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    steps.append(_coronet._hub_exists())  # that of the thread
+    if os.fork() == 0:
+        say(_coronet._hub_exists())  # which is not here
+        get_hub()
+        say(_coronet._hub_exists())
+        os._exit(0)
+    os.wait()
+    over.set()
+    thread.join()
+    steps.append(_coronet._hub_exists())
+    get_hub()
+    steps.append(_coronet._hub_exists())
+    if os.fork() == 0:
+        say(_coronet._hub_exists())
+        os._exit(0)
+    os.wait()
+    get_hub().close()
+    steps.append(_coronet._hub_exists())
+    try:
+        get_hub(backend="none")
+    except ValueError:
+        steps.append(_coronet._hub_exists())
+    say(*steps)
+    """
+    assert lines_of(program, environment={"PYTHONWARNINGS": "ignore"}) == [
+        "False",
+        "True",
+        "True",
+        "False True False True False False",
+    ]

@@ -25,6 +25,7 @@ OPERATIONS = {
     "cancel": ("t = spawn(sleep, 1)", "t.cancel('why'); t.name; repr(t)"),
     "report": ("t = spawn(sleep, 1); sleep(0)", "get_hub().waiters()"),
     "scopes": ("", "timeout(5).__enter__().__exit__(None, None, None); shield(1)"),
+    "ended scope": ("s = timeout(5)", "cancelled(s)"),
     "lot": ("", "_coronet.ParkingLot()"),
     "callback": ("", "get_hub().call_soon_threadsafe(int)"),
     "timer": ("", "get_hub().call_later(1, int)"),
@@ -56,6 +57,13 @@ OPERATIONS = {
     "huge frame": ("left.write(b'\\x03abc')", "attempt(ValueError, right.take_frame, 'I')"),
     "wrong format": ("", "attempt(ValueError, right.read_frame, 'x')"),
     "too long": ("left.write(b'xxx\\n')", "attempt(ValueError, right.readln, 2)"),
+    "waited for": ("left.write(b'x')", "right.wait_input(1); Traffic(); right.created"),
+    "through layers": (
+        "right.push_layer(TransportLayer()); left.write(b'x' * 600)",
+        "right.wait_input()",
+    ),
+    "counted": ("left.traffic = Traffic()", "left.write(b'x' * 600); repr(left.traffic)"),
+    "shared": ("", "server.exclusive = True; server.wait_input(0)"),
     "message": ("left.sendmsg([b'x'], [rights()])", "right.recvmsg(10, 100)"),
     "sent": ("", "left.sendmsg([b'x'], [rights()])"),
     "printed": ("", "left.printf(b'%d %s', 5, b'x')"),
@@ -106,6 +114,14 @@ def attempt(error, call, *arguments):
     try:
         call(*arguments)
     except error:
+        pass
+
+def cancelled(scope):
+    try:
+        with scope:
+            scope.cancel()
+            sleep(0)
+    except TimeoutError:
         pass
 
 def close_all():
