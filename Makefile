@@ -11,7 +11,7 @@ KQUEUE ?= shim
 
 BIN := $(VENV)/bin
 C_FILES := $(wildcard csrc/*.c csrc/*.h)
-PYTHON_FILES := $(wildcard pycoronet/*.py pycoronet/*.pyi pycoronet/py.typed pycoronet/server/*.py)
+PYTHON_FILES := $(wildcard pycoronet/*.py pycoronet/*/*.py pycoronet/*.pyi pycoronet/py.typed)
 C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/c/*.[ch])
 KQSHIM_FILES := $(wildcard tests/kqshim/*.[ch] tests/kqshim/sys/*.h)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -151,8 +151,7 @@ build/kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_KQUEUE=$(KQUEUE)
 build/kqueue-$(KQUEUE)/.built: $(KQSHIM_FILES)
 build/debug/.built build/asan/.built build/kqueue-$(KQUEUE)/.built: $(VENV)/.built $(C_FILES) \
 		$(PYTHON_FILES)
-	@mkdir -p $(@D)/lib/pycoronet/server
-	cp -p $(filter-out pycoronet/server/%,$(PYTHON_FILES)) $(@D)/lib/pycoronet/
-	cp -p $(filter pycoronet/server/%,$(PYTHON_FILES)) $(@D)/lib/pycoronet/server/
+	@mkdir -p $(@D)/lib/pycoronet
+	tar -cf - $(PYTHON_FILES) | tar -xf - -C $(@D)/lib
 	$(SWITCHES) $(BUILD_EXTENSION) --force --build-lib $(@D)/lib
 	@touch $@

@@ -39,7 +39,7 @@ struct callbacks {
     bool is_ready : 1;     // on_ready is due
     bool is_late : 1;      // on_timeout is due
     bool is_triggered : 1; // on_data is due by trigger()
-    bool is_connected : 1; // on_open is due: connect() is done
+    bool is_connected : 1; // on_open is due: connect() is done, or it was opened
     bool must_close : 1;   // on_shutdown is due, and then the end
     bool has_hung_up : 1;  // the peer may have ended the stream: no event may follow
     bool has_ended : 1;    // on_eof was called

@@ -191,7 +191,8 @@ install(SkConnObject *conn, PyObject *protocol, PyObject *on_accept_error,
 
 PyDoc_STRVAR(
     set_callbacks_doc,
-    "set_callbacks($self, protocol, /, *, receive=True, on_accept_error=None)\n--\n\n"
+    "set_callbacks($self, protocol, /, *, receive=True, on_accept_error=None, opened=False)\n"
+    "--\n\n"
     "Have the methods of protocol called when something happens to the connection.\n\n"
     "protocol: an object with the methods of pycoronet.Protocol; a class, or another callable\n"
     "without them, is called to make one; None ends the callbacks and calls nothing. It may\n"
@@ -204,7 +205,8 @@ PyDoc_STRVAR(
     "fails. The system is short of descriptors or memory: the connections stay queued and it\n"
     "tries again after 0.1 s, unless the function closes or disables the listener. Anything\n"
     "else: it is closed after the call. None: shortages are waited out unseen, and the rest\n"
-    "goes to sys.unraisablehook, as what the function raises does.\n\n"
+    "goes to sys.unraisablehook, as what the function raises does.\n"
+    "opened: True has on_open() called first, as for one that a listener has accepted.\n\n"
     "From now on the hub keeps the connection alive until it is closed. Its timeout becomes\n"
     "that of on_timeout(): so long without anything coming or going; None or 0: none. Tasks\n"
     "may write to it, but not read. Raises TypeError for a protocol without all methods,\n"
@@ -215,14 +217,17 @@ static PyObject *
 SkConn_set_callbacks(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
                      PyObject *keyword_names)
 {
-    static const char *const names[] = {"protocol", "receive", "on_accept_error", NULL};
+    static const char *const names[] = {"protocol", "receive", "on_accept_error",
+                                        "opened", NULL};
     static const struct parameters parameters = {"set_callbacks", names, 1, 1};
-    PyObject *values[3];
+    PyObject *values[4];
+    int is_opened = 0;
     if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0) {
         return NULL;
     }
     int receives = values[1] == NULL ? 1 : PyObject_IsTrue(values[1]);
-    if (receives < 0 || conn_check_usable(conn) < 0) {
+    if (receives < 0 || convert_flag(values[3], &is_opened) < 0 ||
+        conn_check_usable(conn) < 0) {
         return NULL;
     }
     PyObject *protocol = values[0];
@@ -256,6 +261,10 @@ SkConn_set_callbacks(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t 
     Py_XDECREF(made);
     if (error < 0) {
         return NULL;
+    }
+    if (is_opened && conn->callbacks != NULL && !callbacks_is_acceptor(conn->callbacks)) {
+        conn->callbacks->is_connected = true;
+        callbacks_notice(conn);
     }
     Py_RETURN_NONE;
 }

@@ -329,6 +329,7 @@ class sk_conn:
         *,
         receive: bool = True,
         on_accept_error: Callable[[sk_conn, Exception], object] | None = None,
+        opened: bool = False,
     ) -> None: ...
     def trigger(self, events: int, /, *, ignore_watermarks: bool = False) -> None: ...
     # Writing.

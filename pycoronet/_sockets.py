@@ -1,6 +1,7 @@
 """Connecting, listening and serving: the sockets around connections."""
 
 import errno
+import functools
 import math
 import os
 import resource
@@ -9,11 +10,11 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from ._accepting import AcceptErrorFunction, accept_all
 from ._binding import Address, bind, find_places, is_path, numeric_family
-from ._coronet import READ, ParkingLot, Task, _listen, _socket, sk_conn, sleep, spawn, spawn_handler
+from ._coronet import READ, ParkingLot, Task, _listen, _socket, sk_conn, spawn, spawn_handler
 from ._coronet import timeout as time_limit
 from ._threads import getaddrinfo
-from .errors import ClosedError
 
 if TYPE_CHECKING:
     import ssl  # loaded when it is used: many programs have no TLS
@@ -24,11 +25,6 @@ __all__ = ["connect", "listen", "max_capacity", "serve"]
 
 # How long an attempt may take before the next address is tried beside it (RFC 8305).
 ATTEMPT_DELAY = 0.25
-
-# accept() fails with these while the system is short of something; the connections stay
-# queued, and after a pause there may be room again.
-_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-SHORTAGE_PAUSE = 0.1
 
 # What the BSDs call "only when data has come": a struct accept_filter_arg, a name of 16 bytes
 # and 240 for an argument that this filter has not.
@@ -45,7 +41,6 @@ HANDSHAKE_TIMEOUT = 10.0
 _OPEN_MAX = 10240
 
 Handler = Callable[[sk_conn, Address], object]
-AcceptErrorFunction = Callable[[sk_conn, Exception], object]
 
 
 def connect(
@@ -292,22 +287,7 @@ def serve(
     else:
         listener = listen(address, backlog=backlog, reuse_port=reuse_port)
     with listener:
-        while True:
-            try:
-                conn, peer = listener.accept()
-            except ClosedError:
-                return
-            except (OSError, MemoryError) as error:
-                if on_accept_error is not None:
-                    on_accept_error(listener, error)
-                if not listener.closed:
-                    if isinstance(error, OSError) and error.errno not in _SHORTAGES:
-                        raise
-                    sleep(SHORTAGE_PAUSE)
-                if listener.closed:
-                    return
-            else:
-                spawn_handler(handler, conn, peer)
+        accept_all(listener, functools.partial(spawn_handler, handler), on_accept_error)
 
 
 def max_capacity() -> int:

@@ -64,6 +64,7 @@ class TLSLayer(TransportLayer):
             session=session,
         )
         self.is_ready = False  # the handshake is done
+        self.handshake_bytes_sent = 0  # by then, with what was waiting to be sent
         self._held: list[bytes | memoryview] = []
         self.leftover = b""  # what came behind the peer's end of TLS
 
@@ -224,12 +225,25 @@ def start_tls(
         with time_limit(timeout):
             while not layer.is_ready:
                 conn._receive_layered()
+        layer.handshake_bytes_sent = conn.bytes_sent + conn.pending
     except BaseException:
         # A failed handshake has closed it, and our alert may be on its way still.
         if not conn.closed:
             conn.abort()
         raise
     return layer
+
+
+def shake_hands(
+    conn: sk_conn, address: Any, context: ssl.SSLContext, timeout: float | None
+) -> OSError | None:
+    """Do a server's handshake; return what it failed with, or None. The logger is told."""
+    try:
+        start_tls(conn, context, server_side=True, timeout=timeout)
+    except OSError as error:  # SSLError and TimeoutError are such
+        logger.info("TLS handshake with %s failed: %s", address, error)
+        return error
+    return None
 
 
 def shake_hands_first(
@@ -239,11 +253,8 @@ def shake_hands_first(
 
     @functools.wraps(handler)
     def handle(conn: sk_conn, address: Any) -> object:
-        try:
-            start_tls(conn, context, server_side=True, timeout=timeout)
-        except OSError as error:  # SSLError and TimeoutError are such
-            logger.info("TLS handshake with %s failed: %s", address, error)
-            return None
-        return handler(conn, address)
+        if shake_hands(conn, address, context, timeout) is None:
+            return handler(conn, address)
+        return None
 
     return handle

@@ -1,0 +1,470 @@
+"""Server: one handler, one set of settings, one statistics record, three ways to serve.
+
+This file has the life cycle. What is done with connections is the strategy's (`_strategies.py`),
+who is let in is said by `_limits.py`.
+"""
+
+import contextlib
+import enum
+import socket
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from .._accepting import accept_all
+from .._coronet import Hub, ParkingLot, Scope, Traffic, current, get_hub, sk_conn, spawn
+from .._coronet import timeout as time_limit
+from .._sockets import HANDSHAKE_TIMEOUT
+from ._addresses import open_listeners
+from ._handling import has_answered, report
+from ._limits import Admission
+from ._settings import Setting, one_of, optional, seconds, whole
+from ._signals import DrainSignals
+from ._stats import Stats
+from ._strategies import CallbackStrategy, CoroutineStrategy, Strategy
+from ._tls import load_tls
+from ._unix_paths import unlink_path
+
+if TYPE_CHECKING:
+    import ssl  # loaded when it is used: many programs have no TLS
+
+__all__ = ["Server", "add_shutdown_callback", "shutdown", "stop_all"]
+
+StrategyName: TypeAlias = Literal["coroutine", "callback", "threadpool"]
+ShutdownFunction: TypeAlias = Callable[["Server"], object]
+
+_STRATEGIES: dict[str, Callable[["Server"], Strategy]] = {
+    "coroutine": CoroutineStrategy,
+    "callback": CallbackStrategy,
+}
+
+
+class _State(enum.Enum):
+    """Where a server is in its life; from the last it may begin again."""
+
+    CLOSED = enum.auto()
+    LISTENING = enum.auto()
+    SERVING = enum.auto()
+    STOPPING = enum.auto()
+
+
+class Server:
+    """Serve connections by one of three strategies; answers to cp_socket.
+
+    Example::
+
+        def handler(conn, address):
+            for line in conn:
+                conn.write(line)
+
+        Server(("127.0.0.1", 7000), handler).serve_forever()
+
+    address: as for `listen()`, or a list of such. handler: called as handler(conn, address).
+    strategy: "coroutine": in a task, once for each connection, which is closed when it
+    returns. "threadpool": the same in a native thread, where it may also block. "callback":
+    in the hub, each time there is something to take; then it may be a `Protocol` or a class
+    of such as well.
+
+    Each setting is an attribute too; it is checked when it is set, and fixed after listen().
+
+    tls: an ssl.SSLContext, a `CertificateFiles` or (certfile, keyfile); handshakes are done
+    beside accepting, within handshake_timeout seconds.
+    backlog: how many connections may wait in the system to be accepted, and to get a thread.
+    delay: seconds between two rounds of housekeeping: idle threads of the pool leave, worker
+    processes publish what they have counted.
+    poolsize_min, poolsize_max: how many threads the pool has.
+    owner: whatever the handlers want to find as `conn.server.owner`.
+    max_connections: with so many open, accepting pauses. max_per_address: more of one client's
+    address are closed at once.
+    idle_timeout: seconds that a connection may wait for its peer; handlers may change it with
+    `settimeout()`. total_timeout: seconds that a connection may last.
+    drain_timeout: seconds that stop() gives to handlers, unless it is told otherwise.
+    """
+
+    strategy = Setting(one_of("coroutine", "callback", "threadpool"))
+    backlog = Setting(whole(1))
+    delay = Setting(seconds)
+    poolsize_min = Setting(whole(0))
+    poolsize_max = Setting(whole(1))
+    owner = Setting[Any](lambda name, value: value)
+    max_connections = Setting(optional(whole(1)))
+    max_per_address = Setting(optional(whole(1)))
+    handshake_timeout = Setting(optional(seconds))
+    idle_timeout = Setting(optional(seconds))
+    total_timeout = Setting(optional(seconds))
+    drain_timeout = Setting(optional(seconds))
+    reuse_port = Setting[bool](lambda name, value: bool(value))
+
+    def __init__(
+        self,
+        address: Any,
+        handler: Any,
+        *,
+        strategy: StrategyName = "coroutine",
+        tls: Any = None,
+        backlog: int = 1024,
+        delay: float = 1.0,
+        poolsize_min: int = 5,
+        poolsize_max: int = 50,
+        owner: Any = None,
+        max_connections: int | None = None,
+        max_per_address: int | None = None,
+        handshake_timeout: float | None = HANDSHAKE_TIMEOUT,
+        idle_timeout: float | None = None,
+        total_timeout: float | None = None,
+        drain_timeout: float | None = 30.0,
+        reuse_port: bool = False,
+    ) -> None:
+        self._state = _State.CLOSED
+        self.strategy = strategy
+        self.backlog = backlog
+        self.delay = delay
+        self.poolsize_min = poolsize_min
+        self.poolsize_max = poolsize_max
+        self.owner = owner
+        self.max_connections = max_connections
+        self.max_per_address = max_per_address
+        self.handshake_timeout = handshake_timeout
+        self.idle_timeout = idle_timeout
+        self.total_timeout = total_timeout
+        self.drain_timeout = drain_timeout
+        self.reuse_port = reuse_port
+        self.address = address
+        self.handler = handler
+        self.tls = tls
+        self.tls_context: "ssl.SSLContext | None" = None
+        self.addresses: list[Any] = []  # bound to, as getsockname() tells them
+        self.stats = Stats()
+        self.stats.traffic = Traffic()
+        self._sockets: list[socket.socket] = []
+        self._shutdown_callbacks: list[ShutdownFunction] = []
+        self._awaiting: dict[Scope, Hub] = {}  # handlers between two requests
+        self._failure: Exception | None = None  # what accepting ended with
+        self._cancelled = 0  # by the last stop()
+        _servers.add(self)
+
+    # What it is doing.
+
+    @property
+    def is_listening(self) -> bool:
+        """True from listen() until the end of stop() or close()."""
+        return self._state is not _State.CLOSED
+
+    @property
+    def closing(self) -> bool:
+        """True from the beginning of stop() on: handlers that loop are to come to an end."""
+        return self._state not in (_State.LISTENING, _State.SERVING)
+
+    @property
+    def is_in_this_thread(self) -> bool:
+        """True if it is served by the hub of the calling thread, or by none yet."""
+        return self._state in (_State.CLOSED, _State.LISTENING) or self._hub is get_hub()
+
+    def __repr__(self) -> str:
+        where = ", ".join(map(str, self.addresses)) or self.address
+        return f"<Server {self._state.name.lower()} {self.strategy} {where}>"
+
+    # Beginning.
+
+    def listen(self) -> None:
+        """Open the listening sockets; connections wait in the system until start().
+
+        Raises OSError in one line, ValueError for settings that contradict each other,
+        RuntimeError if it listens already.
+        """
+        if self.is_listening:
+            raise RuntimeError("the server is listening already")
+        self._check()
+        self.tls_context = load_tls(self.tls)
+        self._sockets = open_listeners(
+            self.address, backlog=self.backlog, reuse_port=self.reuse_port
+        )
+        self.addresses = [sock.getsockname() for sock in self._sockets]
+        self._state = _State.LISTENING
+
+    def _check(self) -> None:
+        if self.poolsize_min > self.poolsize_max:
+            raise ValueError(
+                f"poolsize_min, {self.poolsize_min}, is more than poolsize_max, "
+                f"{self.poolsize_max}"
+            )
+        is_protocol = hasattr(self.handler, "on_data")
+        if not callable(self.handler) and not is_protocol:
+            raise TypeError(f"the handler must be callable, not {type(self.handler).__name__}")
+        if is_protocol and self.strategy != "callback":
+            raise TypeError(f'a Protocol needs strategy="callback", not {self.strategy!r}')
+
+    def start(self) -> None:
+        """Begin to accept, in tasks of this thread's hub; listen() first if that was not done.
+
+        Raises what listen() does, RuntimeError if it serves already. Never switches.
+        """
+        if self._state is _State.CLOSED:
+            self.listen()
+        if self._state is not _State.LISTENING:
+            raise RuntimeError("the server is serving already")
+        self._failure = None
+        self._hub = get_hub()
+        self._over = ParkingLot()
+        self._listeners = [_listener_of(sock) for sock in self._sockets]
+        self._sockets = []
+        self._admission = Admission(self._listeners, self.max_connections, self.max_per_address)
+        self._strategy = _STRATEGIES[self.strategy](self)
+        self._strategy.start()
+        self._state = _State.SERVING
+        self._acceptors = [spawn(self._accept, listener) for listener in self._listeners]
+
+    def serve_forever(self) -> None:
+        """Serve until stop() or close() is called, or a signal comes.
+
+        In the main thread SIGTERM and SIGINT stop it as stop() does, a second one as close()
+        does, unless the program has handlers of its own for them; then SIGINT raises
+        KeyboardInterrupt here, and SIGTERM SystemExit. Raises what start() does, and the error
+        that ended accepting. Switches.
+        """
+        with DrainSignals(self) as signals:
+            if self._state in (_State.CLOSED, _State.LISTENING):
+                self.start()
+            try:
+                while self._state is not _State.CLOSED:
+                    self._over.park("serve_forever")
+            except BaseException:
+                self.close()
+                raise
+        signals.raise_on()
+        if self._failure is not None:
+            raise self._failure
+
+    # Connections.
+
+    def _accept(self, listener: sk_conn) -> None:
+        try:
+            accept_all(listener, self._admit, self._count_accept_error)
+        except Exception as error:
+            self._failure = error
+            self.stop(wait=False)
+
+    def _count_accept_error(self, listener: sk_conn, error: Exception) -> None:
+        self.stats.errors["accept"] += 1
+
+    def _admit(self, conn: sk_conn, address: Any) -> None:
+        self.stats.accepted += 1
+        if not self._admission.enter(address):
+            self._shed(conn, "address")
+            return
+        self.stats.open += 1
+        conn.server = self
+        conn.traffic = self.stats.traffic
+        if self.idle_timeout is not None:
+            conn.settimeout(self.idle_timeout)
+        self._strategy.begin(conn, address)
+
+    def _shed(self, conn: sk_conn, reason: str) -> None:
+        self.stats.shed[reason] += 1
+        conn.abort()
+
+    def _ended(self, address: Any) -> None:
+        """Note that a connection that was begun is over; strategies call it."""
+        self.stats.open -= 1
+        self.stats.connections_served += 1
+        self._admission.leave(address)
+
+    def await_input(self, conn: sk_conn, timeout: float | None = None) -> bool:
+        """Wait between two requests: True when there is something to read, or the end.
+
+        False when timeout seconds have passed or the server is closing: then it is time to
+        return. A client that has sent nothing yet is waited for all the same, so that each has
+        its first request answered. Takes nothing. Raises what reading does. Switches.
+        """
+        scope = time_limit(None)
+        try:
+            with scope:
+                if has_answered(conn):
+                    self._awaiting[scope] = get_hub()
+                    if self.closing:  # asked after _awaiting was told, so that none is missed
+                        timeout = 0
+                return conn.wait_input(timeout)
+        except TimeoutError:
+            if not scope.expired:
+                raise
+            return False
+        finally:
+            self._awaiting.pop(scope, None)
+
+    # The end.
+
+    def stop(self, timeout: float | None = None, *, wait: bool = True) -> int:
+        """Accept no more, let handlers finish, cancel what is left; return how many that were.
+
+        timeout: seconds that they may take, None: `drain_timeout`. What has been accepted by
+        the system is served first. wait: False does all that in a task and returns 0 at once:
+        for handlers, which would wait for themselves, for callbacks and for other threads; they
+        get RuntimeError otherwise. A second call waits for the first. Switches, if it waits.
+        """
+        if wait:
+            self._check_may_wait()
+        if self._state is _State.LISTENING:
+            self.close()
+        elif self._state is not _State.CLOSED:
+            limit = self.drain_timeout if timeout is None else timeout
+            self._hub.call_soon_threadsafe(self._begin_stop, limit)
+        while wait and self._state is not _State.CLOSED:
+            self._over.park("stop")
+        return self._cancelled if wait else 0
+
+    def _check_may_wait(self) -> None:
+        if self._state in (_State.CLOSED, _State.LISTENING):
+            return
+        task = current()
+        if get_hub() is not self._hub or task is None or self._strategy.is_serving(task):
+            raise RuntimeError(
+                "stop() cannot wait in a handler, a callback or another thread: "
+                "use stop(wait=False)"
+            )
+
+    def _begin_stop(self, timeout: float | None) -> None:
+        if self._state is _State.SERVING:
+            self._state = _State.STOPPING
+            self._cancelled = 0
+            spawn(self._stop, timeout)
+
+    def _stop(self, timeout: float | None) -> None:
+        deadline = None if timeout is None else get_hub().time + timeout
+        self._accept_the_last()
+        self._notify_closing()
+        rest = None if deadline is None else max(0.0, deadline - get_hub().time)
+        if not self._strategy.wait(rest):
+            self._cancelled = self._strategy.cancel()
+            self.stats.cancelled += self._cancelled
+        if self._state is _State.STOPPING:  # or close() was quicker
+            self._finish()
+
+    def _accept_the_last(self) -> None:
+        """End accepting, with what the system has accepted on our behalf already."""
+        for acceptor in self._acceptors:
+            acceptor.cancel()
+        for acceptor in self._acceptors:
+            acceptor.join()
+        for listener in self._listeners:
+            if not listener.closed:
+                listener.settimeout(0)
+                with contextlib.suppress(OSError, MemoryError):
+                    while True:
+                        self._admit(*listener.accept())
+                _close_listener(listener)
+
+    def _notify_closing(self) -> None:
+        for scope, hub in list(self._awaiting.items()):
+            with contextlib.suppress(RuntimeError):  # that hub has been closed
+                hub.call_soon_threadsafe(scope.cancel)
+        self._strategy.notify_closing()
+
+    def close(self) -> None:
+        """End at once: close the listeners, cancel and cut off what is being served.
+
+        In another thread than the server's, and that is all that may be done there, it only has
+        it done soon. Never switches.
+        """
+        if self._state is _State.LISTENING:
+            for sock in self._sockets:
+                _close_listener(sock)
+            self._sockets = []
+            self._finish()
+        elif self._state is not _State.CLOSED:
+            if get_hub() is self._hub:
+                self._close()
+            else:
+                self._hub.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
+        if self._state is not _State.CLOSED:
+            for acceptor in self._acceptors:
+                acceptor.cancel()
+            self._finish()
+
+    def _finish(self) -> None:
+        """Give everything back and say so."""
+        is_serving = self._state is not _State.LISTENING
+        self._state = _State.CLOSED
+        if is_serving:
+            for listener in self._listeners:
+                _close_listener(listener)
+            self._strategy.close()
+            while self._over.unpark():
+                pass
+        for function in self._shutdown_callbacks:
+            _call_reported(function, self)
+
+    def add_shutdown_callback(self, function: ShutdownFunction) -> None:
+        """Have function(server) called once the server has ended, however it did.
+
+        What it raises is reported through sys.unraisablehook.
+        """
+        self._shutdown_callbacks.append(function)
+
+    def __enter__(self) -> "Server":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.stop()
+        else:
+            self.close()
+
+
+def _listener_of(sock: socket.socket) -> sk_conn:
+    # The descriptor's mode is that of all processes that share the socket, and stays.
+    sock.setblocking(False)
+    return sk_conn(sock)
+
+
+def _close_listener(listener: socket.socket | sk_conn) -> None:
+    if listener.fileno() >= 0:
+        with contextlib.suppress(OSError):  # the directory does not allow it any more
+            unlink_path(listener)
+    listener.close()
+
+
+# Those of this process that live; each hub's thread adds and stops its own.
+_servers: "weakref.WeakSet[Server]" = weakref.WeakSet()
+_shutdown_callbacks: list[Callable[[], object]] = []
+
+
+def stop_all(timeout: float | None = None, *, wait: bool = True) -> int:
+    """Stop all servers of the process, as `Server.stop()` does; return how many were cancelled.
+
+    Those of other threads are stopped without being waited for. Switches, if it waits.
+    """
+    mine = [server for server in list(_servers) if server.is_listening]
+    for server in mine:
+        server.stop(timeout, wait=False)
+    return sum(server.stop(timeout) for server in mine if server.is_in_this_thread) if wait else 0
+
+
+def shutdown(timeout: float | None = None) -> None:
+    """Stop all servers, then call the functions of `add_shutdown_callback()`, the last first.
+
+    Answers to cp_socket_shutdown. Switches.
+    """
+    stop_all(timeout)
+    while _shutdown_callbacks:
+        _call_reported(_shutdown_callbacks.pop())
+
+
+def add_shutdown_callback(function: Callable[[], object]) -> None:
+    """Have function() called by `shutdown()`. What it raises is reported."""
+    _shutdown_callbacks.append(function)
+
+
+def _call_reported(function: Callable[..., object], *args: object) -> None:
+    try:
+        function(*args)
+    except Exception as error:
+        report(error, function)

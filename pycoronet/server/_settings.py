@@ -1,0 +1,81 @@
+"""Settings: attributes that are checked when they are set, and fixed once a server listens."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast, overload
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._server import Server
+
+__all__ = ["Setting", "one_of", "optional", "seconds", "whole"]
+
+Value = TypeVar("Value")
+
+# Checks a value by the name of its setting, and returns it as it is to be kept.
+Check = Callable[[str, Any], Value]
+
+
+class Setting(Generic[Value]):
+    """An attribute of a server, kept under its own name in the instance's dictionary."""
+
+    def __init__(self, check: Check[Value]) -> None:
+        self._check = check
+        self._name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, server: None, owner: type) -> "Setting[Value]": ...
+    @overload
+    def __get__(self, server: "Server", owner: type) -> Value: ...
+    def __get__(self, server: "Server | None", owner: type) -> "Setting[Value] | Value":
+        if server is None:
+            return self
+        return cast(Value, vars(server)[self._name])
+
+    def __set__(self, server: "Server", value: Value) -> None:
+        if server.is_listening:
+            raise RuntimeError(f"{self._name} has to be set before listen()")
+        vars(server)[self._name] = self._check(self._name, value)
+
+
+def whole(minimum: int) -> Check[int]:
+    """Return a check for whole numbers from minimum on."""
+
+    def check(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be a whole number, not {value!r}")
+        if value < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, not {value}")
+        return value
+
+    return check
+
+
+def seconds(name: str, value: Any) -> float:
+    """Check a time in seconds, which must be more than none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be more than 0 seconds, not {value}")
+    return float(value)
+
+
+def optional(check: Check[Value]) -> Check[Value | None]:
+    """Return a check that lets None pass, and leaves the rest to another one."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def one_of(*words: str) -> Check[str]:
+    """Return a check for one of some words."""
+
+    def check(name: str, value: Any) -> str:
+        if value not in words:
+            known = ", ".join(map(repr, words))
+            raise ValueError(f"{name} must be one of {known}, not {value!r}")
+        return cast(str, value)
+
+    return check

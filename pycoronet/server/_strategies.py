@@ -1,0 +1,326 @@
+"""Two of the ways to serve a connection: a task for each, and callbacks in the hub.
+
+The third, a thread for each, is in `_thread_strategy.py`.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+from typing import Protocol as Interface
+
+from .._coronet import ParkingLot, Task, get_hub, sk_conn, spawn, spawn_handler
+from .._protocol import Protocol
+from ._handling import Handler, error_kind, has_answered, note_failure, with_limits
+
+if TYPE_CHECKING:
+    from ._server import Server
+
+__all__ = ["CallbackStrategy", "CoroutineStrategy", "Strategy"]
+
+# How long handlers that were cancelled may take to clean up.
+CLEAN_UP_SECONDS = 5.0
+
+
+class Strategy(Interface):
+    """What a server asks of a way to serve connections; always in its hub's thread."""
+
+    def __init__(self, server: "Server") -> None: ...
+
+    def start(self) -> None:
+        """Get ready for the first connection."""
+
+    def begin(self, conn: sk_conn, address: Any) -> None:
+        """Take over a connection that was let in. Never waits.
+
+        The server is told by `_ended(address)`, once, when it is over.
+        """
+
+    def is_serving(self, task: Task) -> bool:
+        """Return whether a task is one of those that serve a connection."""
+
+    def notify_closing(self) -> None:
+        """Have those that wait for another request know that the server is closing."""
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until all have ended; False if some have not after timeout seconds."""
+
+    def cancel(self) -> int:
+        """End what is left; return how many that were."""
+
+    def close(self) -> None:
+        """Give back what start() took; who has not ended by now is abandoned."""
+
+
+class _Running:
+    """The connections being served, each with what serves it; and who waits for their end."""
+
+    def __init__(self) -> None:
+        self.entries: dict[sk_conn, Any] = {}
+        self._lot = ParkingLot()
+
+    def remove(self, conn: sk_conn) -> bool:
+        """Forget one; False if it was forgotten before."""
+        if self.entries.pop(conn, None) is None:
+            return False
+        if not self.entries:
+            while self._lot.unpark():
+                pass
+        return True
+
+    def wait(self, timeout: float | None) -> bool:
+        deadline = None if timeout is None else get_hub().time + timeout
+        while self.entries:
+            rest = None if deadline is None else max(0.0, deadline - get_hub().time)
+            if not self._lot.park("stop", rest) and self.entries:
+                return False
+        return True
+
+
+class CoroutineStrategy:
+    """A task for each connection; the handler may wait as it likes."""
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+        self._stats = server.stats
+        self._running = _Running()
+        self._entries = self._running.entries
+        self._serve = with_limits(
+            cast(Handler, server.handler),
+            tls=server.tls_context,
+            handshake_timeout=server.handshake_timeout,
+            total_timeout=server.total_timeout,
+        )
+
+    def start(self) -> None:
+        pass
+
+    def begin(self, conn: sk_conn, address: Any) -> None:
+        self._entries[conn] = (spawn_handler(self._run, conn, address), address)
+
+    def _run(self, conn: sk_conn, address: Any) -> None:
+        try:
+            self._serve(conn, address)
+        except Exception as error:
+            if note_failure(self._stats, conn, address, error):
+                raise
+        finally:
+            self._end(conn, address)
+
+    def _end(self, conn: sk_conn, address: Any) -> None:
+        if self._running.remove(conn):
+            self._server._ended(address)
+
+    def is_serving(self, task: Task) -> bool:
+        return any(task is entry for entry, _ in self._entries.values())
+
+    def notify_closing(self) -> None:
+        pass  # the server knows who waits in await_input()
+
+    def wait(self, timeout: float | None) -> bool:
+        return self._running.wait(timeout)
+
+    def cancel(self) -> int:
+        left: list[tuple[sk_conn, tuple[Task, Any]]] = list(self._entries.items())
+        for _, (task, _address) in left:
+            task.cancel("the server is closing")
+        self._running.wait(CLEAN_UP_SECONDS)
+        for conn, (_task, address) in left:
+            # One that was cancelled before it began has not said that it has ended.
+            conn.abort()
+            self._end(conn, address)
+        return len(left)
+
+    def close(self) -> None:
+        for conn, (task, _address) in list(self._entries.items()):
+            task.cancel("the server is closed")
+            conn.abort()
+
+
+class _Function(Protocol):
+    """A handler function in the place of a protocol: called each time there is data."""
+
+    __slots__ = ("_address", "_handler", "_server")
+
+    def __init__(self, server: "Server", address: Any) -> None:
+        self._server = server
+        self._address = address
+        self._handler = cast(Handler, server.handler)
+
+    def on_data(self, conn: sk_conn) -> None:
+        self._handler(conn, self._address)
+        if self._server.closing:
+            _close_if_idle(conn)
+
+    def on_eof(self, conn: sk_conn) -> None:
+        if conn.available:
+            self._handler(conn, self._address)  # what is left now is all that there is
+        conn.close()
+
+
+def _close_if_idle(conn: sk_conn) -> None:
+    """Close a connection that has had an answer and asks for nothing more."""
+    if not conn.closed and has_answered(conn) and not conn.available and not conn.pending:
+        conn.close()
+
+
+class _Watched:
+    """A protocol, with the server told of failures, silence and the end.
+
+    What the server need not hear of goes straight to the protocol's own methods.
+    """
+
+    __slots__ = (
+        "_address",
+        "_limit",
+        "_strategy",
+        "on_data",
+        "on_eof",
+        "on_open",
+        "on_ready",
+        "on_shutdown",
+        "protocol",
+    )
+
+    def __init__(self, protocol: Any, strategy: "CallbackStrategy", address: Any) -> None:
+        self.protocol = protocol
+        self.on_open = protocol.on_open
+        self.on_data = protocol.on_data
+        self.on_ready = protocol.on_ready
+        self.on_eof = protocol.on_eof
+        self.on_shutdown = protocol.on_shutdown
+        self._strategy = strategy
+        self._address = address
+        self._limit: Any = None
+
+    def limit(self, conn: sk_conn, seconds: float) -> None:
+        """End the connection after some time, whatever happens on it."""
+        self._limit = get_hub().call_later(seconds, self._strategy.expire, conn, self._address)
+
+    def on_error(self, conn: sk_conn, error: Exception, direction: int) -> None:
+        self._strategy.count_error(error)
+        self.protocol.on_error(conn, error, direction)
+
+    def on_timeout(self, conn: sk_conn, direction: int) -> None:
+        self.protocol.on_timeout(conn, direction)
+        self._strategy.idle(conn, self._address)
+
+    def on_close(self, conn: sk_conn) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._strategy.end(conn, self._address)
+        self.protocol.on_close(conn)
+
+
+class CallbackStrategy:
+    """No coroutine: the hub calls the handler, or a protocol's methods, when data has come.
+
+    The handler is a function, called as handler(conn, address) each time there is something
+    to take; a `Protocol` for all connections; or a class of such, an object to each.
+    """
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+        self._running = _Running()
+        self._entries = self._running.entries
+        self._shake_hands: CoroutineStrategy | None = None
+        if server.tls_context is not None:
+            self._handshake = with_limits(
+                self._install,
+                tls=server.tls_context,
+                handshake_timeout=server.handshake_timeout,
+                total_timeout=None,
+            )
+        self._make: Callable[[Any], Any]
+        handler = server.handler
+        if isinstance(handler, type) and hasattr(handler, "on_data"):
+            self._make = lambda address: cast(Any, handler)()
+        elif hasattr(handler, "on_data"):
+            self._make = lambda address: handler
+        else:
+            self._make = lambda address: _Function(server, address)
+
+    def start(self) -> None:
+        self._sweeper = get_hub().call_every(self._server.delay, self._sweep)
+
+    def begin(self, conn: sk_conn, address: Any) -> None:
+        self._entries[conn] = address
+        if self._server.tls_context is None:
+            self._install(conn, address)
+        else:
+            # In a task of its own, which ends when the callbacks take over.
+            spawn(self._install_after_handshake, conn, address)
+
+    def _install_after_handshake(self, conn: sk_conn, address: Any) -> None:
+        try:
+            self._handshake(conn, address)
+        except Exception as error:
+            is_reported = note_failure(self._server.stats, conn, address, error)
+            self.end(conn, address)
+            if is_reported:
+                raise
+
+    def _install(self, conn: sk_conn, address: Any) -> None:
+        watched = _Watched(self._make(address), self, address)
+        conn.set_callbacks(watched, opened=True)
+        if self._server.total_timeout is not None:
+            watched.limit(conn, self._server.total_timeout)
+
+    def end(self, conn: sk_conn, address: Any) -> None:
+        """Note that a connection is over."""
+        if self._running.remove(conn):
+            self._server._ended(address)
+
+    def count_error(self, error: Exception) -> None:
+        """Note what a connection failed with."""
+        self._server.stats.errors[error_kind(error)] += 1
+
+    def idle(self, conn: sk_conn, address: Any) -> None:
+        """End a connection on which nothing moves, if the server has a limit for that."""
+        if self._server.idle_timeout is not None:
+            self.expire(conn, address)
+
+    def expire(self, conn: sk_conn, address: Any) -> None:
+        """End a connection whose time is over."""
+        if not conn.closed:
+            self.count_error(TimeoutError())
+            conn.abort()
+
+    def _sweep(self) -> None:
+        """Note the end of connections that were given other callbacks, which tell us nothing."""
+        for conn, address in list(self._entries.items()):
+            if conn.closed and not isinstance(conn.callbacks, _Watched):
+                self.end(conn, address)
+
+    def is_serving(self, task: Task) -> bool:
+        return False
+
+    def notify_closing(self) -> None:
+        """Say so to each protocol; what is idle and has no word in it, is closed."""
+        for conn in list(self._entries):
+            watched = conn.callbacks
+            if not isinstance(watched, _Watched):
+                continue
+            get_hub().call_soon(self._say_goodbye, conn, watched)
+
+    def _say_goodbye(self, conn: sk_conn, watched: _Watched) -> None:
+        if conn.closed:
+            return
+        watched.on_shutdown(conn)
+        if getattr(type(watched.protocol), "on_shutdown", None) is Protocol.on_shutdown:
+            _close_if_idle(conn)
+
+    def wait(self, timeout: float | None) -> bool:
+        return self._running.wait(timeout)
+
+    def cancel(self) -> int:
+        left = list(self._entries.items())
+        for conn, address in left:
+            conn.abort()
+            if conn.callbacks is None:
+                self.end(conn, address)
+        self._running.wait(CLEAN_UP_SECONDS)
+        return len(left)
+
+    def close(self) -> None:
+        self._sweeper.cancel()
+        for conn in list(self._entries):
+            conn.abort()
