@@ -58,6 +58,19 @@ hub_exists(PyObject *module, PyObject *unused)
 }
 
 static PyObject *
+report_failure(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    (void)module;
+    if (count != 2 || !PyExceptionInstance_Check(arguments[0])) {
+        PyErr_SetString(PyExc_TypeError, "_report() takes (error, origin)");
+        return NULL;
+    }
+    restore_exception(Py_NewRef(arguments[0]));
+    report_exception(arguments[1]);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 advance_time(PyObject *module, PyObject *seconds)
 {
     HubObject *hub = hub_get(module_state_of(module));
@@ -219,6 +232,9 @@ static PyMethodDef module_methods[] = {
          "_close_at_exit($module, /)\n--\n\nClose this thread's hub, if it has one.")},
     {"_after_fork_in_child", hub_after_fork_in_child, METH_NOARGS,
      PyDoc_STR("_after_fork_in_child($module, /)\n--\n\nAbandon what is the parent's.")},
+    {"_report", FASTCALL(report_failure), METH_FASTCALL,
+     PyDoc_STR("_report($module, error, origin, /)\n--\n\n"
+               "Tell sys.unraisablehook of an exception that nobody can be given.")},
     {"_interrupt_main", signals_interrupt, METH_VARARGS,
      PyDoc_STR("_interrupt_main($module, signum, frame, /)\n--\n\n"
                "Stands in for signal.default_int_handler.")},

@@ -20,7 +20,6 @@ __all__ = [
     "has_answered",
     "logger",
     "note_failure",
-    "report",
     "with_limits",
 ]
 
@@ -103,9 +102,3 @@ def has_answered(conn: sk_conn) -> bool:
     """Return whether a client has been sent anything, besides what the handshake takes."""
     layer = conn.tls
     return conn.bytes_sent + conn.pending > (0 if layer is None else layer.handshake_bytes_sent)
-
-
-def report(error: BaseException, origin: object) -> None:
-    """Tell sys.unraisablehook of an exception that has nobody to be raised in."""
-    details = (type(error), error, error.__traceback__, None, origin)
-    sys.unraisablehook(sys.UnraisableHookArgs(details))  # type: ignore[call-arg]

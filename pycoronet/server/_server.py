@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .._accepting import accept_all
-from .._coronet import Hub, ParkingLot, Scope, Traffic, current, get_hub, sk_conn, spawn
+from .._coronet import Hub, ParkingLot, Scope, Traffic, _report, current, get_hub, sk_conn, spawn
 from .._coronet import timeout as time_limit
 from .._sockets import HANDSHAKE_TIMEOUT
 from ._addresses import open_listeners
-from ._handling import has_answered, report
+from ._handling import has_answered
 from ._limits import Admission
 from ._settings import Setting, one_of, optional, seconds, whole
 from ._signals import DrainSignals
@@ -467,4 +467,4 @@ def _call_reported(function: Callable[..., object], *args: object) -> None:
     try:
         function(*args)
     except Exception as error:
-        report(error, function)
+        _report(error, function)

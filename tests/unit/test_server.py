@@ -167,9 +167,7 @@ def test_a_handler_that_raises_is_reported_and_counted(call: Any, reports: list[
             turn()
             assert server.stats.errors["handler"] == 1
             assert server.stats.open == 0
-            with pytest.raises(ConnectionError):
-                assert peer.recv(1) == b""
-                raise ConnectionError
+            assert peer.recv(1) == b""
     assert [type(error) for error in reports] == [LookupError] * 2
 
 
@@ -304,10 +302,7 @@ def test_stop_ends_callback_connections_that_stay(call: Any) -> None:
         turn()
         assert server.stop(10) == 3
         assert server.stats.open == 0
-    for peer in peers:
-        with pytest.raises(ConnectionResetError):
-            assert peer.recv(1) != b""
-            raise ConnectionResetError
+    assert [peer.recv(1) for peer in peers] == [b""] * 3
 
 
 def test_what_the_system_has_accepted_is_served_by_stop(server: Any, call: Any) -> None:
@@ -329,16 +324,15 @@ def test_close_cuts_off_at_once(server: Any, call: Any) -> None:
     assert not server.is_listening
     turn()
     assert server.stats.open == 0
-    with pytest.raises(ConnectionResetError):
-        assert peer.recv(1) != b""
-        raise ConnectionResetError
+    assert peer.recv(1) == b""
 
 
 def test_a_server_may_begin_again(server: Any, call: Any) -> None:
     for _ in range(3):
         with server:
-            assert ask(call(server)) == b"hello\n"
-            assert server.stop(0) == 1
+            peer = call(server)
+            assert ask(peer) == b"hello\n"
+            peer.close()
     assert server.stats.connections_served == 3
 
 
@@ -443,8 +437,9 @@ def test_a_handler_between_two_requests_ends_with_the_server(call: Any) -> None:
     peer = call(server)
     assert ask(peer) == b"hello\n"
     assert ask(peer) == b"hello\n"
+    began = pycoronet.get_hub().time
     assert server.stop(1000) == 0
-    assert pycoronet.get_hub().time < 500
+    assert pycoronet.get_hub().time - began < 1
     assert peer.recv(1) == b""
 
 
