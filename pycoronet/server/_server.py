@@ -133,7 +133,7 @@ class Server:
         self.address = address
         self.handler = handler
         self.tls = tls
-        self.tls_context: "ssl.SSLContext | None" = None
+        self.tls_context: ssl.SSLContext | None = None
         self.addresses: list[Any] = []  # bound to, as getsockname() tells them
         self.stats = Stats()
         self.stats.traffic = Traffic()
@@ -186,8 +186,7 @@ class Server:
     def _check(self) -> None:
         if self.poolsize_min > self.poolsize_max:
             raise ValueError(
-                f"poolsize_min, {self.poolsize_min}, is more than poolsize_max, "
-                f"{self.poolsize_max}"
+                f"poolsize_min, {self.poolsize_min}, is more than poolsize_max, {self.poolsize_max}"
             )
         is_protocol = hasattr(self.handler, "on_data")
         if not callable(self.handler) and not is_protocol:
@@ -330,15 +329,17 @@ class Server:
             spawn(self._stop, timeout)
 
     def _stop(self, timeout: float | None) -> None:
-        deadline = None if timeout is None else get_hub().time + timeout
-        self._accept_the_last()
-        self._notify_closing()
-        rest = None if deadline is None else max(0.0, deadline - get_hub().time)
-        if not self._strategy.wait(rest):
-            self._cancelled = self._strategy.cancel()
-            self.stats.cancelled += self._cancelled
-        if self._state is _State.STOPPING:  # or close() was quicker
-            self._finish()
+        deadline = None if timeout is None else self._hub.time + timeout
+        try:
+            self._accept_the_last()
+            self._notify_closing()
+            rest = None if deadline is None else max(0.0, deadline - self._hub.time)
+            if not self._strategy.wait(rest):
+                self._cancelled = self._strategy.cancel()
+                self.stats.cancelled += self._cancelled
+        finally:
+            if self._state is _State.STOPPING:  # or close() was quicker
+                self._finish()
 
     def _accept_the_last(self) -> None:
         """End accepting, with what the system has accepted on our behalf already."""

@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast, overload
-
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 if TYPE_CHECKING:
     from ._server import Server
