@@ -34,6 +34,20 @@ def test_what_comes_is_told_of_and_what_is_written_leaves(ends: Ends, kind: str)
 
 
 @pytest.mark.parametrize("kind", STREAMS)
+def test_opened_has_on_open_called_first(ends: Ends, kind: str) -> None:
+    conn, peer = ends.pair(kind)
+    recorder = Recorder()
+    peer.sendall(b"early")
+    conn.set_callbacks(recorder, opened=True)
+    assert recorder.log == []
+    turn()
+    assert recorder.log == ["open", "data"]
+    conn.set_callbacks(recorder)
+    turn()
+    assert recorder.log == ["open", "data"]
+
+
+@pytest.mark.parametrize("kind", STREAMS)
 def test_one_piece_is_one_call(ends: Ends, kind: str) -> None:
     conn, peer = ends.pair(kind)
     recorder = Recorder()
