@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "greenlet_bridge.h"
 #include "py_conn.h"
+#include "py_convert.h"
 #include "py_once.h"
 #include "py_signal_handler.h"
 #include "py_task.h"

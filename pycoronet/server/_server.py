@@ -136,7 +136,7 @@ class Server:
         self.tls_context: ssl.SSLContext | None = None
         self.addresses: list[Any] = []  # bound to, as getsockname() tells them
         self.stats = Stats()
-        self.stats.traffic = Traffic()
+        self._traffic = self.stats.traffic = Traffic()
         self._sockets: list[socket.socket] = []
         self._shutdown_callbacks: list[ShutdownFunction] = []
         self._awaiting: dict[Scope, Hub] = {}  # handlers between two requests
@@ -206,13 +206,21 @@ class Server:
         self._failure = None
         self._hub = get_hub()
         self._over = ParkingLot()
-        self._listeners = [_listener_of(sock) for sock in self._sockets]
+        self._listeners = [self._listener_of(sock) for sock in self._sockets]
         self._sockets = []
         self._admission = Admission(self._listeners, self.max_connections, self.max_per_address)
         self._strategy = _STRATEGIES[self.strategy](self)
         self._strategy.start()
         self._state = _State.SERVING
         self._acceptors = [spawn(self._accept, listener) for listener in self._listeners]
+
+    def _listener_of(self, sock: socket.socket) -> sk_conn:
+        # The descriptor's mode is that of all processes that share the socket, and stays.
+        sock.setblocking(False)
+        listener = sk_conn(sock)
+        listener.server = self  # what it accepts has both as well
+        listener.traffic = self._traffic
+        return listener
 
     def serve_forever(self) -> None:
         """Serve until stop() or close() is called, or a signal comes.
@@ -253,8 +261,6 @@ class Server:
             self._shed(conn, "address")
             return
         self.stats.open += 1
-        conn.server = self
-        conn.traffic = self.stats.traffic
         if self.idle_timeout is not None:
             conn.settimeout(self.idle_timeout)
         self._strategy.begin(conn, address)
@@ -418,12 +424,6 @@ class Server:
             self.stop()
         else:
             self.close()
-
-
-def _listener_of(sock: socket.socket) -> sk_conn:
-    # The descriptor's mode is that of all processes that share the socket, and stays.
-    sock.setblocking(False)
-    return sk_conn(sock)
 
 
 def _close_listener(listener: socket.socket | sk_conn) -> None:

@@ -294,7 +294,7 @@ def test_out_of_descriptors_the_server_keeps_serving() -> None:
 def test_closing_the_listener_during_a_shortage_ends_the_server(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pycoronet._sockets, "SHORTAGE_PAUSE", 0.01)
+    monkeypatch.setattr(pycoronet._accepting, "SHORTAGE_PAUSE", 0.01)
     listener, server = start(echo)
 
     calls = []
