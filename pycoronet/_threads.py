@@ -2,13 +2,12 @@
 
 import contextvars
 import os
-import queue
 import socket
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ._coronet import ParkingLot, _count_idle_thread, _set_resolver, get_hub
+from ._coronet import ParkingLot, _set_resolver, get_hub
+from ._thread_pool import ThreadPool
 
 __all__ = ["getaddrinfo", "to_thread"]
 
@@ -28,14 +27,15 @@ class _Call:
         self._value: Any = None
         self._error: BaseException | None = None
 
-    def run(self) -> None:
+    def run(self) -> Callable[[], None]:
         """Make the call; in a thread of the pool."""
         try:
             self._value = self._function()
         except BaseException as error:
             self._error = error
+        return self._deliver
 
-    def deliver(self) -> None:
+    def _deliver(self) -> None:
         """Hand the outcome to the hub; in a thread of the pool."""
         try:
             self._hub.call_soon_threadsafe(self._finish)
@@ -58,58 +58,7 @@ class _Call:
         return self._value
 
 
-class _Pool:
-    """Daemon threads that take calls off a queue; started as they are needed."""
-
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[_Call] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._idle = 0
-
-    def submit(self, call: _Call) -> None:
-        """Queue a call; start a thread for it if none is idle and one more is allowed."""
-        with self._lock:
-            starts = self._idle <= self._calls.qsize() and self._threads < MAX_THREADS
-            self._threads += starts
-        self._calls.put(call)
-        if starts:
-            try:
-                threading.Thread(target=self._work, name="pycoronet", daemon=True).start()
-            except RuntimeError:
-                with self._lock:
-                    self._threads -= 1
-                if self._threads == 0:
-                    raise
-
-    def _work(self) -> None:
-        self._count_idle(1)
-        while True:
-            call = self._calls.get()
-            self._count_idle(-1)
-            call.run()
-            # Before the outcome is known, so that whoever has it finds this thread idle.
-            self._count_idle(1)
-            call.deliver()
-            del call  # what it refers to must not live until the next one comes
-
-    def _count_idle(self, change: int) -> None:
-        with self._lock:
-            self._idle += change
-            _count_idle_thread(change)
-
-
-_pool = _Pool()
-
-
-def _forget_threads() -> None:
-    """After a fork the child has none of the pool's threads."""
-    global _pool
-    _count_idle_thread(-_pool._idle)
-    _pool = _Pool()
-
-
-os.register_at_fork(after_in_child=_forget_threads)
+_pool = ThreadPool(0, MAX_THREADS)
 
 
 def to_thread(function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
@@ -122,7 +71,7 @@ def to_thread(function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> 
     """
     context = contextvars.copy_context()
     call = _Call(lambda: context.run(function, *args, **kwargs))
-    _pool.submit(call)
+    _pool.submit(call.run)
     result: Result = call.wait()
     return result
 
