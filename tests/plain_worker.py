@@ -39,8 +39,11 @@ class PlainWorker:
         self.worker.notify_ready()
         while self.conns or not self.is_leaving:
             for key, _ in self.selector.select():
-                if key.fileobj in self.selector.get_map() or True:
-                    key.data(key.fileobj)
+                key.data(key.fileobj)
+        signal.set_wakeup_fd(-1)
+        for end in (reader, writer):
+            end.close()
+        self.selector.close()
 
     def on_signal(self, reader: socket.socket) -> None:
         if signal.SIGTERM in reader.recv(100):

@@ -19,11 +19,13 @@ import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 
-from ._listeners import Listeners
 from ._worker_process import logger
 
 __all__ = ["HandoverPoint", "Predecessor", "take_over"]
+
+Sockets: TypeAlias = dict[str, list[socket.socket]]  # by their address, in words
 
 # How long the other master may take to answer.
 TIMEOUT_SECONDS = 10.0
@@ -64,32 +66,32 @@ def _check_path(path: str) -> None:
 class Predecessor:
     """The master whose sockets this process has got, and which still serves."""
 
-    def __init__(self, conn: socket.socket, listeners: list[Listeners]) -> None:
-        self.conn = conn
-        self._listeners = {entry.address: entry for entry in listeners}
+    def __init__(self, conn: socket.socket, sockets: Sockets) -> None:
+        self._conn = conn
+        self._sockets = sockets
         self._taken: list[str] = []
 
     def take(self, address: str) -> list[socket.socket]:
         """Return the sockets of an address, which are the caller's now; none if it has none."""
-        entry = self._listeners.pop(address, None)
-        if entry is None:
-            return []
-        self._taken.append(address)
-        return entry.sockets
+        sockets = self._sockets.pop(address, [])
+        if sockets:
+            self._taken.append(address)
+        return sockets
 
     def release(self) -> None:
         """Tell it that we serve, so that it may go. What was not taken stays its own."""
         try:
-            self.conn.sendall(f"ready {json.dumps(self._taken)}\n".encode())
+            self._conn.sendall(f"ready {json.dumps(self._taken)}\n".encode())
         except OSError:
             pass  # it has gone already
         self.close()
 
     def close(self) -> None:
         """Close the connection and what was not taken; before `release()`, it goes on."""
-        self.conn.close()
-        for entry in self._listeners.values():
-            entry.close()
+        self._conn.close()
+        for sockets in self._sockets.values():
+            for sock in sockets:
+                sock.close()
 
 
 def take_over(path: str) -> Predecessor | None:
@@ -119,7 +121,7 @@ def take_over(path: str) -> Predecessor | None:
         raise
 
 
-def _receive(conn: socket.socket, path: str) -> list[Listeners]:
+def _receive(conn: socket.socket, path: str) -> Sockets:
     received: list[socket.socket] = []
     text = b""
     try:
@@ -138,16 +140,15 @@ def _receive(conn: socket.socket, path: str) -> list[Listeners]:
         raise
 
 
-def _join(text: bytes, received: list[socket.socket]) -> list[Listeners]:
+def _join(text: bytes, received: list[socket.socket]) -> Sockets:
     """Return the sockets under their addresses: they come in the order of the lines."""
-    by_address: dict[str, Listeners] = {}
+    by_address: Sockets = {}
     rest = list(received)
     for line in text.splitlines()[:-1]:
         header = json.loads(line)
-        entry = by_address.setdefault(header["address"], Listeners(header["address"]))
-        entry.sockets += rest[: header["count"]]
+        by_address.setdefault(header["address"], []).extend(rest[: header["count"]])
         del rest[: header["count"]]
-    return list(by_address.values())
+    return by_address
 
 
 class HandoverPoint:
@@ -177,7 +178,9 @@ class HandoverPoint:
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
-                raise type(error)(error.errno, f"handover: {error.strerror or error}", path) from None
+                raise type(error)(
+                    error.errno, f"handover: {error.strerror or error}", path
+                ) from None
             raise
 
     def publish(self) -> None:
@@ -200,7 +203,7 @@ class HandoverPoint:
         self._rest = b""
         return conn
 
-    def read(self, listeners: list[Listeners]) -> list[str] | None:
+    def read(self, sockets: Sockets) -> list[str] | None:
         """Read what the new master says, and answer; return the addresses that it serves.
 
         Returns None if it has not said so yet. Raises OSError when it has gone, or does not
@@ -216,19 +219,19 @@ class HandoverPoint:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if line == b"take":
-                self._send(listeners)
+                self._send(sockets)
             elif line.startswith(b"ready "):
                 return [str(address) for address in json.loads(line[len(b"ready ") :])]
             else:
                 raise ConnectionError("what connected is no master")
         return None
 
-    def _send(self, listeners: list[Listeners]) -> None:
+    def _send(self, sockets: Sockets) -> None:
         assert self.successor is not None
-        for entry in listeners:
-            for start in range(0, len(entry.sockets), DESCRIPTORS_A_LINE):
-                some = entry.sockets[start : start + DESCRIPTORS_A_LINE]
-                header = json.dumps({"address": entry.address, "count": len(some)})
+        for address, all_of_it in sockets.items():
+            for start in range(0, len(all_of_it), DESCRIPTORS_A_LINE):
+                some = all_of_it[start : start + DESCRIPTORS_A_LINE]
+                header = json.dumps({"address": address, "count": len(some)})
                 fds = [sock.fileno() for sock in some]
                 socket.send_fds(self.successor, [header.encode() + b"\n"], fds)
         self.successor.sendall(b"end\n")

@@ -1,29 +1,108 @@
-"""Which listening sockets there are for which address, and who of the workers gets which."""
+"""The listening sockets of a server with worker processes: one for all workers, or one for each.
+
+The master has them all, for as long as it lives. So when a worker ends, what is queued in its
+socket stays there until the next worker with that number takes it.
+"""
 
 import socket
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Listeners", "share_out"]
+from .._binding import SHARED_PORT
+from ._addresses import format_address, open_listeners, parse_addresses
+from ._handover import Predecessor
+from ._unix_paths import adopt_path, disown_path, unlink_path
+
+__all__ = ["Listeners", "close_listener", "open_for_workers", "share_out"]
 
 
 @dataclass
 class Listeners:
-    """The listening sockets of one address: one that all workers share, or one for each.
+    """The listening sockets of one address.
 
-    address: the address as the setting names it; a handover knows the sockets by it.
+    address: as the setting names it, in words; a handover knows the sockets by it.
     """
 
     address: str
-    sockets: list[socket.socket] = field(default_factory=list)
+    sockets: list[socket.socket]
+
+    def adopt(self) -> None:
+        """Make the file of a Unix socket ours to remove."""
+        for sock in self.sockets:
+            adopt_path(sock)
 
     def close(self) -> None:
-        """Close all sockets."""
+        """Close the sockets, and remove their files if they are ours."""
         for sock in self.sockets:
+            close_listener(sock)
+
+    def leave(self) -> None:
+        """Close the sockets in this process, because another one goes on with them."""
+        for sock in self.sockets:
+            disown_path(sock)
             sock.close()
 
 
+def close_listener(sock: socket.socket) -> None:
+    """Close a listening socket, and remove its file if it is ours."""
+    if sock.fileno() >= 0:
+        with suppress(OSError):  # the directory does not allow it any more
+            unlink_path(sock)
+    sock.close()
+
+
+def open_for_workers(
+    addresses: Any,
+    *,
+    processes: int,
+    has_own_sockets: bool,
+    reuse_port: bool = False,
+    predecessor: Predecessor | None = None,
+    **options: Any,
+) -> list[Listeners]:
+    """Open what so many workers listen on; take it from an earlier master where it has it.
+
+    has_own_sockets: each worker gets a TCP socket of its own, and the system spreads the
+    connections. reuse_port: others, who are not of this server, may listen there too.
+    options: for open_listeners(), which also says what is raised.
+    """
+    opened: list[Listeners] = []
+    count = processes if has_own_sockets else 1
+    with ExitStack() as undo:
+        for address in parse_addresses(addresses):
+            name = format_address(address)
+            entry = Listeners(name, predecessor.take(name) if predecessor is not None else [])
+            undo.callback(entry.close)
+            if not entry.sockets:
+                entry.sockets = open_listeners(address, reuse_port=reuse_port, **options)
+            if isinstance(address, tuple):
+                _add_sockets(entry, address, count, options)
+            opened.append(entry)
+        undo.pop_all()
+    return opened
+
+
+def _add_sockets(
+    entry: Listeners, address: tuple[Any, ...], count: int, options: dict[str, Any]
+) -> None:
+    """Open more sockets at the address, until there are [count].
+
+    The first was bound as if it were the only one: had it said that it shares its port, it
+    would have got in beside another server that says so too, and taken connections from it.
+    """
+    missing = count - min(map(len, _group_by_name(entry.sockets)))
+    if missing <= 0:
+        return
+    for sock in entry.sockets:
+        sock.setsockopt(socket.SOL_SOCKET, SHARED_PORT, 1)
+    port = entry.sockets[0].getsockname()[1]
+    place = (address[0], port, *address[2:])
+    entry.sockets += open_listeners(place, reuse_port=True, count=missing, **options)
+
+
 def _group_by_name(sockets: list[socket.socket]) -> list[list[socket.socket]]:
-    """Return the sockets that are bound to the same address together: a name may have several."""
+    """Return sockets of the same bound address together: a host's name may have several."""
     groups: dict[object, list[socket.socket]] = {}
     for sock in sockets:
         groups.setdefault((sock.family, sock.getsockname()), []).append(sock)
@@ -33,7 +112,7 @@ def _group_by_name(sockets: list[socket.socket]) -> list[list[socket.socket]]:
 def share_out(listeners: list[Listeners], index: int, processes: int) -> list[socket.socket]:
     """Return the sockets for worker number [index] out of [processes].
 
-    Each socket is somebody's, and each worker has one of each address at least.
+    Each socket is somebody's, and each worker has one of each bound address at least.
     """
     own: list[socket.socket] = []
     for entry in listeners:

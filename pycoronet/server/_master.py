@@ -22,9 +22,10 @@ from typing import Any
 
 from ._arrivals import is_queued, stop_arrivals
 from ._handover import HandoverPoint, Predecessor
-from ._listeners import Listeners, share_out
+from ._listeners import Listeners, close_listener, share_out
 from ._signal_watch import SignalWatch, all_signals_blocked, ignore_defaults
 from ._worker import CANCEL, DRAIN, RETIRE, Worker
+from ._systemd import notify
 from ._worker_process import BackOff, RunWorker, WorkerProcess, describe_status, logger
 
 __all__ = ["Master"]
@@ -46,8 +47,8 @@ class Master:
     listeners: the sockets; the master closes them. processes: how many workers.
     drain_timeout: seconds that handlers may go on in a worker that leaves, None for no limit;
     the worker keeps to it, and is killed if it does not. start_timeout: seconds within which
-    a worker has to be ready. shared_stats: a SharedStats, whose rows workers get. notify:
-    called with systemd's words, such as "READY=1".
+    a worker has to be ready. shared_stats: a SharedStats, whose rows workers get.
+    handover, predecessor: see `_handover.py`.
 
     SIGTERM and SIGINT drain, a second one cancels, a third one kills; SIGHUP replaces all
     workers by new ones. Where the user has a handler for one of them, that one is left alone.
@@ -64,7 +65,6 @@ class Master:
         handover: HandoverPoint | None = None,
         predecessor: Predecessor | None = None,
         shared_stats: Any = None,
-        notify: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._run_worker = run_worker
         self._listeners = listeners
@@ -72,12 +72,9 @@ class Master:
         self._drain_timeout = drain_timeout
         self._start_timeout = start_timeout
         self._shared_stats = shared_stats
-        self._notify = notify
         self._handover = handover
         self._predecessor = predecessor
-        self._signals = SignalWatch(
-            [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD]
-        )
+        self._signals = SignalWatch([signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD])
         self._workers: dict[int, WorkerProcess] = {}
         self._current: list[WorkerProcess | None] = [None] * processes
         self._candidates: list[WorkerProcess] = []
@@ -167,7 +164,7 @@ class Master:
             self._close_unattended()
             return
         for index in [index for index, moment in self._restart_at.items() if moment <= now]:
-            del self._restart_at[index]
+            self._restart_at.pop(index, None)
             self._start_current(index)
         if self._wants_reload and not self._candidates:
             self._reload()
@@ -334,7 +331,7 @@ class Master:
         """
         self._wants_reload = False
         logger.info("reloading")
-        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        notify("RELOADING=1")
         for index in range(self._processes):
             worker = self._fork(index, self._sockets_of(index))
             if worker is None:
@@ -352,7 +349,7 @@ class Master:
             self._retire(worker, RETIRE)
         logger.info("reloaded")
         if self._was_ready:
-            self._notify("READY=1")
+            notify("READY=1")
         else:
             self._on_all_ready()
 
@@ -362,7 +359,7 @@ class Master:
             self._retire(worker, RETIRE)
         if self._stop_requests == 0:
             logger.error("not reloaded, the old workers stay: %s", reason)
-            self._notify("READY=1")
+            notify("READY=1")
 
     # --- Leaving --------------------------------------------------------------------------------
 
@@ -386,7 +383,7 @@ class Master:
         To the queues of the other addresses nothing is added any more, and the workers take
         what is there.
         """
-        self._notify("STOPPING=1")
+        notify("STOPPING=1")
         self._restart_at.clear()
         self._candidates = []
         if self._predecessor is not None:
@@ -394,11 +391,12 @@ class Master:
             self._predecessor = None
         for entry in list(self._listeners):
             if entry.address in inherited:
-                entry.close()
+                entry.leave()
                 self._listeners.remove(entry)
         for entry in self._listeners:
             for sock in entry.sockets:
                 stop_arrivals(sock)
+        logger.info("stopping")
         for worker in list(self._workers.values()):
             self._retire(worker, DRAIN if self._listeners else RETIRE)
 
@@ -425,7 +423,7 @@ class Master:
                     queued.append(sock)
                 else:
                     entry.sockets.remove(sock)
-                    sock.close()
+                    close_listener(sock)
         if queued:
             self._rescues -= 1
             worker = self._fork(0, queued)
@@ -463,15 +461,17 @@ class Master:
     def _on_all_ready(self) -> None:
         """All workers are ready, for the first time: from now on this is the master."""
         self._was_ready = True
-        words = "READY=1"
+        words = ["READY=1"]
         if self._handover is not None:
             self._handover.publish()
             self._selector.register(self._handover.listener, EVENT_READ, self._meet_successor)
         if self._predecessor is not None:
             self._predecessor.release()
             self._predecessor = None
-            words += f"\nMAINPID={os.getpid()}"
-        self._notify(words)
+            for entry in self._listeners:
+                entry.adopt()
+            words.append(f"MAINPID={os.getpid()}")
+        notify(*words)
 
     def _meet_successor(self) -> None:
         assert self._handover is not None
@@ -483,7 +483,9 @@ class Master:
         assert self._handover is not None
         inherited: list[str] | None = None
         try:
-            inherited = self._handover.read(self._listeners)
+            inherited = self._handover.read(
+                {entry.address: entry.sockets for entry in self._listeners}
+            )
             if inherited is None:
                 return
         except (OSError, ValueError) as error:
