@@ -1,0 +1,191 @@
+"""`python -m pycoronet stats`: a server's statistics, live in a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import shutil
+import socket
+import sys
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from ..server._addresses import format_address, parse_address
+from .stats_table import Snapshot, format_table, parse_page
+
+__all__ = ["add_parser"]
+
+# How long the server may take to answer, in seconds, and how much it may say.
+TIMEOUT = 5.0
+MAX_PAGE_BYTES = 1024 * 1024
+
+DESCRIPTION = """\
+Show what a server counts, as its metrics page tells it, until Ctrl-C.
+
+  python -m pycoronet serve app:handler --metrics 127.0.0.1:9100
+  python -m pycoronet stats 127.0.0.1:9100
+
+  value       connections, bytes or whatever the row is about: so far, or "open",
+              "waiting", "threads" and "workers" now
+  per second  how fast that grew since the table before
+  mean        how fast it grew since the server was started
+
+Below "connections shed" (closed unserved) and "errors" stand the reasons that occurred.
+A narrow terminal shows the first columns only.
+"""
+
+
+class PageError(Exception):
+    """The page could not be had; why, in one line."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to those of an argparse parser."""
+    parser = subparsers.add_parser(
+        "stats",
+        help="show a server's statistics, live",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "address",
+        metavar="ADDRESS",
+        type=_page_address,
+        help="where the server's metrics are, as given to its --metrics: HOST:PORT or unix:PATH",
+    )
+    parser.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        type=_interval,
+        default=1.0,
+        help="time between two looks (default: 1)",
+    )
+    parser.add_argument("--once", action="store_true", help="print one table and exit")
+    parser.set_defaults(run=run)
+
+
+def _page_address(text: str) -> Any:
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not isinstance(address, tuple | str | os.PathLike):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be connected to")
+    return address
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.05 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.05 to 86400")
+    return seconds
+
+
+def _connect(address: Any) -> socket.socket:
+    if isinstance(address, tuple):
+        host, *rest = address
+        return socket.create_connection((host or "localhost", *rest), TIMEOUT)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(TIMEOUT)
+        sock.connect(os.fspath(address))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _fetch_page(address: Any) -> tuple[str, str | None]:
+    """Return the page, and the time that the server gives with it."""
+    host = address[0] if isinstance(address, tuple) else ""
+    conn = http.client.HTTPConnection(host or "localhost")
+    conn.sock = _connect(address)
+    try:
+        conn.request("GET", "/metrics", headers={"Connection": "close"})
+        response = conn.getresponse()
+        body = response.read(MAX_PAGE_BYTES)
+        if response.status != 200:
+            raise PageError(f"the answer has the status {response.status}")
+        return body.decode("utf-8", "replace"), response.getheader("Date")
+    finally:
+        conn.close()
+
+
+def fetch(address: Any) -> Snapshot:
+    """Return a server's statistics. Raises PageError."""
+    try:
+        text, date = _fetch_page(address)
+        values = parse_page(text)
+        seconds = time.time() if date is None else parsedate_to_datetime(date).timestamp()
+    except OSError as error:
+        raise PageError(error.strerror or str(error)) from None
+    except http.client.HTTPException as error:
+        raise PageError(f"no HTTP is spoken there ({type(error).__name__})") from None
+    except ValueError as error:
+        raise PageError(str(error)) from None
+    return Snapshot(values, seconds, time.monotonic())
+
+
+class _Screen:
+    """Where the tables go: one over the other in a terminal, else one below the other."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stdout.isatty()
+        self._height: int | None = None  # of the table that is shown
+
+    @property
+    def width(self) -> int:
+        """How wide a table may be."""
+        # Behind the last column some terminals begin a new line.
+        return shutil.get_terminal_size().columns - 1 if self._is_terminal else 80
+
+    def show(self, lines: list[str]) -> None:
+        """Show a table, in a terminal as much of it as has room."""
+        if self._is_terminal:
+            lines = lines[: shutil.get_terminal_size().lines - 1]
+            up = f"\x1b[{self._height}F" if self._height else ""
+            text = up + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"
+        else:
+            text = "\n" * (self._height is not None) + "\n".join(lines) + "\n"
+        self._height = len(lines)
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _watch(address: Any, interval: float, once: bool) -> None:
+    """Show table after table; the first one has to be there."""
+    title = format_address(address)
+    screen = _Screen()
+    before = None
+    now = fetch(address)
+    note = ""
+    while True:
+        screen.show(format_table(title, now, before, width=screen.width, note=note))
+        if once:
+            return
+        time.sleep(interval)
+        try:
+            latest = fetch(address)
+        except PageError as error:
+            note = f"no answer: {error}; trying again"
+        else:
+            before, now, note = now, latest, ""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carry the command out; return its exit status."""
+    try:
+        _watch(arguments.address, arguments.interval, arguments.once)
+    except KeyboardInterrupt:
+        pass  # how it is meant to end
+    except BrokenPipeError:
+        pass  # whoever read has enough
+    except PageError as error:
+        print(f"pycoronet stats: {format_address(arguments.address)}: {error}", file=sys.stderr)
+        return 1
+    return 0
