@@ -13,6 +13,7 @@ when, what an error is answered with, and when the connection ends.
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from http.client import responses
@@ -134,8 +135,8 @@ def serve_http(
     with 408. idle_timeout: seconds that a client may neither send nor take anything, for a
     connection without a timeout of its own. None is no limit for either.
 
-    Switches. Returns when the connection is to be closed, whatever the client did: one that
-    breaks off, or does not read, concerns itself alone.
+    Switches. Returns when the connection is to be closed. A client that breaks off, or does not
+    read, concerns itself alone: an OSError is raised only with a server, which counts it.
     """
     conn.buffered = True  # responses to pipelined requests leave together
     if conn.gettimeout() is None:
@@ -146,6 +147,8 @@ def serve_http(
         conn.flush()
     except OSError:
         conn.abort()  # nobody takes what is left, and closing need not tell of it
+        if server is not None:
+            raise
     if session.failure is not None:
         raise session.failure
 
@@ -195,9 +198,16 @@ class _Session:
         elif not self._server.await_input(self._conn, self._conn.gettimeout()):
             if not self._server.closing:
                 return False
-            # A request may be on its way already: it is answered still, as the last one.
+            return self._await_last_request()
+        return True
+
+    def _await_last_request(self) -> bool:
+        """Wait a moment for a request that is on its way: it is answered still."""
+        try:
             with time_limit(LAST_REQUEST_SECONDS):
                 self._receive()
+        except TimeoutError:
+            return False
         return True
 
     def _receive(self) -> None:
@@ -293,7 +303,7 @@ class _Session:
         """End the stream, then read on until the client has seen it."""
         self._conn.shutdown(socket.SHUT_WR)
         discarded = 0
-        with time_limit(DISCARD_SECONDS):
+        with suppress(TimeoutError), time_limit(DISCARD_SECONDS):
             while discarded < MAX_DISCARDED_BYTES and (data := self._conn.recv(RECEIVE_BYTES)):
                 discarded += len(data)
 

@@ -416,13 +416,31 @@ def test_http_client_that_does_not_read_is_let_go(start, ends, virtual_hub):
     assert client.served.closed
 
 
-def test_http_client_that_breaks_off_concerns_nobody(start, ends, reports):
+def test_http_client_that_breaks_off_concerns_nobody(start, ends):
     client = start(lambda request: Response(200, [], b"x" * 10_000_000))
     client.send(GET % 1)
     client.conn.recv(100)
     ends.reset()
     client.task.get()
-    assert reports == []
+
+
+def test_http_client_that_breaks_off_is_told_to_a_server(start, ends):
+    client = start(lambda request: Response(200, [], b"x" * 10_000_000), server=FakeServer())
+    client.send(GET % 1)
+    client.conn.recv(100)
+    ends.reset()
+    with pytest.raises(ConnectionError):
+        client.task.get()
+
+
+def test_http_client_that_does_not_read_is_told_to_a_server(start):
+    client = start(
+        lambda request: Response(200, [], b"x" * 10_000_000), server=FakeServer(), idle_timeout=7.0
+    )
+    client.send(GET % 1)
+    with pytest.raises(TimeoutError):
+        client.task.get()
+    assert client.served.closed
 
 
 # A server that closes.
