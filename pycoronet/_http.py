@@ -303,7 +303,7 @@ class _Session:
         """End the stream, then read on until the client has seen it."""
         self._conn.shutdown(socket.SHUT_WR)
         discarded = 0
-        with suppress(TimeoutError), time_limit(DISCARD_SECONDS):
+        with suppress(OSError), time_limit(DISCARD_SECONDS):
             while discarded < MAX_DISCARDED_BYTES and (data := self._conn.recv(RECEIVE_BYTES)):
                 discarded += len(data)
 
