@@ -144,7 +144,8 @@ def serve_http(
     session = _Session(conn, respond, server, max_body)
     try:
         session.run(request_timeout)
-        conn.flush()
+        if not conn.closed:
+            conn.flush()
     except OSError:
         conn.abort()  # nobody takes what is left, and closing need not tell of it
         if server is not None:
