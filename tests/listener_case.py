@@ -15,6 +15,18 @@ from pycoronet.server._addresses import open_listeners
 from pycoronet.server._unix_paths import unlink_path
 
 
+def can_use_ipv6() -> bool:
+    """Tell whether one socket can serve both families on the loopback here."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return socket.has_dualstack_ipv6()
+    except OSError:
+        return False
+
+
+needs_ipv6 = pytest.mark.skipif(not can_use_ipv6(), reason="needs IPv6 and a dual stack")
+
+
 class Listeners(ExitStack):
     """Opens listeners, whose sockets are closed and whose paths are removed in the end."""
 

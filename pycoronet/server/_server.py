@@ -23,6 +23,7 @@ from ._settings import Setting, one_of, optional, seconds, whole
 from ._signals import DrainSignals
 from ._stats import Stats
 from ._strategies import CallbackStrategy, CoroutineStrategy, Strategy
+from ._systemd import notify
 from ._tls import load_tls
 from ._unix_paths import unlink_path
 
@@ -227,12 +228,14 @@ class Server:
 
         In the main thread SIGTERM and SIGINT stop it as stop() does, a second one as close()
         does, unless the program has handlers of its own for them; then SIGINT raises
-        KeyboardInterrupt here, and SIGTERM SystemExit. Raises what start() does, and the error
-        that ended accepting. Switches.
+        KeyboardInterrupt here, and SIGTERM SystemExit. systemd is told of the beginning and of
+        a signal, if it wants to know. Raises what start() does, and the error that ended
+        accepting. Switches.
         """
         with DrainSignals(self) as signals:
             if self._state in (_State.CLOSED, _State.LISTENING):
                 self.start()
+            notify("READY=1")
             try:
                 while self._state is not _State.CLOSED:
                     self._over.park("serve_forever")

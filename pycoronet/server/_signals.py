@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from .._coronet import SignalHandle, signal_handler
+from ._systemd import notify
 
 if TYPE_CHECKING:
     from ._server import Server
@@ -46,6 +47,7 @@ class DrainSignals:
     def _receive(self, number: int) -> None:
         if self.received is None:
             self.received = number
+            notify("STOPPING=1")
             self._server.stop(wait=False)
         else:
             self._server.close()

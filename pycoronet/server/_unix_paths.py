@@ -16,9 +16,10 @@ from .._binding import Place, bind
 __all__ = ["adopt_path", "bind_path", "disown_path", "unlink_path"]
 
 Identity = tuple[int, int]  # device and inode
+Key = tuple[str, int]  # what a socket is bound to, and its own inode, which duplicates share
 
-# Which file this process has to remove for a listener, by what getsockname() says of it.
-_owned: dict[str, tuple[Path, Identity]] = {}
+# Which file this process has to remove for a listener.
+_owned: dict[Key, tuple[Path, Identity]] = {}
 
 # The parent goes on serving; its paths are not for a child to remove.
 os.register_at_fork(after_in_child=_owned.clear)
@@ -84,18 +85,18 @@ def adopt_path(listener: Any) -> None:
 
     listener: anything with getsockname(); one that has no path is left alone.
     """
-    name = _name_of(listener)
-    if name is None:
+    key = _key_of(listener)
+    if key is None:
         return
-    path = Path(name).absolute()  # the working directory may change
+    path = Path(key[0]).absolute()  # the working directory may change
     identity = _identify(path)
     if identity is not None and stat.S_ISSOCK(path.lstat().st_mode):
-        _owned[name] = path, identity
+        _owned[key] = path, identity
 
 
 def disown_path(listener: Any) -> None:
     """Leave the path of a listener to another process, which goes on with it."""
-    _owned.pop(_name_of(listener) or "", None)
+    _forget(listener)
 
 
 def unlink_path(listener: Any) -> bool:
@@ -104,16 +105,21 @@ def unlink_path(listener: Any) -> bool:
     Only if this process has bound or adopted it, and it still is the same file. Raises
     OSError if the directory does not allow it.
     """
-    path, identity = _owned.pop(_name_of(listener) or "", (None, None))
+    path, identity = _forget(listener)
     if path is None or _identify(path) != identity:
         return False
     path.unlink(missing_ok=True)
     return True
 
 
-def _name_of(listener: Any) -> str | None:
-    """Return the path that a listener is bound to, None if it has none."""
+def _forget(listener: Any) -> tuple[Path, Identity] | tuple[None, None]:
+    key = _key_of(listener)
+    return (None, None) if key is None else _owned.pop(key, (None, None))
+
+
+def _key_of(listener: Any) -> Key | None:
+    """Return what a listener is known by, None if it has no path."""
     name = listener.getsockname()
     if not isinstance(name, str | bytes) or is_abstract(name):
         return None
-    return os.fsdecode(name)
+    return os.fsdecode(name), os.fstat(listener.fileno()).st_ino

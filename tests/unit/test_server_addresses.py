@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from connections import PEER_TIMEOUT
-from listener_case import Listeners, dial, is_served, refuse
+from listener_case import Listeners, dial, is_served, needs_ipv6, refuse
 
 from pycoronet import _binding
 from pycoronet.server import _addresses
@@ -24,18 +24,6 @@ from pycoronet.server._addresses import (
 from pycoronet.server._systemd import SystemdSockets
 
 HOST = "127.0.0.1"
-
-
-def can_use_ipv6() -> bool:
-    """Tell whether one socket can serve both families on the loopback here."""
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return socket.has_dualstack_ipv6()
-    except OSError:
-        return False
-
-
-needs_ipv6 = pytest.mark.skipif(not can_use_ipv6(), reason="needs IPv6 and a dual stack")
 
 
 @pytest.fixture
@@ -294,6 +282,11 @@ def test_backlog_is_what_the_kernel_is_told(
     assert told == [7, 7]
 
 
+def test_the_interface_of_an_address_is_kept() -> None:
+    (place,) = _binding.find_places(("fe80::1", 80, 0, 3))
+    assert place == (socket.AF_INET6, ("fe80::1", 80, 0, 3), True)
+
+
 # --- Sockets for several workers -----------------------------------------------------------------
 
 
@@ -340,6 +333,13 @@ def test_a_descriptor_twice_is_refused() -> None:
         with pytest.raises(ValueError, match="given twice"):
             open_listeners([sock.fileno(), f"fd:{sock.fileno()}"])
         assert is_served(sock)
+
+
+def test_a_listener_of_packets_is_refused(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as packets:
+        packets.bind(os.fspath(tmp_path / "packets"))
+        packets.listen()
+        assert refuse(packets)[1].endswith("this is no listening stream socket")
 
 
 def test_descriptors_that_are_no_listeners_are_one_clear_line(pipe: tuple[int, int]) -> None:
