@@ -136,8 +136,8 @@ def test_exception_of_a_signal_handler_comes_out_of_wait() -> None:
 
     previous = signal.signal(signal.SIGALRM, stop)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.01)
         with pytest.raises(InterruptedError, match="stop"):
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
             conet_events_wait(-1)
     finally:
         signal.signal(signal.SIGALRM, previous)

@@ -27,6 +27,7 @@ ALL_CALLS: dict[str, Callable[[Any], object]] = {
     "read 0": lambda conn: conn.read(0),
     "read_exactly": lambda conn: conn.read_exactly(1),
     "readln": lambda conn: conn.readln(),
+    "wait_input": lambda conn: conn.wait_input(),
     "lines": lambda conn: next(conn.lines()),
     "readline": lambda conn: conn.readline(),
     "read_until": lambda conn: conn.read_until(b"x"),
