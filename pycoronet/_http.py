@@ -10,6 +10,7 @@ h11 decides what is well formed and how long a message is; here it is decided wh
 when, what an error is answered with, and when the connection ends.
 """
 
+import functools
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -318,7 +319,7 @@ def make_error(status: int, headers: Headers = ()) -> Response:
 
 def _make_head(response: Response, *, is_last: bool) -> h11.Response:
     """Return a response's head; raises what h11 does if HTTP cannot say it."""
-    headers = [*response.headers, ("Date", _format_date(int(time.time())))]
+    headers = [*response.headers, ("Date", format_date(int(time.time())))]
     if response.status not in NO_BODY_STATUSES:
         headers.append(("Content-Length", str(len(response.body))))
     if is_last:
@@ -332,12 +333,7 @@ def _let_go(body: bytes | FileBody) -> None:
         body.file.close()
 
 
-_last_date = (0, "")
-
-
-def _format_date(seconds: int) -> str:
-    """Return a time as HTTP writes it; it is made once for each second."""
-    global _last_date
-    if _last_date[0] != seconds:
-        _last_date = (seconds, formatdate(seconds, usegmt=True))
-    return _last_date[1]
+@functools.lru_cache(1024)
+def format_date(seconds: int) -> str:
+    """Return a time as HTTP writes it."""
+    return formatdate(seconds, usegmt=True)

@@ -9,10 +9,10 @@ import mimetypes
 import os
 import re
 import time
-from email.utils import formatdate, parsedate
+from email.utils import parsedate
 from typing import IO
 
-from ._http import FileBody, HTTPError, Request, Response, make_error
+from ._http import FileBody, HTTPError, Request, Response, format_date, make_error
 
 __all__ = ["guess_content_type", "make_file_response"]
 
@@ -53,7 +53,7 @@ def _respond(
     size = status.st_size
     modified = int(max(0, min(status.st_mtime, time.time())))
     entity_tag = f'"{status.st_mtime_ns:x}-{size:x}"'
-    headers = [("ETag", entity_tag), ("Last-Modified", formatdate(modified, usegmt=True))]
+    headers = [("ETag", entity_tag), ("Last-Modified", format_date(modified))]
     unmet = _find_unmet_condition(request, entity_tag, modified)
     if unmet == 304:
         return Response(304, headers)

@@ -35,11 +35,11 @@ _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 # On the way to a file it is enough that a folder may be passed through.
 _PASS_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
-# What opening fails with when there is nothing that could be served by this name. ELOOP, or
-# EMLINK on FreeBSD, is a link where none was a moment ago.
-_NOT_THERE = frozenset(
-    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENAMETOOLONG, errno.ENXIO}
-)
+# What opening a link fails with that must not be followed; EMLINK is FreeBSD's.
+_LINK_ERRORS = frozenset({errno.ELOOP, errno.EMLINK, errno.ENOTDIR})
+
+# What opening fails with when there is nothing that could be served by this name.
+_NOT_THERE = _LINK_ERRORS | {errno.ENOENT, errno.ENAMETOOLONG, errno.ENXIO}
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 _PAGE = """\
@@ -152,12 +152,16 @@ class Directory:
 
     def _open(self, names: list[str]) -> int:
         """Open what the names lead to; raises HTTPError."""
-        # Anew each time: the directory may be a link that is moved on to a new version.
-        root = self._path.resolve()
         try:
             if self._follow_symlinks:
-                return os.open(root.joinpath(*names), _OPEN_FLAGS)
-            return _open_below(root, self._resolve(root, names))
+                return os.open(self._path.joinpath(*names), _OPEN_FLAGS)
+            try:
+                return _open_below(self._path, names)
+            except OSError as error:
+                if error.errno not in _LINK_ERRORS:
+                    raise
+                root = self._path.resolve()
+                return _open_below(root, self._resolve(root, names))
         except PermissionError:
             raise HTTPError(403) from None
         except OSError as error:
@@ -230,7 +234,7 @@ def _show(name: str) -> str:
 
 
 def _open_below(root: Path, names: list[str]) -> int:
-    """Open what the names lead to from root, and follow no link that appears meanwhile."""
+    """Open what the names lead to from root, and follow no link on the way."""
     fd = os.open(root, _PASS_FLAGS if names else _OPEN_FLAGS)
     for place, name in enumerate(names, start=1):
         flags = _OPEN_FLAGS if place == len(names) else _PASS_FLAGS

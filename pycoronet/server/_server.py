@@ -18,6 +18,7 @@ from .._coronet import timeout as time_limit
 from .._sockets import HANDSHAKE_TIMEOUT
 from ._addresses import open_listeners
 from ._handling import has_answered
+from ._imports import load_handler
 from ._limits import Admission
 from ._settings import Setting, one_of, optional, seconds, whole
 from ._signals import DrainSignals
@@ -65,7 +66,7 @@ class Server:
     strategy: "coroutine": in a task, once for each connection, which is closed when it
     returns. "threadpool": the same in a native thread, where it may also block. "callback":
     in the hub, each time there is something to take; then it may be a `Protocol` or a class
-    of such as well.
+    of such as well. A text such as "app:handler" names one that start() is to import.
 
     Each setting is an attribute too; it is checked when it is set, and fixed after listen().
 
@@ -189,6 +190,10 @@ class Server:
             raise ValueError(
                 f"poolsize_min, {self.poolsize_min}, is more than poolsize_max, {self.poolsize_max}"
             )
+        if not isinstance(self.handler, str):
+            self._check_handler()
+
+    def _check_handler(self) -> None:
         is_protocol = hasattr(self.handler, "on_data")
         if not callable(self.handler) and not is_protocol:
             raise TypeError(f"the handler must be callable, not {type(self.handler).__name__}")
@@ -198,12 +203,16 @@ class Server:
     def start(self) -> None:
         """Begin to accept, in tasks of this thread's hub; listen() first if that was not done.
 
-        Raises what listen() does, RuntimeError if it serves already. Never switches.
+        Raises what listen() does, ImportError if the handler is a text that names none,
+        RuntimeError if it serves already. Never switches.
         """
         if self._state is _State.CLOSED:
             self.listen()
         if self._state is not _State.LISTENING:
             raise RuntimeError("the server is serving already")
+        if isinstance(self.handler, str):
+            self.handler = load_handler(self.handler)
+            self._check_handler()
         self._failure = None
         self._hub = get_hub()
         self._over = ParkingLot()

@@ -23,13 +23,19 @@ EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 PATIENCE_SECONDS = 30
 
 
-class Program:
-    """A running example."""
+class PythonProcess:
+    """A running interpreter, whose warnings are errors."""
 
-    def __init__(self, name: str, *arguments: object, **options: Any) -> None:
+    def __init__(self, *arguments: object, **options: Any) -> None:
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        command = [sys.executable, "-X", "dev", "-W", "error", str(EXAMPLES / name)]
+        command = [sys.executable, "-X", "dev", "-W", "error"]
         self.process = subprocess.Popen([*command, *map(str, arguments)], **options)
+
+    def read_line(self) -> str:
+        """Return the next line that it writes to stderr."""
+        readable, _, _ = select.select([self.process.stderr], [], [], PATIENCE_SECONDS)
+        assert readable, "it has not said what it is expected to say"
+        return self.process.stderr.readline().decode().strip()
 
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
@@ -48,18 +54,33 @@ class Program:
                 stream.close()
 
 
+class Program(PythonProcess):
+    """A running example."""
+
+    def __init__(self, name: str, *arguments: object, **options: Any) -> None:
+        super().__init__(EXAMPLES / name, *arguments, **options)
+
+
+class Command(PythonProcess):
+    """A running `python -m pycoronet`."""
+
+    def __init__(self, *arguments: object, **options: Any) -> None:
+        super().__init__("-m", "pycoronet", *arguments, **options)
+
+    def ports(self) -> list[int]:
+        """Return the ports of 127.0.0.1 that it serves, once it does."""
+        line = self.read_line()
+        assert line.startswith("Serving "), line + "\n" + self.finish()[2]
+        return [int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", line)]
+
+
 class WebServer(Program):
     """A running cnhttpd, on a free port of 127.0.0.1."""
 
     def __init__(self, root: Path, *arguments: object, **options: Any) -> None:
         arguments = ("-b", "127.0.0.1", "-p", 0, "-r", root, *arguments)
         super().__init__("cnhttpd.py", *arguments, **options)
-        self.port = int(re.search(r":(\d+)/$", self._read_line())[1])
-
-    def _read_line(self) -> str:
-        readable, _, _ = select.select([self.process.stderr], [], [], PATIENCE_SECONDS)
-        assert readable, "cnhttpd did not say where it listens"
-        return self.process.stderr.readline().decode().strip()
+        self.port = int(re.search(r":(\d+)/$", self.read_line())[1])
 
     def url(self, target: str) -> str:
         return f"http://127.0.0.1:{self.port}{target}"
@@ -97,11 +118,21 @@ def parse_reply(reply: bytes) -> tuple[int, dict[str, str], bytes]:
 @pytest.fixture
 def start() -> Iterator[Callable[..., Program]]:
     """Return a function that starts an example and has it ended after the test."""
-    programs: list[Program] = []
+    yield from _starter(Program)
+
+
+@pytest.fixture
+def start_command() -> Iterator[Callable[..., Command]]:
+    """Return a function that starts `python -m pycoronet` and has it ended after the test."""
+    yield from _starter(Command)
+
+
+def _starter(kind: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    programs: list[PythonProcess] = []
     watchdogs: list[threading.Timer] = []
 
-    def start_program(name: str, *arguments: object, **options: Any) -> Program:
-        program = Program(name, *arguments, **options)
+    def start_program(*arguments: object, **options: Any) -> Any:
+        program = kind(*arguments, **options)
         programs.append(program)
         # A test that waits in vain for what the program prints sees it end instead.
         watchdog = threading.Timer(PATIENCE_SECONDS, program.process.kill)

@@ -166,17 +166,19 @@ def test_httpd_links_are_followed_only_inside(site):
 
 def test_httpd_link_that_appears_behind_the_check_is_not_followed(site, monkeypatch):
     site.write("../secret", "secret")
-    site.write("folder/file", "inside")
+    file = site.write("sub/file", "inside")
+    (site.path / "link").symlink_to("sub/file")
+    assert site.get("/link") == (200, "inside")
     resolve = Directory._resolve
 
     def resolve_then_swap(self: Directory, root: Path, names: list[str]) -> list[str]:
         found = resolve(self, root, names)
-        (site.path / names[-1]).unlink()
-        (site.path / names[-1]).symlink_to("../secret")
+        file.unlink()
+        file.symlink_to("../../secret")
         return found
 
     monkeypatch.setattr(Directory, "_resolve", resolve_then_swap)
-    assert site.refuses("/page.html").status == 404
+    assert site.refuses("/link").status == 404
 
 
 def test_httpd_directory_may_be_a_link_that_moves(site, tmp_path):
