@@ -11,6 +11,7 @@ when, what an error is answered with, and when the connection ends.
 """
 
 import functools
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,9 @@ __all__ = ["FileBody", "HTTPError", "Request", "Response", "serve_http"]
 MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 64 * 1024
 RECEIVE_BYTES = 16 * 1024
+
+# Files up to this size leave together with their head, in one packet if they fit.
+MAX_COPIED_BYTES = 16 * 1024
 
 # How long a request may take from its first byte to its last, and how long a client may
 # neither send nor take anything, in seconds.
@@ -290,10 +294,18 @@ class _Session:
         # h11 frames whatever has a length and passes it on, so that no file has to be read.
         for part in self._http.send_with_data_passthrough(h11.Data(data=body)) or ():
             if isinstance(part, FileBody):
-                if self._conn.sendfile(part.file, part.offset, part.length) != part.length:
-                    raise BrokenPipeError("the file has become shorter than its head says")
+                self._send_file(part)
             else:
                 self._conn.write(part)
+
+    def _send_file(self, body: FileBody) -> None:
+        if body.length <= MAX_COPIED_BYTES:
+            data = os.pread(body.file.fileno(), body.length, body.offset)
+            count = self._conn.write(data)
+        else:
+            count = self._conn.sendfile(body.file, body.offset, body.length)
+        if count != body.length:
+            raise BrokenPipeError("the file has become shorter than its head says")
 
     def _refuse(self, status: int) -> None:
         """Answer what is no request that could be responded to, as the last."""

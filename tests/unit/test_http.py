@@ -238,9 +238,16 @@ def test_http_file_that_is_not_sent_is_closed(start, headers, ends):
     assert file.closed
 
 
-def test_http_file_that_is_shorter_than_was_said_ends_the_connection(start):
+def test_http_small_file_leaves_together_with_its_head(start):
+    client = start(lambda request: Response(200, [], FileBody(make_file(b"small"), 0, 5)))
+    client.send(GET % 1)
+    assert client.conn.recv(65536).endswith(b"\r\n\r\nsmall")
+
+
+@pytest.mark.parametrize("size", [1000, 300_000])
+def test_http_file_that_is_shorter_than_was_said_ends_the_connection(start, size):
     content = b"x" * 100
-    client = start(lambda request: Response(200, [], FileBody(make_file(content), 0, 300_000)))
+    client = start(lambda request: Response(200, [], FileBody(make_file(content), 0, size)))
     client.send(GET % 1 + GET % 2)
     assert client.rest().count(b"HTTP/1.1") <= 1
     client.task.get()
