@@ -1,9 +1,10 @@
 """Native threads that take jobs: as many as there is work for, within bounds.
 
-A job is given to one thread, the one that became idle last: the same few stay warm, and those
-that nobody needs are never woken. Only when there is none to give it to, and there may be no
-more, does it wait in a queue. A thread that is through with a job takes the next one from there
-without being woken.
+One thread at a time is on its way, woken or started for a job: the one that became idle last, so
+the same few stay warm. Jobs that come meanwhile wait in a queue, where a thread that is through
+with its own takes the next one without being woken. The thread that arrives looks first whether
+some wait still, and calls the next thread for them. So a burst of short jobs is done by a few
+threads that do not fight for the interpreter, and one that blocks holds up nobody else.
 """
 
 import collections
@@ -71,6 +72,7 @@ class ThreadPool:
         self._idle: list[_Worker] = []
         self._fewest_idle = 0  # since the last shrink()
         self._waiting: collections.deque[Job] = collections.deque()
+        self._is_calling = False  # a thread is on its way
 
     @property
     def threads(self) -> int:
@@ -102,13 +104,13 @@ class ThreadPool:
         with self._lock:
             if self._is_closed:
                 raise RuntimeError("this pool of threads is closed")
-            worker = self._find_worker()
-            if worker is None:
-                if self._limit is not None and len(self._waiting) >= self._limit:
-                    return False
-                self._waiting.append(job)
-                return True
-        worker.give(job)
+            has_room = self._limit is None or len(self._waiting) < self._limit
+            worker = self._call_worker() if not self._is_calling or not has_room else None
+            if worker is None and not has_room:
+                return False
+            self._waiting.append(job)
+            if worker is not None:
+                worker.give(self._waiting.popleft())
         return True
 
     def shrink(self) -> None:
@@ -132,20 +134,21 @@ class ThreadPool:
 
     # With the lock held.
 
-    def _find_worker(self) -> _Worker | None:
+    def _call_worker(self) -> _Worker | None:
+        """Return a thread to be given a job, if there is one or may be one more."""
+        worker = None
         if self._idle:
             worker = self._idle.pop()
             self._fewest_idle = min(self._fewest_idle, len(self._idle))
             _count_idle_thread(-1)
-            return worker
-        if self._threads >= self._maximum:
-            return None
-        try:
-            return self._start_thread()
-        except (RuntimeError, MemoryError):
-            if self._threads == 0:
-                raise
-            return None
+        elif self._threads < self._maximum:
+            try:
+                worker = self._start_thread()
+            except (RuntimeError, MemoryError):
+                if self._threads == 0:
+                    raise
+        self._is_calling = worker is not None
+        return worker
 
     def _start_thread(self) -> _Worker:
         worker = _Worker()
@@ -170,7 +173,7 @@ class ThreadPool:
 
     def _work(self, worker: _Worker) -> None:
         try:
-            job = worker.take()
+            job = self._arrive(worker)
             while job is not None:
                 finish = job()
                 # What the job referred to must not live until the next one comes.
@@ -179,10 +182,20 @@ class ThreadPool:
                     finish()
                     finish = None
                 if job is None:
-                    job = worker.take()
+                    job = self._arrive(worker)
         except BaseException:  # which jobs should not raise
             self._lose(worker)
             raise
+
+    def _arrive(self, worker: _Worker) -> Job | None:
+        """Wait for a job; see to it that those behind it get a thread."""
+        job = worker.take()
+        if job is not None:
+            with self._lock:
+                self._is_calling = False
+                if self._waiting and (another := self._call_worker()) is not None:
+                    another.give(self._waiting.popleft())
+        return job
 
     def _take_waiting(self, worker: _Worker) -> Job | None:
         """Return a job that waits; if there is none the thread is idle from now on, or ends."""

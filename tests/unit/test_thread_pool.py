@@ -11,7 +11,7 @@ import pytest
 from processes import lines_of
 
 import pycoronet
-from pycoronet import DeadlockError
+from pycoronet import DeadlockError, _thread_pool
 from pycoronet._thread_pool import ThreadPool
 
 NAME = "pool under test"
@@ -123,6 +123,59 @@ def test_it_grows_while_all_are_busy_and_then_jobs_wait(
     end(works[1:])
     end(waiting)
     assert counts(pool) == (3, 3, 0)
+
+
+def test_a_limit_is_not_met_while_there_may_be_more_threads(
+    make_pool: Callable[..., ThreadPool],
+) -> None:
+    # However fast they come: with nothing that may wait, each calls a thread at once.
+    pool = make_pool(0, 3, limit=0)
+    works = occupy(pool, 3)
+    assert counts(pool) == (3, 0, 0)
+    assert not pool.submit(Work())
+    end(works)
+    works = occupy(pool, 3)
+    assert not pool.submit(Work())
+    end(works)
+
+
+def test_one_thread_at_a_time_is_on_its_way(
+    make_pool: Callable[..., ThreadPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    take = _thread_pool._Worker.take
+
+    def take_late(worker: Any) -> Any:
+        job = take(worker)
+        gate.wait()
+        return job
+
+    monkeypatch.setattr(_thread_pool._Worker, "take", take_late)
+    pool = make_pool(0, 3)
+    works = occupy(pool, 4)
+    assert counts(pool) == (1, 0, 3)
+    gate.set()
+    for work in works[:3]:
+        work.began.wait()
+    assert counts(pool) == (3, 0, 1)
+    end(works)
+
+
+def test_a_burst_is_done_in_order_by_threads_that_call_one_another(
+    make_pool: Callable[..., ThreadPool],
+) -> None:
+    pool = make_pool(0, 4, limit=3)
+    works = occupy(pool, 7)
+    assert not pool.submit(Work())
+    for work in works[:4]:
+        work.began.wait()
+    assert counts(pool) == (4, 0, 3)
+    for before, work in enumerate(works[4:]):
+        assert not work.began.is_set()
+        works[before].end()
+        work.began.wait()
+    end(works[3:])
+    assert counts(pool) == (4, 4, 0)
 
 
 def test_more_waiting_jobs_than_the_limit_are_refused(
@@ -383,9 +436,12 @@ def test_a_child_has_no_threads_and_its_own_start_anew() -> None:
     pool.start()
     hub = get_hub()
     go = threading.Event()
+    begun = threading.Semaphore(0)
     def wait():
+        begun.release()
         go.wait()
     for _ in range(6): pool.submit(wait)
+    for _ in range(3): begun.acquire()
     say("parent", pool.threads, pool.idle, pool.waiting)
     assert to_thread(int) == 0  # an idle thread of another pool
     pid = os.fork()
