@@ -1,13 +1,24 @@
-"""A server's statistics as a text page in the OpenMetrics format."""
+"""A server's statistics as a text page in the OpenMetrics format, and who serves it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._stats import Stats
 
-__all__ = ["CONTENT_TYPE", "METRICS", "render"]
+if TYPE_CHECKING:
+    from .._coronet import sk_conn
+    from .._http import Request, Response
+    from ._server import Server
+
+__all__ = ["METRICS", "make_page", "render"]
+
+# What all who read the page, or only pretend to, may have at most: connections; seconds for a
+# request, and until the next one; and seconds for everything.
+MAX_READERS = 32
+REQUEST_TIMEOUT = 10.0
+TOTAL_TIMEOUT = 60.0
 
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
@@ -57,3 +68,31 @@ def render(stats: Stats) -> bytes:
     """Return the page."""
     lines = [line for metric in METRICS for line in _lines_of(metric, stats)]
     return "\n".join([*lines, "# EOF", ""]).encode("ascii")
+
+
+def make_page(address: Any, read: Callable[[], Stats]) -> Server:
+    """Return a server, not started, that answers GET / and GET /metrics.
+
+    read: returns what is to be shown. Raises ModuleNotFoundError, which says what to install,
+    if there is no parser for HTTP.
+    """
+    from .._http import HTTPError, Response, serve_http
+    from ._server import Server
+
+    def respond(request: Request) -> Response:
+        if request.target.partition("?")[0] not in ("/", "/metrics"):
+            raise HTTPError(404)
+        if request.method not in ("GET", "HEAD"):
+            raise HTTPError(405, [("Allow", "GET, HEAD")])
+        return Response(200, [("Content-Type", CONTENT_TYPE)], render(read()))
+
+    def handler(conn: sk_conn, _: Any) -> None:
+        serve_http(
+            conn,
+            respond,
+            server=conn.server,
+            request_timeout=REQUEST_TIMEOUT,
+            keep_alive_timeout=REQUEST_TIMEOUT,
+        )
+
+    return Server(address, handler, max_connections=MAX_READERS, total_timeout=TOTAL_TIMEOUT)

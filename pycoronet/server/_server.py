@@ -20,7 +20,8 @@ from ._addresses import open_listeners
 from ._handling import has_answered
 from ._imports import load_handler
 from ._limits import Admission
-from ._settings import Setting, one_of, optional, seconds, whole
+from ._metrics import make_page
+from ._settings import Setting, one_of, optional, seconds, some_address, whole
 from ._signals import DrainSignals
 from ._stats import Stats
 from ._strategies import CallbackStrategy, CoroutineStrategy, Strategy
@@ -82,6 +83,8 @@ class Server:
     idle_timeout: seconds that a connection may wait for its peer; handlers may change it with
     `settimeout()`. total_timeout: seconds that a connection may last.
     drain_timeout: seconds that stop() gives to handlers, unless it is told otherwise.
+    metrics: an address or several, where GET /metrics has `stats` as text in the OpenMetrics
+    format; whoever can connect there may read it. Needs `pycoronet[http]`.
     """
 
     strategy = Setting(one_of("coroutine", "callback", "threadpool"))
@@ -97,6 +100,7 @@ class Server:
     total_timeout = Setting(optional(seconds))
     drain_timeout = Setting(optional(seconds))
     reuse_port = Setting[bool](lambda name, value: bool(value))
+    metrics = Setting(optional(some_address))
 
     def __init__(
         self,
@@ -117,6 +121,7 @@ class Server:
         total_timeout: float | None = None,
         drain_timeout: float | None = 30.0,
         reuse_port: bool = False,
+        metrics: Any = None,
     ) -> None:
         self._state = _State.CLOSED
         self.strategy = strategy
@@ -132,6 +137,7 @@ class Server:
         self.total_timeout = total_timeout
         self.drain_timeout = drain_timeout
         self.reuse_port = reuse_port
+        self.metrics = metrics
         self.address = address
         self.handler = handler
         self.tls = tls
@@ -140,6 +146,7 @@ class Server:
         self.stats = Stats()
         self._traffic = self.stats.traffic = Traffic()
         self._sockets: list[socket.socket] = []
+        self._page: Server | None = None  # shows the statistics
         self._shutdown_callbacks: list[ShutdownFunction] = []
         self._awaiting: dict[Scope, Hub] = {}  # handlers between two requests
         self._failure: Exception | None = None  # what accepting ended with
@@ -173,15 +180,20 @@ class Server:
         """Open the listening sockets; connections wait in the system until start().
 
         Raises OSError in one line, ValueError for settings that contradict each other,
-        RuntimeError if it listens already.
+        RuntimeError if it listens already, ModuleNotFoundError for metrics without the parser.
         """
         if self.is_listening:
             raise RuntimeError("the server is listening already")
         self._check()
         self.tls_context = load_tls(self.tls)
-        self._sockets = open_listeners(
-            self.address, backlog=self.backlog, reuse_port=self.reuse_port
-        )
+        self._page = self._open_page()
+        try:
+            self._sockets = open_listeners(
+                self.address, backlog=self.backlog, reuse_port=self.reuse_port
+            )
+        except BaseException:
+            self._close_page()
+            raise
         self.addresses = [sock.getsockname() for sock in self._sockets]
         self._state = _State.LISTENING
 
@@ -199,6 +211,24 @@ class Server:
             raise TypeError(f"the handler must be callable, not {type(self.handler).__name__}")
         if is_protocol and self.strategy != "callback":
             raise TypeError(f'a Protocol needs strategy="callback", not {self.strategy!r}')
+
+    def _open_page(self) -> "Server | None":
+        if self.metrics is None:
+            return None
+        page = make_page(self.metrics, lambda: self.stats)
+        _servers.discard(page)  # it ends with this one, not before
+        page.listen()
+        return page
+
+    def _close_page(self) -> None:
+        if self._page is not None:
+            self._page.close()
+            self._page = None
+
+    @property
+    def metrics_addresses(self) -> list[Any]:
+        """Where the statistics are shown, as getsockname() tells it."""
+        return [] if self._page is None else self._page.addresses
 
     def start(self) -> None:
         """Begin to accept, in tasks of this thread's hub; listen() first if that was not done.
@@ -223,6 +253,8 @@ class Server:
         self._strategy.start()
         self._state = _State.SERVING
         self._acceptors = [spawn(self._accept, listener) for listener in self._listeners]
+        if self._page is not None:
+            self._page.start()
 
     def _listener_of(self, sock: socket.socket) -> sk_conn:
         # The descriptor's mode is that of all processes that share the socket, and stays.
@@ -406,6 +438,7 @@ class Server:
         """Give everything back and say so."""
         is_serving = self._state is not _State.LISTENING
         self._state = _State.CLOSED
+        self._close_page()
         if is_serving:
             for listener in self._listeners:
                 _close_listener(listener)

@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
+from ._addresses import parse_addresses
+
 if TYPE_CHECKING:
     from ._server import Server
 
-__all__ = ["Setting", "one_of", "optional", "seconds", "whole"]
+__all__ = ["Setting", "one_of", "optional", "seconds", "some_address", "whole"]
 
 Value = TypeVar("Value")
 
@@ -60,6 +62,12 @@ def seconds(name: str, value: Any) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"{name} must be more than 0 seconds, not {value}")
     return float(value)
+
+
+def some_address(name: str, value: Any) -> Any:
+    """Check what can be listened on, or a list of such."""
+    parse_addresses(value)
+    return value
 
 
 def optional(check: Check[Value]) -> Check[Value | None]:
