@@ -92,7 +92,7 @@ def make_page(address: Any, read: Callable[[], Stats]) -> Server:
             respond,
             server=conn.server,
             request_timeout=REQUEST_TIMEOUT,
-            keep_alive_timeout=REQUEST_TIMEOUT,
+            idle_timeout=REQUEST_TIMEOUT,
         )
 
     return Server(address, handler, max_connections=MAX_READERS, total_timeout=TOTAL_TIMEOUT)
