@@ -25,9 +25,10 @@ Job = Callable[[], Callable[[], object] | None]
 class _Worker:
     """A thread of a pool, as those see it who give it jobs."""
 
-    __slots__ = ("_gift", "_job")
+    __slots__ = ("_gift", "_job", "process")
 
     def __init__(self) -> None:
+        self.process = os.getpid()
         self._job: Job | None = None
         self._gift = threading.Lock()  # free while there is a job to be taken
         self._gift.acquire()
@@ -176,6 +177,8 @@ class ThreadPool:
             job = self._arrive(worker)
             while job is not None:
                 finish = job()
+                if worker.process != os.getpid():
+                    return  # the job has forked, and this is all that lives on in the child
                 # What the job referred to must not live until the next one comes.
                 job = self._take_waiting(worker)
                 if finish is not None:

@@ -18,6 +18,7 @@ __all__ = [
     "HandshakeError",
     "error_kind",
     "has_answered",
+    "log_failure",
     "logger",
     "note_failure",
     "with_limits",
@@ -83,19 +84,23 @@ def error_kind(error: BaseException) -> str:
     return "handler"
 
 
-def note_failure(stats: Stats, conn: sk_conn, address: Any, error: Exception) -> bool:
-    """Count what a handler raised; True if it is the handler's fault and has to be reported.
+def log_failure(address: Any, error: Exception) -> str:
+    """Return the kind of what a handler raised; "handler": its own fault, to be reported.
 
     A peer that breaks off and a time that is over are everyday things, if they are this
     connection's: they go to the logger.
     """
     kind = error_kind(error)
-    stats.errors[kind] += 1
-    if kind == "handler":
-        return True
-    if not isinstance(error, HandshakeError):
+    if kind != "handler" and not isinstance(error, HandshakeError):
         logger.info("%s: %s", address, error)
-    return False
+    return kind
+
+
+def note_failure(stats: Stats, address: Any, error: Exception) -> bool:
+    """Count what a handler raised and log it; True if it has to be reported."""
+    kind = log_failure(address, error)
+    stats.errors[kind] += 1
+    return kind == "handler"
 
 
 def has_answered(conn: sk_conn) -> bool:

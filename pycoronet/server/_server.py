@@ -26,6 +26,7 @@ from ._signals import DrainSignals
 from ._stats import Stats
 from ._strategies import CallbackStrategy, CoroutineStrategy, Strategy
 from ._systemd import notify
+from ._thread_strategy import ThreadStrategy
 from ._tls import load_tls
 from ._unix_paths import unlink_path
 
@@ -40,6 +41,7 @@ ShutdownFunction: TypeAlias = Callable[["Server"], object]
 _STRATEGIES: dict[str, Callable[["Server"], Strategy]] = {
     "coroutine": CoroutineStrategy,
     "callback": CallbackStrategy,
+    "threadpool": ThreadStrategy,
 }
 
 
@@ -246,11 +248,11 @@ class Server:
         self._failure = None
         self._hub = get_hub()
         self._over = ParkingLot()
+        self._strategy = _STRATEGIES[self.strategy](self)
+        self._strategy.start()
         self._listeners = [self._listener_of(sock) for sock in self._sockets]
         self._sockets = []
         self._admission = Admission(self._listeners, self.max_connections, self.max_per_address)
-        self._strategy = _STRATEGIES[self.strategy](self)
-        self._strategy.start()
         self._state = _State.SERVING
         self._acceptors = [spawn(self._accept, listener) for listener in self._listeners]
         if self._page is not None:
@@ -313,10 +315,10 @@ class Server:
         self.stats.shed[reason] += 1
         conn.abort()
 
-    def _ended(self, address: Any) -> None:
+    def _ended(self, address: Any, *, is_served: bool = True) -> None:
         """Note that a connection that was begun is over; strategies call it."""
         self.stats.open -= 1
-        self.stats.connections_served += 1
+        self.stats.connections_served += is_served
         self._admission.leave(address)
 
     def await_input(self, conn: sk_conn, timeout: float | None = None) -> bool:

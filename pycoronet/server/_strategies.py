@@ -14,7 +14,7 @@ from ._handling import Handler, error_kind, has_answered, note_failure, with_lim
 if TYPE_CHECKING:
     from ._server import Server
 
-__all__ = ["CallbackStrategy", "CoroutineStrategy", "Strategy"]
+__all__ = ["CallbackStrategy", "CoroutineStrategy", "Running", "Strategy"]
 
 # How long handlers that were cancelled may take to clean up.
 CLEAN_UP_SECONDS = 5.0
@@ -50,16 +50,16 @@ class Strategy(Interface):
         """Give back what start() took; who has not ended by now is abandoned."""
 
 
-class _Running:
-    """The connections being served, each with what serves it; and who waits for their end."""
+class Running:
+    """The connections being served, each with what is known of it; and who waits for their end."""
 
     def __init__(self) -> None:
-        self.entries: dict[sk_conn, Any] = {}
+        self.entries: dict[Any, Any] = {}
         self._lot = ParkingLot()
 
-    def remove(self, conn: sk_conn) -> bool:
+    def remove(self, one: object) -> bool:
         """Forget one; False if it was forgotten before."""
-        if self.entries.pop(conn, None) is None:
+        if self.entries.pop(one, None) is None:
             return False
         if not self.entries:
             while self._lot.unpark():
@@ -81,7 +81,7 @@ class CoroutineStrategy:
     def __init__(self, server: "Server") -> None:
         self._server = server
         self._stats = server.stats
-        self._running = _Running()
+        self._running = Running()
         self._entries = self._running.entries
         self._serve = with_limits(
             cast(Handler, server.handler),
@@ -100,7 +100,7 @@ class CoroutineStrategy:
         try:
             self._serve(conn, address)
         except Exception as error:
-            if note_failure(self._stats, conn, address, error):
+            if note_failure(self._stats, address, error):
                 raise
         finally:
             self._end(conn, address)
@@ -219,7 +219,7 @@ class CallbackStrategy:
 
     def __init__(self, server: "Server") -> None:
         self._server = server
-        self._running = _Running()
+        self._running = Running()
         self._entries = self._running.entries
         self._shake_hands: CoroutineStrategy | None = None
         if server.tls_context is not None:
@@ -253,7 +253,7 @@ class CallbackStrategy:
         try:
             self._handshake(conn, address)
         except Exception as error:
-            is_reported = note_failure(self._server.stats, conn, address, error)
+            is_reported = note_failure(self._server.stats, address, error)
             self.end(conn, address)
             if is_reported:
                 raise

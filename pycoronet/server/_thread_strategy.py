@@ -1,0 +1,259 @@
+"""The third way to serve a connection: a native thread out of a pool, where a handler may block.
+
+The hub accepts and hands the descriptor over. The thread makes the connection on a hub of its
+own, which it keeps as long as it lives, does the handshake there, calls the handler as that
+hub's main program, and closes the connection. What became of it goes back to the server's hub,
+where everything is counted: in one call for all that have ended meanwhile.
+"""
+
+import collections
+import contextvars
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from .._coronet import Hub, Scope, Task, _report, get_hub, sk_conn, sleep
+from .._coronet import timeout as time_limit
+from .._thread_pool import ThreadPool
+from ..errors import Cancelled
+from ._handling import Handler, log_failure, with_limits
+from ._strategies import CLEAN_UP_SECONDS, Running
+
+if TYPE_CHECKING:
+    from ._server import Server
+
+__all__ = ["ThreadStrategy"]
+
+# How often a thread looks whether all is sent that a closed connection has left to send.
+DRAIN_LOOK_SECONDS = 0.02
+
+
+class _Job:
+    """One connection: from the hub to a thread, and what became of it on the way back."""
+
+    __slots__ = ("_fd", "_hub", "_is_cancelled", "_scope", "_strategy", "address", "end", "errors")
+
+    def __init__(self, strategy: "ThreadStrategy", fd: int, address: Any) -> None:
+        self._strategy = strategy
+        self._fd = fd
+        self.address = address
+        self._is_cancelled = False
+        self._hub: Hub | None = None  # of the thread, while it serves the connection
+        self._scope: Scope | None = None  # around what it does
+        self.errors: list[str] = []  # by their kinds
+        self.end: BaseException | None = None  # SystemExit: the handler ends the program
+
+    # In the hub's thread.
+
+    def drop(self) -> None:
+        """Close a connection that no thread has begun with."""
+        os.close(self._fd)
+
+    def cancel(self) -> None:
+        """Have each wait of the handler raise Cancelled, soon."""
+        self._is_cancelled = True
+        hub, scope = self._hub, self._scope
+        if hub is not None and scope is not None:
+            try:
+                hub.call_soon_threadsafe(scope.cancel)
+            except RuntimeError:
+                pass  # it has closed its hub, and waits for nothing any more
+
+    # In the pool's thread.
+
+    def __call__(self) -> Callable[[], None]:
+        """Serve the connection; raises nothing."""
+        conn: sk_conn | None = None
+        scope: Scope | None = None
+        try:
+            conn = self._take_over()
+            scope = time_limit(None)
+            with scope:
+                self._scope = scope
+                if self._is_cancelled:  # asked after _scope was set, so that it is not missed
+                    scope.cancel()
+                self._serve(conn)
+        except Cancelled:
+            pass
+        except Exception as error:
+            if scope is None or not scope.expired:
+                self._note(error)
+        except BaseException as error:
+            self.end = error
+        finally:
+            self._hub = self._scope = None
+            if conn is not None:
+                conn.abort()  # unless all was well
+        return self._return
+
+    def _take_over(self) -> sk_conn:
+        try:
+            self._hub = get_hub()
+            conn = sk_conn(self._fd)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._strategy.prepare(conn)
+        return conn
+
+    def _serve(self, conn: sk_conn) -> None:
+        try:
+            self._strategy.serve(conn, self.address)
+        except Exception as error:
+            if self._note(error) == "timeout":
+                conn.abort()  # what it has not taken by now it need not take
+        try:
+            conn.close()
+        except Exception as error:
+            self._note(error)
+        get_hub().run()  # the tasks that the handler has left behind
+        while conn.pending:
+            sleep(DRAIN_LOOK_SECONDS)
+
+    def _note(self, error: Exception) -> str:
+        kind = log_failure(self.address, error)
+        self.errors.append(kind)
+        if kind == "handler":
+            _report(error, self._strategy.handler)
+        return kind
+
+    def _return(self) -> None:
+        self._strategy.give_back(self)
+
+
+class ThreadStrategy:
+    """A native thread for each connection; the handler may block as it likes."""
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+        self._stats = server.stats
+        self._running = Running()
+        self._entries: dict[_Job, Any] = self._running.entries
+        self._returned: collections.deque[_Job] = collections.deque()
+        self._is_told = False  # the hub will look at _returned
+        self._hub = get_hub()
+        self.handler = cast(Handler, server.handler)
+        self._handle = with_limits(
+            self.handler,
+            tls=server.tls_context,
+            handshake_timeout=server.handshake_timeout,
+            total_timeout=server.total_timeout,
+        )
+        # What the program has set before it began to serve, handlers find, as tasks do.
+        self._context = contextvars.copy_context()
+        self._pool = ThreadPool(
+            server.poolsize_min,
+            server.poolsize_max,
+            limit=server.backlog,
+            name="pycoronet server",
+        )
+
+    def start(self) -> None:
+        try:
+            self._pool.start()
+        except BaseException:
+            self._pool.close()
+            raise
+        self._count_threads()
+        self._sweeper = self._hub.call_every(self._server.delay, self._sweep)
+
+    def _count_threads(self) -> None:
+        self._stats.threads = self._pool.threads
+        self._stats.waiting = self._pool.waiting
+
+    def _sweep(self) -> None:
+        self._pool.shrink()
+        self._count_threads()
+
+    def begin(self, conn: sk_conn, address: Any) -> None:
+        job = _Job(self, conn.detach(), address)
+        self._entries[job] = True
+        try:
+            is_taken = self._pool.submit(job)
+        except (RuntimeError, MemoryError):
+            is_taken = False  # the system has no thread for us
+        if not is_taken:
+            self._shed(job, "pool")
+        self._count_threads()
+
+    def _shed(self, job: _Job, reason: str) -> None:
+        job.drop()
+        if self._running.remove(job):
+            self._stats.shed[reason] += 1
+            self._server._ended(job.address, is_served=False)
+
+    def is_serving(self, task: Task) -> bool:
+        return False  # their tasks are those of other hubs
+
+    # In the pool's threads.
+
+    def prepare(self, conn: sk_conn) -> None:
+        """Give a connection what the server gives to each."""
+        conn.server = self._server
+        conn.traffic = self._server._traffic
+        if self._server.idle_timeout is not None:
+            conn.settimeout(self._server.idle_timeout)
+
+    def serve(self, conn: sk_conn, address: Any) -> None:
+        """Do the handshake and call the handler."""
+        self._context.copy().run(self._handle, conn, address)
+
+    def give_back(self, job: _Job) -> None:
+        """Have the hub note what became of a connection."""
+        self._returned.append(job)
+        if not self._is_told:
+            self._is_told = True
+            try:
+                self._hub.call_soon_threadsafe(self._take_back)
+            except RuntimeError:
+                pass  # the hub has been closed: nobody counts any more
+
+    # In the hub's thread again.
+
+    def _take_back(self) -> None:
+        self._is_told = False  # first, so that none is missed
+        end: BaseException | None = None
+        while self._returned:
+            job = self._returned.popleft()
+            if self._running.remove(job):
+                for kind in job.errors:
+                    self._stats.errors[kind] += 1
+                self._server._ended(job.address)
+            end = end or job.end
+        self._count_threads()
+        if end is not None:
+            raise end  # in the main program, as that of a task
+
+    def notify_closing(self) -> None:
+        pass  # the server knows who waits in await_input()
+
+    def wait(self, timeout: float | None) -> bool:
+        return self._running.wait(timeout)
+
+    def cancel(self) -> int:
+        self._shed_waiting()
+        left = list(self._entries)
+        for job in left:
+            job.cancel()
+        self._running.wait(CLEAN_UP_SECONDS)
+        self._abandon(left)
+        return len(left)
+
+    def close(self) -> None:
+        self._sweeper.cancel()
+        self._shed_waiting()
+        left = list(self._entries)
+        for job in left:
+            job.cancel()
+        self._abandon(left)
+        self._count_threads()
+
+    def _shed_waiting(self) -> None:
+        for job in self._pool.close():
+            self._shed(cast(_Job, job), "closing")
+
+    def _abandon(self, jobs: list[_Job]) -> None:
+        """Count as ended what has not: a thread that is blocked cannot be ended."""
+        for job in jobs:
+            if self._running.remove(job):
+                self._server._ended(job.address)
