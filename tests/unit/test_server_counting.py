@@ -1,0 +1,261 @@
+"""What a server counts, whatever becomes of a connection, by each of the strategies."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from connections import drain_now
+from recorders import reset, turn
+from tls_peer import TlsPeer
+
+from pycoronet import Server, sleep
+
+pytestmark = pytest.mark.usefixtures("virtual_hub")
+
+LOCAL = ("127.0.0.1", 0)
+TIME_LIMIT = 3.0
+
+
+def answer(conn: Any, line: bytes) -> None:
+    """Do what a line says: fail, close or say the same."""
+    if line == b"fail\n":
+        raise LookupError("on purpose")
+    if line == b"close\n":
+        conn.close()
+    else:
+        conn.write(line)
+
+
+def serve_lines(conn: Any, _: object) -> None:
+    while not conn.closed and (line := conn.readln()):
+        answer(conn, line)
+
+
+def serve_lines_that_came(conn: Any, _: object) -> None:
+    while not conn.closed and (line := conn.take_line()):
+        answer(conn, line)
+
+
+HANDLERS = {"coroutine": serve_lines, "callback": serve_lines_that_came}
+
+
+@pytest.fixture(params=list(HANDLERS))
+def strategy(request: pytest.FixtureRequest) -> Any:
+    """Name each of the strategies."""
+    return request.param
+
+
+@pytest.fixture
+def start(strategy: Any) -> Any:
+    """Return a function that starts a server of the strategy; it is closed in the end."""
+    made: list[Any] = []
+
+    def make(**settings: Any) -> Any:
+        made.append(Server(LOCAL, HANDLERS[strategy], strategy=strategy, **settings))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.close()
+
+
+@pytest.fixture
+def call(ends: Any) -> Callable[[Any], socket.socket]:
+    """Return a function that connects to a server from outside."""
+    return lambda server: ends.keep(socket.create_connection(server.addresses[0], 20))
+
+
+def say(peer: socket.socket, line: bytes) -> bytes:
+    """Send a line and return what comes back after a turn of the server."""
+    peer.sendall(line)
+    turn()
+    return drain_now(peer)
+
+
+def counts_of(server: Any) -> dict[str, Any]:
+    """Return what is not zero, the errors and sheds by their names; no bytes and no times."""
+    values = server.stats.as_dict()
+    for name in ("created", "bytes_read", "bytes_sent", "threads"):
+        del values[name]
+    values.update(values.pop("errors"))
+    values.update({f"shed_{reason}": count for reason, count in values.pop("shed").items()})
+    return {name: value for name, value in values.items() if value}
+
+
+ENDS = {
+    "its end of file": (socket.socket.close, {}, None),
+    "half an end": (lambda peer: peer.shutdown(socket.SHUT_WR), {}, None),
+    "the handler's close": (lambda peer: say(peer, b"close\n"), {}, None),
+    "a failure": (lambda peer: say(peer, b"fail\n"), {}, "handler"),
+    "a reset": (reset, {}, "reset"),
+    "silence": (lambda _: sleep(2 * TIME_LIMIT), {"idle_timeout": TIME_LIMIT}, "timeout"),
+    "its time": (lambda _: sleep(2 * TIME_LIMIT), {"total_timeout": TIME_LIMIT}, "timeout"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_connection_is_counted_once_however_it_ends(
+    start: Any, call: Any, reports: list[Any], end: str
+) -> None:
+    finish, settings, error = ENDS[end]
+    server = start(**settings)
+    peers = [call(server) for _ in range(3)]
+    for peer in peers:
+        say(peer, b"hello\n")
+    assert counts_of(server) == {"accepted": 3, "open": 3}
+    finish(peers[0])
+    turn()
+    expected = {"accepted": 3, "open": 2, "connections_served": 1}
+    if settings:
+        expected = {"accepted": 3, "connections_served": 3}  # it concerns all of them
+    if error is not None:
+        expected[error] = expected["connections_served"]
+    assert counts_of(server) == expected
+    assert [type(report) for report in reports] == [LookupError] * (error == "handler")
+
+
+def test_a_connection_that_fails_before_it_has_said_anything_is_counted(
+    start: Any, call: Any
+) -> None:
+    server = start()
+    for _ in range(3):
+        reset(call(server))
+    turn()
+    assert counts_of(server) == {"accepted": 3, "connections_served": 3, "reset": 3}
+
+
+def test_a_connection_of_an_address_that_has_enough_is_shed(start: Any, call: Any) -> None:
+    server = start(max_per_address=2)
+    peers = [call(server) for _ in range(5)]
+    turn()
+    assert counts_of(server) == {"accepted": 5, "open": 2, "shed_address": 3}
+    for peer in peers:
+        peer.close()
+    turn()
+    assert counts_of(server) == {"accepted": 5, "connections_served": 2, "shed_address": 3}
+
+
+def test_handlers_that_stop_has_to_cancel_are_counted(start: Any, call: Any) -> None:
+    server = start()
+    peers = [call(server) for _ in range(4)]
+    for peer in peers:
+        say(peer, b"hello\n")
+    peers.pop().close()
+    turn()
+    server.stop(1)
+    counts = counts_of(server)
+    # A callback connection that is idle is closed by the stop.
+    assert counts.pop("cancelled", 0) == (3 if server.strategy == "coroutine" else 0)
+    assert counts == {"accepted": 4, "connections_served": 4}
+
+
+def test_bytes_are_those_on_the_wire(start: Any, call: Any) -> None:
+    server = start()
+    for _ in range(3):
+        peer = call(server)
+        assert say(peer, b"hello\n") == b"hello\n"
+        say(peer, b"close\n")
+    assert (server.stats.bytes_read, server.stats.bytes_sent) == (3 * 12, 3 * 6)
+
+
+def test_statistics_survive_a_restart(start: Any, call: Any) -> None:
+    server = start()
+    created = server.stats.created
+    say(call(server), b"close\n")
+    server.stop()
+    server.start()
+    say(call(server), b"close\n")
+    assert counts_of(server) == {"accepted": 2, "connections_served": 2}
+    assert (server.stats.bytes_read, server.stats.created) == (12, created)
+
+
+# --- TLS --------------------------------------------------------------------------------------
+
+
+def test_a_handshake_that_fails_is_counted(start: Any, call: Any, certificates: Any) -> None:
+    server = start(tls=certificates.server_context(), handshake_timeout=TIME_LIMIT)
+    nonsense, silent, gone = (call(server) for _ in range(3))
+    say(nonsense, b"GET / HTTP/1.0\r\n\r\n")
+    assert counts_of(server) == {"accepted": 3, "open": 2, "connections_served": 1, "tls": 1}
+    gone.close()
+    turn()
+    assert counts_of(server) == {"accepted": 3, "open": 1, "connections_served": 2, "tls": 2}
+    sleep(TIME_LIMIT)
+    assert counts_of(server) == {"accepted": 3, "connections_served": 3, "tls": 3}
+    assert silent.recv(1) == b""
+
+
+def test_bytes_of_tls_are_those_on_the_wire(start: Any, call: Any, certificates: Any) -> None:
+    server = start(tls=certificates.server_context())
+    peer = TlsPeer(call(server), certificates.client_context())
+    peer.shake_hands()
+    before = server.stats.as_dict()
+    assert before["bytes_read"] > 100
+    assert before["bytes_sent"] > 500  # a certificate
+    peer.send(peer.encrypted(b"hello\n"))
+    turn()
+    assert peer.read(6) == b"hello\n"
+    after = server.stats.as_dict()
+    assert after["bytes_read"] - before["bytes_read"] > 6
+    assert after["bytes_sent"] - before["bytes_sent"] > 6
+
+
+# --- One connection ---------------------------------------------------------------------------
+
+
+def test_a_connection_knows_its_own_figures(strategy: Any, call: Any) -> None:
+    seen: list[Any] = []
+
+    def handler(conn: Any, address: object) -> None:
+        HANDLERS[strategy](conn, address)
+        seen.append((conn.bytes_read, conn.bytes_sent, conn.created))
+        seen.append(conn.server.stats.connections_served)
+
+    with Server(LOCAL, handler, strategy=strategy) as server:
+        before = time.time()
+        say(call(server), b"hello\nclose\n")
+        (read, sent, created), served = seen[:2]
+        assert (read, sent, served) == (12, 6, 0)
+        assert before <= created <= time.time()
+        say(call(server), b"close\n")
+        assert seen[3] == 1
+
+
+# --- Everything at random ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_accepted_is_open_or_over_or_was_shed(
+    start: Any, call: Any, reports: list[Any], seed: int
+) -> None:
+    chance = random.Random(seed)
+    server = start(max_per_address=8, idle_timeout=50, max_connections=7)
+    peers: list[socket.socket] = []
+    finishers = [finish for finish, settings, _ in ENDS.values() if not settings]
+    for _ in range(150):
+        with suppress(OSError):  # it was shed, or is over since
+            if not peers or chance.random() < 0.5:
+                peers.append(call(server))
+            elif chance.random() < 0.5:
+                say(chance.choice(peers), b"hello\n")
+            else:
+                chance.choice(finishers)(peers.pop(chance.randrange(len(peers))))
+        if chance.random() < 0.05:
+            sleep(60)
+        turn(chance.randrange(3))
+        stats = server.stats
+        assert stats.accepted == stats.open + stats.connections_served + sum(stats.shed.values())
+        assert 0 <= stats.open <= 7
+    server.stop(1)
+    stats = server.stats
+    assert stats.open == 0
+    assert stats.accepted == stats.connections_served + sum(stats.shed.values())
+    assert sum(stats.errors.values()) <= stats.connections_served
+    assert stats.errors["handler"] == len(reports)
