@@ -189,7 +189,7 @@ def run_server(options: argparse.Namespace, handler: Any, what: str, scheme: str
         server.serve_forever()
     except KeyboardInterrupt:
         pass  # how it is meant to end
-    except (HandlerError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except (HandlerError, ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise CommandError(_in_one_line(error)) from error
     return 0
 

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..server._addresses import format_address, parse_address
+from . import CommandError
 from .stats_table import Snapshot, format_table, parse_page
 
 __all__ = ["add_parser"]
@@ -47,7 +48,6 @@ def add_parser(subparsers: Any) -> None:
         "stats",
         help="show a server's statistics, live",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "address",
@@ -158,11 +158,14 @@ class _Screen:
 
 
 def _watch(address: Any, interval: float, once: bool) -> None:
-    """Show table after table; the first one has to be there."""
+    """Show table after table. Raises CommandError if the first cannot be had."""
     title = format_address(address)
     screen = _Screen()
     before = None
-    now = fetch(address)
+    try:
+        now = fetch(address)
+    except PageError as error:
+        raise CommandError(f"{title}: {error}") from None
     note = ""
     while True:
         screen.show(format_table(title, now, before, width=screen.width, note=note))
@@ -185,7 +188,4 @@ def run(arguments: argparse.Namespace) -> int:
         pass  # how it is meant to end
     except BrokenPipeError:
         pass  # whoever read has enough
-    except PageError as error:
-        print(f"pycoronet stats: {format_address(arguments.address)}: {error}", file=sys.stderr)
-        return 1
     return 0

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ PATIENCE_SECONDS = 30
 TERMINAL_TOKEN = re.compile(r"([^\x1b\n]+)|(\n)|\x1b\[(\d*)([FKJ])")
 
 Answer = Callable[[int], bytes]
+RunStats = Callable[..., tuple[int, str, str]]
 
 
 class PageServer:
@@ -87,11 +89,10 @@ def page(number: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\n" + date + b"Connection: close\r\n\r\n" + render(stats)
 
 
-def run_stats(*arguments: str) -> tuple[int, str, str]:
-    """Run the command to its end; return its exit status, stdout and stderr."""
-    command = [sys.executable, "-X", "dev", "-W", "error", "-m", "pycoronet", "stats", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def run_stats(start_command: Callable[..., Any]) -> RunStats:
+    """Return a function that runs the command, and gives its exit status, stdout and stderr."""
+    return lambda *arguments: start_command("stats", *arguments).finish()
 
 
 def accepted_in(text: str) -> list[list[str]]:
@@ -102,7 +103,9 @@ def accepted_in(text: str) -> list[list[str]]:
     ]
 
 
-def test_stats_once_prints_one_plain_table(page_server: Callable[..., PageServer]) -> None:
+def test_stats_once_prints_one_plain_table(
+    run_stats: RunStats, page_server: Callable[..., PageServer]
+) -> None:
     server = page_server(page)
     status, out, err = run_stats(server.address, "--once")
     assert (status, err) == (0, "")
@@ -111,7 +114,9 @@ def test_stats_once_prints_one_plain_table(page_server: Callable[..., PageServer
     assert "\x1b" not in out
 
 
-def test_stats_of_a_unix_socket(page_server: Callable[..., PageServer], tmp_path: Path) -> None:
+def test_stats_of_a_unix_socket(
+    run_stats: RunStats, page_server: Callable[..., PageServer], tmp_path: Path
+) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "metrics"))
     listener.listen()
@@ -261,7 +266,7 @@ BAD_ANSWERS = {
 
 @pytest.mark.parametrize("case", BAD_ANSWERS)
 def test_stats_of_what_is_no_server_of_ours_are_refused_in_one_line(
-    page_server: Callable[..., PageServer], case: str
+    run_stats: RunStats, page_server: Callable[..., PageServer], case: str
 ) -> None:
     answer, message = BAD_ANSWERS[case]
     server = page_server(lambda number: answer)
@@ -273,7 +278,7 @@ def test_stats_of_what_is_no_server_of_ours_are_refused_in_one_line(
     assert err[:-1].isprintable()
 
 
-def test_stats_of_nobody_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_stats_of_nobody_are_refused_in_one_line(run_stats: RunStats, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     assert run_stats(address) == (1, "", f"pycoronet stats: {address}: Connection refused\n")
@@ -292,14 +297,67 @@ def test_stats_of_nobody_are_refused_in_one_line(tmp_path: Path) -> None:
         ([], "ADDRESS"),
     ],
 )
-def test_stats_arguments_are_checked(arguments: list[str], message: str) -> None:
+def test_stats_arguments_are_checked(
+    run_stats: RunStats, arguments: list[str], message: str
+) -> None:
     status, out, err = run_stats(*arguments)
     assert (status, out) == (2, "")
     assert message in err.splitlines()[-1]
 
 
-def test_stats_help_explains_the_columns() -> None:
+def test_stats_help_explains_the_columns(run_stats: RunStats) -> None:
     status, out, err = run_stats("--help")
     assert (status, err) == (0, "")
     for word in ("value", "per second", "mean", "--interval", "--once", "--metrics"):
         assert word in out
+
+
+# --- Of a server ------------------------------------------------------------------------------
+
+
+APP = """
+def echo(conn, address):
+    for line in conn:
+        conn.write(line)
+"""
+
+
+def call(path: Path) -> socket.socket:
+    """Connect to a Unix socket."""
+    peer = socket.socket(socket.AF_UNIX)
+    peer.settimeout(PATIENCE_SECONDS)
+    peer.connect(str(path))
+    return peer
+
+
+def test_stats_show_what_a_server_counts(
+    run_stats: RunStats, start_command: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    where = ["--bind", f"unix:{tmp_path / 'echo'}", "--metrics", f"unix:{tmp_path / 'metrics'}"]
+    server = start_command("serve", "app:echo", *where, cwd=tmp_path)
+    assert server.read_line().startswith("Serving app:echo ")
+    with call(tmp_path / "echo") as peer:
+        peer.sendall(b"hello\n")
+        assert peer.recv(100) == b"hello\n"
+        status, out, err = run_stats(f"unix:{tmp_path / 'metrics'}", "--once")
+    assert (status, err) == (0, "")
+    shown = {line[:22].rstrip(): line[22:].split()[0] for line in out.splitlines()[3:]}
+    assert shown["connections open"] == "1"
+    assert shown["connections accepted"] == "1"
+    assert shown["received bytes"] == shown["sent bytes"] == "6"
+    server.interrupt()
+    assert server.finish() == (0, "", "")
+    assert not (tmp_path / "metrics").exists()
+
+
+def test_metrics_without_the_parser_are_refused_in_one_line(
+    start_command: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "h11.py").write_text("raise ModuleNotFoundError(name='h11')")
+    server = start_command("serve", "app:echo", "--metrics", "unix:metrics", cwd=tmp_path)
+    status, out, err = server.finish()
+    assert (status, out) == (1, "")
+    assert "pip install 'pycoronet[http]'" in err
+    assert err.count("\n") == 1
