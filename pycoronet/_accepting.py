@@ -4,7 +4,7 @@ import errno
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from ._coronet import sk_conn, sleep
+from ._coronet import sk_conn, sleep, wait_readable
 from .errors import ClosedError
 
 __all__ = ["AcceptErrorFunction", "accept_all"]
@@ -27,8 +27,11 @@ def accept_all(
     on_accept_error: told what accepting failed with; see `serve()`. After a shortage it is
     tried again in a while, any other error of accept() is raised. Switches.
     """
+    must_look = False
     while True:
         try:
+            if must_look:
+                wait_readable(listener)
             conn, peer = listener.accept()
         except ClosedError:
             return
@@ -36,10 +39,13 @@ def accept_all(
             if on_accept_error is not None:
                 on_accept_error(listener, error)
             if not listener.closed:
-                if isinstance(error, OSError) and error.errno not in _SHORTAGES:
-                    raise
+                if isinstance(error, OSError):
+                    if error.errno not in _SHORTAGES:
+                        raise
+                    must_look = True  # the system tells of it first, though nobody may wait
                 sleep(SHORTAGE_PAUSE)
             if listener.closed:
                 return
         else:
+            must_look = False
             begin(conn, peer)
