@@ -1,11 +1,17 @@
-"""Who is let in: how many connections at once, and from one address."""
+"""Who is let in: how many connections at once, and from one address; and who is sent away."""
 
+import contextlib
+import socket
 from collections.abc import Hashable
 from typing import Any
 
-from .._coronet import READ, sk_conn
+from .._coronet import READ, ParkingLot, get_hub, sk_conn
 
-__all__ = ["Admission", "host_of"]
+__all__ = ["Admission", "SpareDescriptor", "accept_queued", "host_of", "send_away"]
+
+# How much of what a client has sent already is taken before it is sent away.
+UNREAD_LIMIT = 256 * 1024
+PIECE = 64 * 1024
 
 
 def host_of(address: Any) -> Hashable:
@@ -20,39 +26,135 @@ def host_of(address: Any) -> Hashable:
 
 
 class Admission:
-    """Counts a server's connections; pauses its listeners while there are enough."""
+    """Counts a server's connections; pauses its listeners while there are enough.
 
-    def __init__(self, listeners: list[sk_conn], most: int | None, per_host: int | None) -> None:
+    It outlives a restart of the server, for connections that were cut off may end later.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: list[sk_conn] = []
+        self._most: int | None = None
+        self._per_host: int | None = None
+        self._by_host: dict[Hashable, int] = {}
+        self._is_paused = False
+        self._room = ParkingLot()
+        self.open = 0
+
+    def start(self, listeners: list[sk_conn], most: int | None, per_host: int | None) -> None:
+        """Begin with new listeners and limits."""
         self._listeners = listeners
         self._most = most
         self._per_host = per_host
-        self._by_host: dict[Hashable, int] = {}
-        self.open = 0
+        self._is_paused = False
+        self._pause_if_full()
+
+    @property
+    def is_full(self) -> bool:
+        """True while there is no room for one more."""
+        return self._most is not None and self.open >= self._most
 
     def enter(self, address: Any) -> bool:
         """Count one more, unless its address has as many as it may."""
         if self._per_host is not None:
             host = host_of(address)
             count = self._by_host.get(host, 0)
-            if host is not None and count >= self._per_host:
-                return False
-            self._by_host[host] = count + 1
+            if host is not None:
+                if count >= self._per_host:
+                    return False
+                self._by_host[host] = count + 1
         self.open += 1
-        if self.open == self._most:
-            for listener in self._listeners:
-                if not listener.closed:
-                    listener.disable(READ)
+        if self._most is not None:
+            self._pause_if_full()
         return True
 
     def leave(self, address: Any) -> None:
         """Count one less; there is room again."""
-        if self._per_host is not None:
+        if self._by_host:
             host = host_of(address)
-            self._by_host[host] -= 1
-            if not self._by_host[host]:
-                del self._by_host[host]
+            count = self._by_host.pop(host, 0)
+            if count > 1:
+                self._by_host[host] = count - 1
         self.open -= 1
-        if self._most is not None and self.open == self._most - 1:
+        if self._is_paused and not self.is_full:
+            self._is_paused = False
             for listener in self._listeners:
                 if not listener.closed:
                     listener.enable(READ)
+            self._room.unpark()
+
+    def _pause_if_full(self) -> None:
+        if self.is_full and not self._is_paused:
+            self._is_paused = True
+            for listener in self._listeners:
+                if not listener.closed:
+                    listener.disable(READ)
+
+    def wait_for_room(self, timeout: float | None) -> bool:
+        """Wait until one more may come; False if that is not so after timeout seconds."""
+        deadline = None if timeout is None else get_hub().time + timeout
+        while self.is_full:
+            rest = None if deadline is None else max(0.0, deadline - get_hub().time)
+            if not self._room.park("room for one more", rest):
+                return not self.is_full
+        return True
+
+
+class SpareDescriptor:
+    """A descriptor kept for when there are none: with its place, clients can be sent away.
+
+    Otherwise they would wait in the queue, for what nobody can tell them.
+    """
+
+    def __init__(self) -> None:
+        self._sock: socket.socket | None = None
+
+    def take(self) -> bool:
+        """Have it; False if there is none to be had now."""
+        if self._sock is None:
+            with contextlib.suppress(OSError):
+                self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        return self._sock is not None
+
+    def give(self) -> bool:
+        """Make room for another; False if it is not there."""
+        if self._sock is None:
+            return False
+        self._sock.close()
+        self._sock = None
+        return True
+
+    def accept(self, listener: sk_conn) -> sk_conn | None:
+        """Accept with the place of this one, if a connection waits; take() it again after that."""
+        if not self.give():
+            return None
+        try:
+            conn, _ = accept_queued(listener)
+        except (OSError, MemoryError):
+            return None  # nobody waits, or somebody else has taken the place
+        return conn
+
+
+def accept_queued(listener: sk_conn) -> tuple[sk_conn, Any]:
+    """Accept what has come by now; raises TimeoutError if nothing has."""
+    before = listener.gettimeout()
+    listener.settimeout(0)
+    try:
+        return listener.accept()
+    finally:
+        if not listener.closed:
+            listener.settimeout(before)
+
+
+def send_away(conn: sk_conn) -> None:
+    """Close a connection that is not to be served, so that its client sees an end of file.
+
+    Closing a connection with something unread in it would reset it.
+    """
+    conn.settimeout(0)
+    try:
+        for _ in range(UNREAD_LIMIT // PIECE):
+            if not conn.recv(PIECE):
+                break
+    except OSError:
+        pass  # TimeoutError: it was all
+    conn.abort()

@@ -6,6 +6,7 @@ who is let in is said by `_limits.py`.
 
 import contextlib
 import enum
+import errno
 import socket
 import weakref
 from collections.abc import Callable
@@ -13,13 +14,25 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .._accepting import accept_all
-from .._coronet import Hub, ParkingLot, Scope, Traffic, _report, current, get_hub, sk_conn, spawn
+from .._coronet import (
+    READ,
+    Hub,
+    ParkingLot,
+    Scope,
+    Traffic,
+    _report,
+    current,
+    get_hub,
+    sk_conn,
+    spawn,
+)
 from .._coronet import timeout as time_limit
 from .._sockets import HANDSHAKE_TIMEOUT
+from ..errors import ClosedError
 from ._addresses import open_listeners
 from ._handling import has_answered
 from ._imports import load_handler
-from ._limits import Admission
+from ._limits import Admission, SpareDescriptor, accept_queued, send_away
 from ._metrics import make_page
 from ._settings import Setting, one_of, optional, seconds, some_address, whole
 from ._signals import DrainSignals
@@ -151,6 +164,8 @@ class Server:
         self._page: Server | None = None  # shows the statistics
         self._shutdown_callbacks: list[ShutdownFunction] = []
         self._awaiting: dict[Scope, Hub] = {}  # handlers between two requests
+        self._admission = Admission()
+        self._spare = SpareDescriptor()
         self._failure: Exception | None = None  # what accepting ended with
         self._cancelled = 0  # by the last stop()
         _servers.add(self)
@@ -246,14 +261,16 @@ class Server:
             self.handler = load_handler(self.handler)
             self._check_handler()
         self._failure = None
+        self._cancelled = 0
         self._hub = get_hub()
         self._over = ParkingLot()
         self._strategy = _STRATEGIES[self.strategy](self)
         self._strategy.start()
         self._listeners = [self._listener_of(sock) for sock in self._sockets]
         self._sockets = []
-        self._admission = Admission(self._listeners, self.max_connections, self.max_per_address)
+        self._admission.start(self._listeners, self.max_connections, self.max_per_address)
         self._state = _State.SERVING
+        self._take_spare()
         self._acceptors = [spawn(self._accept, listener) for listener in self._listeners]
         if self._page is not None:
             self._page.start()
@@ -293,13 +310,31 @@ class Server:
 
     def _accept(self, listener: sk_conn) -> None:
         try:
-            accept_all(listener, self._admit, self._count_accept_error)
+            accept_all(listener, self._admit, self._accept_error)
         except Exception as error:
             self._failure = error
             self.stop(wait=False)
 
-    def _count_accept_error(self, listener: sk_conn, error: Exception) -> None:
+    def _accept_error(self, listener: sk_conn, error: Exception) -> None:
         self.stats.errors["accept"] += 1
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            self._shed_queued(listener)
+
+    def _shed_queued(self, listener: sk_conn) -> None:
+        """Send away all that wait: no descriptor is left, and they would wait for nothing."""
+        for _ in range(self.backlog):
+            conn = self._spare.accept(listener)
+            if conn is None:
+                break
+            self.stats.accepted += 1
+            self._shed(conn, "descriptors")
+            self._spare.take()
+        self._take_spare()
+
+    def _take_spare(self) -> None:
+        """Have the spare descriptor back, as soon as there is one."""
+        if self._state is not _State.CLOSED and not self._spare.take():
+            self._hub.call_later(self.delay, self._take_spare)
 
     def _admit(self, conn: sk_conn, address: Any) -> None:
         self.stats.accepted += 1
@@ -307,13 +342,27 @@ class Server:
             self._shed(conn, "address")
             return
         self.stats.open += 1
-        if self.idle_timeout is not None:
-            conn.settimeout(self.idle_timeout)
-        self._strategy.begin(conn, address)
+        try:
+            if self.idle_timeout is not None:
+                conn.settimeout(self.idle_timeout)
+            self._strategy.begin(conn, address)
+        except Exception as error:
+            self._not_begun(conn, address, error)
+
+    def _not_begun(self, conn: sk_conn, address: Any, error: Exception) -> None:
+        """Forget a connection that the strategy failed to begin; the server goes on."""
+        conn.abort()
+        self.stats.open -= 1
+        self._admission.leave(address)
+        if isinstance(error, MemoryError):
+            self.stats.errors["accept"] += 1
+        else:
+            self.stats.errors["handler"] += 1
+            _report(error, self.handler)
 
     def _shed(self, conn: sk_conn, reason: str) -> None:
         self.stats.shed[reason] += 1
-        conn.abort()
+        send_away(conn)
 
     def _ended(self, address: Any, *, is_served: bool = True) -> None:
         """Note that a connection that was begun is over; strategies call it."""
@@ -377,35 +426,54 @@ class Server:
     def _begin_stop(self, timeout: float | None) -> None:
         if self._state is _State.SERVING:
             self._state = _State.STOPPING
-            self._cancelled = 0
-            spawn(self._stop, timeout)
+            spawn(self._stop, self._strategy, timeout)
 
-    def _stop(self, timeout: float | None) -> None:
+    def _stop(self, strategy: Strategy, timeout: float | None) -> None:
         deadline = None if timeout is None else self._hub.time + timeout
         try:
-            self._accept_the_last()
+            self._end_acceptors()
             self._notify_closing()
-            rest = None if deadline is None else max(0.0, deadline - self._hub.time)
-            if not self._strategy.wait(rest):
-                self._cancelled = self._strategy.cancel()
-                self.stats.cancelled += self._cancelled
+            for listener in list(self._listeners):
+                self._accept_the_last(listener, deadline)
+                _close_listener(listener)
+            if not strategy.wait(self._rest(deadline)):
+                cancelled = strategy.cancel()
+                self.stats.cancelled += cancelled
+                if strategy is self._strategy:
+                    self._cancelled = cancelled
         finally:
-            if self._state is _State.STOPPING:  # or close() was quicker
+            # Or close() was quicker, and it may even serve again.
+            if self._state is _State.STOPPING and strategy is self._strategy:
                 self._finish()
 
-    def _accept_the_last(self) -> None:
-        """End accepting, with what the system has accepted on our behalf already."""
+    def _rest(self, deadline: float | None) -> float | None:
+        return None if deadline is None else max(0.0, deadline - self._hub.time)
+
+    def _end_acceptors(self) -> None:
         for acceptor in self._acceptors:
             acceptor.cancel()
         for acceptor in self._acceptors:
             acceptor.join()
-        for listener in self._listeners:
-            if not listener.closed:
-                listener.settimeout(0)
-                with contextlib.suppress(OSError, MemoryError):
-                    while True:
-                        self._admit(*listener.accept())
-                _close_listener(listener)
+
+    def _accept_the_last(self, listener: sk_conn, deadline: float | None) -> None:
+        """Serve what the system has accepted on our behalf already.
+
+        While there are max_connections, each waits until there is room or the time is over.
+        """
+        try:
+            # Not for ever: while that lasts, more may come.
+            for _ in range(self.backlog + 1):
+                if self._admission.wait_for_room(self._rest(deadline)):
+                    self._admit(*accept_queued(listener))
+                else:
+                    listener.enable(READ)
+                    conn, _address = accept_queued(listener)
+                    self.stats.accepted += 1
+                    self._shed(conn, "closing")
+        except (TimeoutError, ClosedError):
+            pass  # that was all, or close() was quicker
+        except (OSError, MemoryError) as error:
+            self._accept_error(listener, error)
 
     def _notify_closing(self) -> None:
         for scope, hub in list(self._awaiting.items()):
@@ -445,6 +513,7 @@ class Server:
             for listener in self._listeners:
                 _close_listener(listener)
             self._strategy.close()
+            self._spare.give()
             while self._over.unpark():
                 pass
         for function in self._shutdown_callbacks:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 from typing import Protocol as Interface
 
-from .._coronet import ParkingLot, Task, get_hub, sk_conn, spawn, spawn_handler
+from .._coronet import READ, WRITE, ParkingLot, Task, get_hub, sk_conn, sleep, spawn, spawn_handler
 from .._protocol import Protocol
 from ._handling import Handler, error_kind, has_answered, note_failure, with_limits
 
@@ -31,7 +31,8 @@ class Strategy(Interface):
     def begin(self, conn: sk_conn, address: Any) -> None:
         """Take over a connection that was let in. Never waits.
 
-        The server is told by `_ended(address)`, once, when it is over.
+        The server is told by `_ended(address)`, once, when it is over. If this raises, the
+        strategy knows nothing of it, and the server closes it.
         """
 
     def is_serving(self, task: Task) -> bool:
@@ -57,14 +58,13 @@ class Running:
         self.entries: dict[Any, Any] = {}
         self._lot = ParkingLot()
 
-    def remove(self, one: object) -> bool:
-        """Forget one; False if it was forgotten before."""
-        if self.entries.pop(one, None) is None:
-            return False
+    def remove(self, one: object) -> Any:
+        """Forget one; return its entry, None if it was forgotten before."""
+        entry = self.entries.pop(one, None)
         if not self.entries:
             while self._lot.unpark():
                 pass
-        return True
+        return entry
 
     def wait(self, timeout: float | None) -> bool:
         deadline = None if timeout is None else get_hub().time + timeout
@@ -106,7 +106,7 @@ class CoroutineStrategy:
             self._end(conn, address)
 
     def _end(self, conn: sk_conn, address: Any) -> None:
-        if self._running.remove(conn):
+        if self._running.remove(conn) is not None:
             self._server._ended(address)
 
     def is_serving(self, task: Task) -> bool:
@@ -122,17 +122,21 @@ class CoroutineStrategy:
         left: list[tuple[sk_conn, tuple[Task, Any]]] = list(self._entries.items())
         for _, (task, _address) in left:
             task.cancel("the server is closing")
+        sleep(0)
+        for conn, (task, address) in left:
+            if task.done:  # one that was cancelled before it began has not said so
+                self._end(conn, address)
         self._running.wait(CLEAN_UP_SECONDS)
         for conn, (_task, address) in left:
-            # One that was cancelled before it began has not said that it has ended.
             conn.abort()
             self._end(conn, address)
         return len(left)
 
     def close(self) -> None:
-        for conn, (task, _address) in list(self._entries.items()):
+        for conn, (task, address) in list(self._entries.items()):
             task.cancel("the server is closed")
             conn.abort()
+            self._end(conn, address)
 
 
 class _Function(Protocol):
@@ -153,7 +157,8 @@ class _Function(Protocol):
     def on_eof(self, conn: sk_conn) -> None:
         if conn.available:
             self._handler(conn, self._address)  # what is left now is all that there is
-        conn.close()
+        if isinstance(conn.callbacks, _Watched):
+            conn.close()
 
 
 def _close_if_idle(conn: sk_conn) -> None:
@@ -170,7 +175,6 @@ class _Watched:
 
     __slots__ = (
         "_address",
-        "_limit",
         "_strategy",
         "on_data",
         "on_eof",
@@ -189,23 +193,17 @@ class _Watched:
         self.on_shutdown = protocol.on_shutdown
         self._strategy = strategy
         self._address = address
-        self._limit: Any = None
-
-    def limit(self, conn: sk_conn, seconds: float) -> None:
-        """End the connection after some time, whatever happens on it."""
-        self._limit = get_hub().call_later(seconds, self._strategy.expire, conn, self._address)
 
     def on_error(self, conn: sk_conn, error: Exception, direction: int) -> None:
-        self._strategy.count_error(error)
+        self._strategy.count_error(error, direction)
         self.protocol.on_error(conn, error, direction)
 
     def on_timeout(self, conn: sk_conn, direction: int) -> None:
         self.protocol.on_timeout(conn, direction)
-        self._strategy.idle(conn, self._address)
+        if direction == READ | WRITE:  # and not a limit that the protocol has set for one
+            self._strategy.idle(conn, self._address)
 
     def on_close(self, conn: sk_conn) -> None:
-        if self._limit is not None:
-            self._limit.cancel()
         self._strategy.end(conn, self._address)
         self.protocol.on_close(conn)
 
@@ -242,36 +240,60 @@ class CallbackStrategy:
         self._sweeper = get_hub().call_every(self._server.delay, self._sweep)
 
     def begin(self, conn: sk_conn, address: Any) -> None:
-        self._entries[conn] = address
-        if self._server.tls_context is None:
-            self._install(conn, address)
-        else:
-            # In a task of its own, which ends when the callbacks take over.
-            spawn(self._install_after_handshake, conn, address)
+        limit = None
+        if self._server.total_timeout is not None:
+            limit = get_hub().call_later(self._server.total_timeout, self.expire, conn, address)
+        self._entries[conn] = (address, limit)
+        try:
+            if self._server.tls_context is None:
+                self._install(conn, address)
+            else:
+                # In a task of its own, which ends when the callbacks take over.
+                spawn(self._install_after_handshake, conn, address)
+        except BaseException:
+            self._forget(conn)
+            raise
 
     def _install_after_handshake(self, conn: sk_conn, address: Any) -> None:
         try:
             self._handshake(conn, address)
         except Exception as error:
-            is_reported = note_failure(self._server.stats, address, error)
-            self.end(conn, address)
-            if is_reported:
+            if self.end(conn, address) and note_failure(self._server.stats, address, error):
                 raise
+        finally:
+            if not isinstance(conn.callbacks, _Watched):
+                if not conn.closed:  # a handshake that failed may have an alert to send
+                    conn.abort()
+                self.end(conn, address)
 
     def _install(self, conn: sk_conn, address: Any) -> None:
         watched = _Watched(self._make(address), self, address)
         conn.set_callbacks(watched, opened=True)
-        if self._server.total_timeout is not None:
-            watched.limit(conn, self._server.total_timeout)
+        if self._server.closing:  # and has said so to the others before
+            get_hub().call_soon(self._say_goodbye, conn, watched)
 
-    def end(self, conn: sk_conn, address: Any) -> None:
-        """Note that a connection is over."""
-        if self._running.remove(conn):
-            self._server._ended(address)
+    def _forget(self, conn: sk_conn) -> bool:
+        entry = self._running.remove(conn)
+        if entry is None:
+            return False
+        _, limit = entry
+        if limit is not None:
+            limit.cancel()
+        return True
 
-    def count_error(self, error: Exception) -> None:
-        """Note what a connection failed with."""
-        self._server.stats.errors[error_kind(error)] += 1
+    def end(self, conn: sk_conn, address: Any) -> bool:
+        """Note that a connection is over; False if that is known."""
+        if not self._forget(conn):
+            return False
+        self._server._ended(address)
+        return True
+
+    def count_error(self, error: Exception, direction: int) -> None:
+        """Note what a connection failed with, or, without a direction, a callback."""
+        kind = error_kind(error)
+        if not direction and kind != "tls":
+            kind = "handler"
+        self._server.stats.errors[kind] += 1
 
     def idle(self, conn: sk_conn, address: Any) -> None:
         """End a connection on which nothing moves, if the server has a limit for that."""
@@ -281,12 +303,18 @@ class CallbackStrategy:
     def expire(self, conn: sk_conn, address: Any) -> None:
         """End a connection whose time is over."""
         if not conn.closed:
-            self.count_error(TimeoutError())
-            conn.abort()
+            self._server.stats.errors["timeout"] += 1
+            self._cut_off(conn, address)
+
+    def _cut_off(self, conn: sk_conn, address: Any) -> None:
+        is_told = isinstance(conn.callbacks, _Watched)  # it will say when it has ended
+        conn.abort()
+        if not is_told:
+            self.end(conn, address)
 
     def _sweep(self) -> None:
         """Note the end of connections that were given other callbacks, which tell us nothing."""
-        for conn, address in list(self._entries.items()):
+        for conn, (address, _) in list(self._entries.items()):
             if conn.closed and not isinstance(conn.callbacks, _Watched):
                 self.end(conn, address)
 
@@ -313,14 +341,13 @@ class CallbackStrategy:
 
     def cancel(self) -> int:
         left = list(self._entries.items())
-        for conn, address in left:
-            conn.abort()
-            if conn.callbacks is None:
-                self.end(conn, address)
+        for conn, (address, _) in left:
+            self._cut_off(conn, address)
         self._running.wait(CLEAN_UP_SECONDS)
         return len(left)
 
     def close(self) -> None:
         self._sweeper.cancel()
-        for conn in list(self._entries):
+        for conn, (address, _) in list(self._entries.items()):
             conn.abort()
+            self.end(conn, address)

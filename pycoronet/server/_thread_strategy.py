@@ -17,6 +17,7 @@ from .._coronet import timeout as time_limit
 from .._thread_pool import ThreadPool
 from ..errors import Cancelled
 from ._handling import Handler, log_failure, with_limits
+from ._limits import send_away
 from ._strategies import CLEAN_UP_SECONDS, Running
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class _Job:
 
     def drop(self) -> None:
         """Close a connection that no thread has begun with."""
-        os.close(self._fd)
+        send_away(sk_conn(self._fd))
 
     def cancel(self) -> None:
         """Have each wait of the handler raise Cancelled, soon."""
