@@ -24,7 +24,7 @@ from pycoronet.server import format_address, parse_address
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 30
 
-STRATEGIES = ["coroutine", "callback"]
+STRATEGIES = ["coroutine", "callback", "threadpool"]
 Serve = Callable[..., Server]
 
 

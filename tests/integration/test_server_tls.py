@@ -47,7 +47,7 @@ def name_of(conn: Any) -> bytes:
     )
 
 
-@pytest.fixture(params=["coroutine", "callback"])
+@pytest.fixture(params=["coroutine", "callback", "threadpool"])
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
     """Return a function that starts a server, which is closed in the end."""
     made: list[Server] = []
@@ -157,7 +157,7 @@ def test_clients_side_by_side(serve: Serve, certificates: Certificates) -> None:
     assert server.stats.connections_served == 30
 
 
-@pytest.mark.parametrize("strategy", ["coroutine", "callback"])
+@pytest.mark.parametrize("strategy", ["coroutine", "callback", "threadpool"])
 def test_bad_files_are_one_clear_line_and_nothing_listens(
     certificates: Certificates, tmp_path: Path, strategy: Any
 ) -> None:
