@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from connections import count_descriptors
+from connections import open_descriptors
 from listener_case import leave_stale, needs_ipv6
 
 import pycoronet
@@ -126,7 +126,7 @@ def test_several_addresses_are_one_server(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_one_address_that_is_taken_leaves_the_others_free(serve: Serve, tmp_path: Path) -> None:
-    before = count_descriptors()
+    before = open_descriptors()
     path = tmp_path / "socket"
     with socket.create_server((HOST, 0)) as other:
         taken = other.getsockname()
@@ -136,7 +136,7 @@ def test_one_address_that_is_taken_leaves_the_others_free(serve: Serve, tmp_path
         assert str(caught.value).count("\n") == 0
         assert format_address(taken) in str(caught.value)
         assert not path.exists()
-    assert count_descriptors() == before
+    assert open_descriptors() <= before  # what earlier tests left may go meanwhile
     server = serve([path, taken])  # now it is free
     assert all(ask(address) for address in server.addresses)
 
