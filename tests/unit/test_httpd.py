@@ -499,6 +499,7 @@ def test_httpd_range_of_another_version_brings_the_whole(site):
 def test_httpd_every_answer_closes_what_it_opened(site):
     site.write("sub/index.html", "index")
     (site.path / "empty").mkdir()
+    (site.path / "odd" / "index.html").mkdir(parents=True)
     requests: list[Callable[[], object]] = [
         lambda: site.get("/page.html"),
         lambda: site.get("/page.html", Range="bytes=0-1"),
@@ -510,6 +511,7 @@ def test_httpd_every_answer_closes_what_it_opened(site):
         lambda: site.get("/sub/"),
         lambda: site.get("/sub"),
         lambda: site.get("/empty/"),
+        lambda: site.get("/odd/"),
         lambda: site.get("/nothing/x"),
     ]
     before = count_descriptors()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,14 @@ def test_imports_function_is_found(write):
 def test_imports_attribute_of_an_attribute_is_found(write):
     name = write("class App:\n    @staticmethod\n    def handler(conn, address):\n        pass\n")
     assert load_handler(f"{name}:App.handler").__name__ == "handler"
+
+
+def test_imports_file_that_is_newer_than_the_process_is_seen(write, tmp_path):
+    load_handler(f"{write('handler = print')}:handler")  # the folder is remembered as it is
+    before = tmp_path.stat()
+    name = write("handler = print")
+    os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert load_handler(f"{name}:handler") is print
 
 
 @pytest.mark.parametrize("text", ["Echo", "echo"])
