@@ -165,6 +165,12 @@ accept_descriptor(SkConnObject *conn, struct sockaddr_storage *address, socklen_
         }
         failure_count = 0;
         conn->may_read = false;
+        if (conn_wait_limit_ns(conn, FLOW_IN) == 0) {
+            // Not even asked for: a Unix listener that was shut down is readable for ever.
+            conn->error = ETIMEDOUT;
+            raise_os_error(PyExc_TimeoutError, ETIMEDOUT, "accept timed out");
+            return -1;
+        }
         if (conn_wait_readable(conn, "accept") < 0 || conn_check_usable(conn) < 0) {
             return -1;
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -35,13 +34,42 @@ def serve(run_worker=run_plain_worker, address=("127.0.0.1", 0), *, processes=2,
         predecessor = take_over(handover)
         point = HandoverPoint(handover)
     listeners = open_for_workers(
-        address, processes=processes, has_own_sockets=own, predecessor=predecessor)
+        address, count=processes if own else 1, predecessor=predecessor)
     for entry in listeners:
         logging.info("listening %r", entry.sockets[0].getsockname())
     master = Master(run_worker, listeners, processes=processes, handover=point,
                     predecessor=predecessor, **options)
     master.run()
     logging.info("over")
+"""
+
+# The same with a whole Server. Its handler answers as plain workers do.
+SERVER_PREAMBLE = f"""
+import logging, os, signal, sys
+signal.alarm({PATIENCE_SECONDS + 10})
+logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(message)s", stream=sys.stderr)
+from pycoronet import Server
+
+def answer(conn, address):
+    while conn.server.await_input(conn):
+        line = conn.readln()
+        if not line:
+            break
+        conn.write(b"%d %s" % (os.getpid(), line))
+
+def answer_what_is_there(conn, address):
+    while line := conn.take_line():
+        conn.write(b"%d %s" % (os.getpid(), line))
+
+def serve(handler=answer, address=("127.0.0.1", 0), *, processes=2, **options):
+    server = Server(address, handler, processes=processes, **options)
+    server.listen()
+    for bound in server.addresses:
+        logging.info("listening %r", bound)
+    try:
+        server.serve_forever()
+    finally:
+        logging.info("over")
 """
 
 

@@ -9,7 +9,7 @@ import socket
 from typing import Any
 
 from pycoronet.server._arrivals import stop_arrivals
-from pycoronet.server._worker import CANCEL, DRAIN, ORPHANED, RETIRE, Worker
+from pycoronet.server._worker import CANCEL, DRAIN, Worker
 
 
 class PlainWorker:
@@ -52,20 +52,21 @@ class PlainWorker:
             self.leave(takes_queue=False)
 
     def on_link(self, _: Any) -> None:
-        for command in self.worker.take_commands():
-            if command == ORPHANED:
-                self.selector.unregister(self.worker.link)
-                for sock in self.worker.sockets:
-                    stop_arrivals(sock)
+        commands = self.worker.take_commands()
+        if self.worker.is_orphaned:
+            self.selector.unregister(self.worker.link)
+        for command in commands:
             if command == CANCEL:
                 os._exit(0)
-            if command in (DRAIN, ORPHANED, RETIRE):
-                self.leave(takes_queue=command != RETIRE)
+            self.leave(takes_queue=command == DRAIN)
 
     def leave(self, *, takes_queue: bool) -> None:
         if self.is_leaving:
             return
         self.is_leaving = True
+        if self.worker.owns_sockets:
+            for sock in self.worker.sockets:
+                stop_arrivals(sock)
         for sock in self.worker.sockets:
             if takes_queue:
                 while self.accept(sock):

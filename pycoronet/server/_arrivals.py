@@ -10,6 +10,8 @@ import struct
 import sys
 from array import array
 
+from .._coronet import sk_conn
+
 __all__ = ["is_queued", "stop_arrivals"]
 
 # Linux' number for it; Python has no name.
@@ -29,7 +31,7 @@ _DROP_SYN = b"".join(
 )
 
 
-def stop_arrivals(sock: socket.socket) -> bool:
+def stop_arrivals(listener: socket.socket | sk_conn) -> bool:
     """Let no new connection into the queue of a listening socket; what is queued can be taken.
 
     Linux alone can do it. A client that comes later gets no answer over TCP, and is refused
@@ -40,6 +42,7 @@ def stop_arrivals(sock: socket.socket) -> bool:
     """
     if not sys.platform.startswith("linux"):
         return False
+    sock = socket.socket(fileno=listener.fileno())
     try:
         if sock.family == socket.AF_UNIX:
             sock.shutdown(socket.SHUT_RD)
@@ -50,6 +53,8 @@ def stop_arrivals(sock: socket.socket) -> bool:
             sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, description)
     except OSError:
         return False  # such as a sandbox that forbids filters
+    finally:
+        sock.detach()  # the descriptor is the caller's
     return True
 
 

@@ -51,9 +51,8 @@ def _peer_uid(conn: socket.socket) -> int | None:
 
 
 def _is_trusted(conn: socket.socket) -> bool:
-    """Tell whether the peer runs as our user or as root; where nobody says, the mode of the
-    path has to do.
-    """
+    """Tell whether the peer runs as our user or as root."""
+    # Where the system does not tell, the mode of the path has to do.
     return _peer_uid(conn) in (None, os.geteuid(), 0)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._binding import SHARED_PORT
+from .._coronet import sk_conn
 from ._addresses import format_address, open_listeners, parse_addresses
 from ._handover import Predecessor
 from ._unix_paths import adopt_path, disown_path, unlink_path
@@ -26,6 +27,7 @@ class Listeners:
 
     address: str
     sockets: list[socket.socket]
+    is_drained: bool = True  # what is queued is served before they are closed
 
     def adopt(self) -> None:
         """Make the file of a Unix socket ours to remove."""
@@ -44,35 +46,36 @@ class Listeners:
             sock.close()
 
 
-def close_listener(sock: socket.socket) -> None:
+def close_listener(listener: socket.socket | sk_conn) -> None:
     """Close a listening socket, and remove its file if it is ours."""
-    if sock.fileno() >= 0:
+    if listener.fileno() >= 0:
         with suppress(OSError):  # the directory does not allow it any more
-            unlink_path(sock)
-    sock.close()
+            unlink_path(listener)
+    listener.close()
 
 
 def open_for_workers(
     addresses: Any,
     *,
-    processes: int,
-    has_own_sockets: bool,
-    reuse_port: bool = False,
+    count: int,
+    kind: str = "",
     predecessor: Predecessor | None = None,
+    reuse_port: bool = False,
     **options: Any,
 ) -> list[Listeners]:
-    """Open what so many workers listen on; take it from an earlier master where it has it.
+    """Open what workers listen on; take it from an earlier master where it has it.
 
-    has_own_sockets: each worker gets a TCP socket of its own, and the system spreads the
-    connections. reuse_port: others, who are not of this server, may listen there too.
-    options: for open_listeners(), which also says what is raised.
+    count: so many sockets for each TCP address; the system spreads the connections over them.
+    kind: what they are for, if not for the handler. reuse_port: others, who are not of this
+    server, may listen there too. options: for open_listeners(), which also says what is raised.
     """
     opened: list[Listeners] = []
-    count = processes if has_own_sockets else 1
     with ExitStack() as undo:
         for address in parse_addresses(addresses):
-            name = format_address(address)
-            entry = Listeners(name, predecessor.take(name) if predecessor is not None else [])
+            name = f"{kind} {format_address(address)}".lstrip()
+            entry = Listeners(name, [], is_drained=not kind)
+            if predecessor is not None:
+                entry.sockets = predecessor.take(name)
             undo.callback(entry.close)
             if not entry.sockets:
                 entry.sockets = open_listeners(address, reuse_port=reuse_port, **options)

@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any
@@ -24,11 +24,14 @@ from ._arrivals import is_queued, stop_arrivals
 from ._handover import HandoverPoint, Predecessor
 from ._listeners import Listeners, close_listener, share_out
 from ._signal_watch import SignalWatch, all_signals_blocked, ignore_defaults
-from ._worker import CANCEL, DRAIN, RETIRE, Worker
 from ._systemd import notify
+from ._worker import CANCEL, DRAIN, RETIRE, SHARED, SOLE, Worker
 from ._worker_process import BackOff, RunWorker, WorkerProcess, describe_status, logger
 
 __all__ = ["Master"]
+
+# What stop() posts among the signals.
+_STOP = 0
 
 # So many failures to start a worker, with none that ever got ready, and the master gives up.
 START_ATTEMPTS = 3
@@ -85,6 +88,7 @@ class Master:
         self._wants_reload = False
         self._failure: str | None = None
         self._stop_requests = 0
+        self.received: int | None = None  # the signal that ended it
         self._emptied: set[socket.socket] = set()  # to the end: nothing arrives there any more
         self._rescues = processes
 
@@ -110,13 +114,20 @@ class Master:
                 self._end_at_once()
                 raise
             finally:
-                self._close()
+                for worker in self._workers.values():
+                    worker.link.close()
+                self.close_sockets()
         if self._failure is not None:
             raise RuntimeError(f"no worker can start: {self._failure}")
 
     def stop(self) -> None:
         """Do as for SIGTERM. May be called from a signal handler."""
-        self._signals.post(signal.SIGTERM)
+        self._signals.post(_STOP)
+
+    def close(self) -> None:
+        """Do as for a second SIGTERM. May be called from a signal handler."""
+        for _ in range(max(1, 2 - self._stop_requests)):
+            self._signals.post(_STOP)
 
     def reload(self) -> None:
         """Do as for SIGHUP. May be called from a signal handler."""
@@ -137,9 +148,10 @@ class Master:
     def _on_signal(self, signum: int) -> None:
         if signum == signal.SIGHUP:
             self._wants_reload = True
-        elif signum in (signal.SIGTERM, signal.SIGINT):
+        elif signum in (signal.SIGTERM, signal.SIGINT, _STOP):
             self._stop_requests += 1
             if self._stop_requests == 1:
+                self.received = None if signum == _STOP else signum
                 self._leave(self._shared_addresses())
             else:
                 self._hurry()
@@ -188,9 +200,10 @@ class Master:
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
-            return self._fail_to_fork(row, error)
+            self._fail_to_fork(row, error)
+            return None
         ours.setblocking(False)
-        worker = Worker(index, sockets, theirs, row)
+        worker = Worker(index, sockets, theirs, row, is_shared=self._is_sharing())
         process = WorkerProcess(worker, ours, time.monotonic())
         process.kill_at = process.began + self._start_timeout
         # What a handler of the user's raises must not come before this one is known.
@@ -204,7 +217,8 @@ class Master:
                 process.fork(worker, self._run_worker, forget_master)
             except OSError as error:
                 ours.close()
-                return self._fail_to_fork(row, error)
+                self._fail_to_fork(row, error)
+                return None
             self._workers[process.pid] = process
             self._selector.register(ours, EVENT_READ, partial(self._take_messages, process))
         return process
@@ -393,12 +407,13 @@ class Master:
             if entry.address in inherited:
                 entry.leave()
                 self._listeners.remove(entry)
-        for entry in self._listeners:
+        drained = [entry for entry in self._listeners if entry.is_drained]
+        for entry in drained:
             for sock in entry.sockets:
                 stop_arrivals(sock)
         logger.info("stopping")
         for worker in list(self._workers.values()):
-            self._retire(worker, DRAIN if self._listeners else RETIRE)
+            self._retire(worker, DRAIN if drained else RETIRE)
 
     def _hurry(self) -> None:
         """Have handlers cancelled, and at the third request kill whoever is left."""
@@ -419,7 +434,7 @@ class Master:
         queued = []
         for entry in self._listeners:
             for sock in [sock for sock in entry.sockets if sock not in attended]:
-                if self._rescues > 0 and sock not in self._emptied and is_queued(sock):
+                if entry.is_drained and self._rescues > 0 and self._may_be_queued(sock):
                     queued.append(sock)
                 else:
                     entry.sockets.remove(sock)
@@ -430,6 +445,11 @@ class Master:
             if worker is not None:
                 self._begin_to_leave(worker)
                 worker.tell(DRAIN)
+
+    def _may_be_queued(self, sock: socket.socket) -> bool:
+        # Only once, by the worker who took the last: what let nothing in is readable ever after.
+        is_unix = sock.family == socket.AF_UNIX
+        return sock not in self._emptied if is_unix else is_queued(sock)
 
     def _end_at_once(self) -> None:
         """Cancel all handlers, then kill; after an error, or what a signal handler raised."""
@@ -446,9 +466,8 @@ class Master:
                 worker.signal(signal.SIGKILL)
                 worker.reap(waits=True)
 
-    def _close(self) -> None:
-        for worker in self._workers.values():
-            worker.link.close()
+    def close_sockets(self) -> None:
+        """Close what was opened for the workers, and tell nobody; `run()` ends with it."""
         for entry in self._listeners:
             entry.close()
         if self._handover is not None:
@@ -468,6 +487,7 @@ class Master:
         if self._predecessor is not None:
             self._predecessor.release()
             self._predecessor = None
+            self._tell_all(SOLE)
             for entry in self._listeners:
                 entry.adopt()
             words.append(f"MAINPID={os.getpid()}")
@@ -477,10 +497,12 @@ class Master:
         assert self._handover is not None
         conn = self._handover.accept()
         if conn is not None:
+            self._tell_all(SHARED)  # before it gets any: this process may die at any moment
             self._selector.register(conn, EVENT_READ, self._hear_successor)
 
     def _hear_successor(self) -> None:
         assert self._handover is not None
+        assert self._handover.successor is not None
         inherited: list[str] | None = None
         try:
             inherited = self._handover.read(
@@ -492,14 +514,21 @@ class Master:
             logger.warning("no handover, this master goes on: %s", error)
         self._selector.unregister(self._handover.successor)
         self._handover.drop_successor()
-        if inherited is not None and self._stop_requests == 0:
+        if inherited is None:
+            self._tell_all(SOLE)
+        elif self._stop_requests == 0:
             logger.info("a new master serves")
             self._stop_requests = 1
             self._leave(inherited)
 
-    def _shared_addresses(self) -> list[str]:
-        """Return the addresses whose sockets another master has at this moment, too."""
+    def _tell_all(self, command: str) -> None:
+        for worker in self._workers.values():
+            worker.tell(command)
+
+    def _is_sharing(self) -> bool:
+        """Tell whether another master has the sockets at this moment, too."""
         has_successor = self._handover is not None and self._handover.successor is not None
-        if has_successor or self._predecessor is not None:
-            return [entry.address for entry in self._listeners]
-        return []
+        return has_successor or self._predecessor is not None
+
+    def _shared_addresses(self) -> list[str]:
+        return [entry.address for entry in self._listeners] if self._is_sharing() else []

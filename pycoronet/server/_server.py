@@ -24,24 +24,29 @@ from .._coronet import (
     current,
     get_hub,
     sk_conn,
+    sleep,
     spawn,
 )
 from .._coronet import timeout as time_limit
 from .._sockets import HANDSHAKE_TIMEOUT
 from ..errors import ClosedError
 from ._addresses import open_listeners
+from ._arrivals import stop_arrivals
 from ._handling import has_answered
 from ._imports import load_handler
 from ._limits import Admission, SpareDescriptor, accept_queued, send_away
+from ._listeners import close_listener
 from ._metrics import make_page
-from ._settings import Setting, one_of, optional, seconds, some_address, whole
-from ._signals import DrainSignals
+from ._processes import Processes, heeding_master
+from ._settings import Setting, one_of, optional, path, seconds, some_address, whole
+from ._signals import DrainSignals, raise_for
+from ._shared_stats import SharedStats
 from ._stats import Stats
 from ._strategies import CallbackStrategy, CoroutineStrategy, Strategy
 from ._systemd import notify
 from ._thread_strategy import ThreadStrategy
 from ._tls import load_tls
-from ._unix_paths import unlink_path
+from ._worker import Worker
 
 if TYPE_CHECKING:
     import ssl  # loaded when it is used: many programs have no TLS
@@ -50,6 +55,9 @@ __all__ = ["Server", "add_shutdown_callback", "shutdown", "stop_all"]
 
 StrategyName: TypeAlias = Literal["coroutine", "callback", "threadpool"]
 ShutdownFunction: TypeAlias = Callable[["Server"], object]
+
+# How long a handshake may go on that began before nothing more was let in.
+HANDSHAKE_SECONDS = 0.1
 
 _STRATEGIES: dict[str, Callable[["Server"], Strategy]] = {
     "coroutine": CoroutineStrategy,
@@ -100,6 +108,11 @@ class Server:
     drain_timeout: seconds that stop() gives to handlers, unless it is told otherwise.
     metrics: an address or several, where GET /metrics has `stats` as text in the OpenMetrics
     format; whoever can connect there may read it. Needs `pycoronet[http]`.
+    processes: None serves in this process; a number has serve_forever() fork so many workers,
+    replace those that die, and on SIGHUP replace all by new ones without refusing a connection.
+    sharing: how workers share a TCP port: "reuse_port", a socket for each, or "exclusive", one
+    for all; None is what is better on this system. handover: the path of a Unix socket, where a
+    server that is started with the same setting takes over from the one that runs.
     """
 
     strategy = Setting(one_of("coroutine", "callback", "threadpool"))
@@ -116,6 +129,9 @@ class Server:
     drain_timeout = Setting(optional(seconds))
     reuse_port = Setting[bool](lambda name, value: bool(value))
     metrics = Setting(optional(some_address))
+    processes = Setting(optional(whole(1)))
+    sharing = Setting(optional(one_of("reuse_port", "exclusive")))
+    handover = Setting(optional(path))
 
     def __init__(
         self,
@@ -137,6 +153,9 @@ class Server:
         drain_timeout: float | None = 30.0,
         reuse_port: bool = False,
         metrics: Any = None,
+        processes: int | None = None,
+        sharing: Literal["reuse_port", "exclusive"] | None = None,
+        handover: str | None = None,
     ) -> None:
         self._state = _State.CLOSED
         self.strategy = strategy
@@ -153,6 +172,9 @@ class Server:
         self.drain_timeout = drain_timeout
         self.reuse_port = reuse_port
         self.metrics = metrics
+        self.processes = processes
+        self.sharing = sharing
+        self.handover = handover
         self.address = address
         self.handler = handler
         self.tls = tls
@@ -162,6 +184,9 @@ class Server:
         self._traffic = self.stats.traffic = Traffic()
         self._sockets: list[socket.socket] = []
         self._page: Server | None = None  # shows the statistics
+        self._processes: Processes | None = None  # in a master that listens
+        self._worker: Worker | None = None  # in a worker process
+        self._shared_stats: SharedStats | None = None  # there, too
         self._shutdown_callbacks: list[ShutdownFunction] = []
         self._awaiting: dict[Scope, Hub] = {}  # handlers between two requests
         self._admission = Admission()
@@ -185,7 +210,9 @@ class Server:
     @property
     def is_in_this_thread(self) -> bool:
         """True if it is served by the hub of the calling thread, or by none yet."""
-        return self._state in (_State.CLOSED, _State.LISTENING) or self._hub is get_hub()
+        if self._state in (_State.CLOSED, _State.LISTENING):
+            return True
+        return self._processes is None and self._hub is get_hub()
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, self.addresses)) or self.address
@@ -203,15 +230,28 @@ class Server:
             raise RuntimeError("the server is listening already")
         self._check()
         self.tls_context = load_tls(self.tls)
-        self._page = self._open_page()
+        self._page = self._make_page()
+        if self.processes is not None:
+            self._processes = Processes(self)
+            self._listen_on(self._processes.sockets, self._processes.page_sockets)
+            return
         try:
-            self._sockets = open_listeners(
-                self.address, backlog=self.backlog, reuse_port=self.reuse_port
+            if self._page is not None:
+                self._page.listen()
+            self._listen_on(
+                open_listeners(self.address, backlog=self.backlog, reuse_port=self.reuse_port)
             )
         except BaseException:
             self._close_page()
             raise
-        self.addresses = [sock.getsockname() for sock in self._sockets]
+
+    def _listen_on(
+        self, sockets: list[socket.socket], page_sockets: list[socket.socket] | None = None
+    ) -> None:
+        if self._page is not None and page_sockets is not None:
+            self._page._listen_on(page_sockets)
+        self._sockets = sockets
+        self.addresses = list(dict.fromkeys(sock.getsockname() for sock in sockets))
         self._state = _State.LISTENING
 
     def _check(self) -> None:
@@ -219,6 +259,8 @@ class Server:
             raise ValueError(
                 f"poolsize_min, {self.poolsize_min}, is more than poolsize_max, {self.poolsize_max}"
             )
+        if self.processes is None and not (self.sharing is None and self.handover is None):
+            raise ValueError("sharing and handover are for servers with processes")
         if not isinstance(self.handler, str):
             self._check_handler()
 
@@ -229,13 +271,19 @@ class Server:
         if is_protocol and self.strategy != "callback":
             raise TypeError(f'a Protocol needs strategy="callback", not {self.strategy!r}')
 
-    def _open_page(self) -> "Server | None":
+    def _make_page(self) -> "Server | None":
         if self.metrics is None:
             return None
-        page = make_page(self.metrics, lambda: self.stats)
+        page = make_page(self.metrics, self._read_stats)
         _servers.discard(page)  # it ends with this one, not before
-        page.listen()
         return page
+
+    def _read_stats(self) -> Stats:
+        """Return what this process has counted, or all workers of the server together."""
+        if self._worker is None or self._shared_stats is None:
+            return self.stats
+        self._worker.row.publish(self.stats)
+        return self._shared_stats.total()
 
     def _close_page(self) -> None:
         if self._page is not None:
@@ -251,8 +299,10 @@ class Server:
         """Begin to accept, in tasks of this thread's hub; listen() first if that was not done.
 
         Raises what listen() does, ImportError if the handler is a text that names none,
-        RuntimeError if it serves already. Never switches.
+        RuntimeError if it serves already, or has processes. Never switches.
         """
+        if self.processes is not None and self._worker is None:
+            raise RuntimeError("a server with processes is run by serve_forever()")
         if self._state is _State.CLOSED:
             self.listen()
         if self._state is not _State.LISTENING:
@@ -281,6 +331,7 @@ class Server:
         listener = sk_conn(sock)
         listener.server = self  # what it accepts has both as well
         listener.traffic = self._traffic
+        listener.exclusive = self._worker is not None
         return listener
 
     def serve_forever(self) -> None:
@@ -292,19 +343,59 @@ class Server:
         a signal, if it wants to know. Raises what start() does, and the error that ended
         accepting. Switches.
         """
+        if self.processes is not None:
+            self._run_master()
+            return
         with DrainSignals(self) as signals:
             if self._state in (_State.CLOSED, _State.LISTENING):
                 self.start()
             notify("READY=1")
-            try:
-                while self._state is not _State.CLOSED:
-                    self._over.park("serve_forever")
-            except BaseException:
-                self.close()
-                raise
+            self._wait_until_closed()
         signals.raise_on()
+
+    def _wait_until_closed(self) -> None:
+        try:
+            while self._state is not _State.CLOSED:
+                self._over.park("serve_forever")
+        except BaseException:
+            self.close()
+            raise
         if self._failure is not None:
             raise self._failure
+
+    # Processes.
+
+    def _run_master(self) -> None:
+        if self._state is _State.CLOSED:
+            self.listen()
+        if self._state is not _State.LISTENING or self._processes is None:
+            raise RuntimeError("the server is serving already")
+        self._state = _State.SERVING
+        processes = self._processes
+        try:
+            processes.master.run()
+        finally:
+            self.stats = processes.shared_stats.total()
+            self._finish()
+        if processes.master.received is not None:
+            raise_for(processes.master.received)
+
+    def _run_worker(self, worker: Worker) -> None:
+        """Serve as a worker process: all but the settings is the master's."""
+        assert self._processes is not None
+        page_sockets = self._processes.page_sockets
+        self._shared_stats = self._processes.shared_stats
+        self._processes = None
+        self._shutdown_callbacks = []
+        self._worker = worker
+        self.tls_context = load_tls(self.tls)  # a reload may be about new certificates
+        self._listen_on(
+            [sock for sock in worker.sockets if sock not in page_sockets],
+            [sock for sock in worker.sockets if sock in page_sockets],
+        )
+        self.start()
+        with heeding_master(self, worker):
+            self._wait_until_closed()
 
     # Connections.
 
@@ -401,11 +492,15 @@ class Server:
         the system is served first. wait: False does all that in a task and returns 0 at once:
         for handlers, which would wait for themselves, for callbacks and for other threads; they
         get RuntimeError otherwise. A second call waits for the first. Switches, if it waits.
+        In a master it is to be wait=False, and timeout is None. In a worker process it ends that
+        one alone, and the master starts another.
         """
         if wait:
             self._check_may_wait()
         if self._state is _State.LISTENING:
             self.close()
+        elif self._processes is not None:
+            self._processes.master.stop()
         elif self._state is not _State.CLOSED:
             limit = self.drain_timeout if timeout is None else timeout
             self._hub.call_soon_threadsafe(self._begin_stop, limit)
@@ -416,6 +511,8 @@ class Server:
     def _check_may_wait(self) -> None:
         if self._state in (_State.CLOSED, _State.LISTENING):
             return
+        if self._processes is not None:
+            raise RuntimeError("stop() cannot wait in a master process: use stop(wait=False)")
         task = current()
         if get_hub() is not self._hub or task is None or self._strategy.is_serving(task):
             raise RuntimeError(
@@ -426,6 +523,8 @@ class Server:
     def _begin_stop(self, timeout: float | None) -> None:
         if self._state is _State.SERVING:
             self._state = _State.STOPPING
+            if self._worker is not None:
+                self._worker.notify_leaving()
             spawn(self._stop, self._strategy, timeout)
 
     def _stop(self, strategy: Strategy, timeout: float | None) -> None:
@@ -433,9 +532,7 @@ class Server:
         try:
             self._end_acceptors()
             self._notify_closing()
-            for listener in list(self._listeners):
-                self._accept_the_last(listener, deadline)
-                _close_listener(listener)
+            self._close_listeners(deadline)
             if not strategy.wait(self._rest(deadline)):
                 cancelled = strategy.cancel()
                 self.stats.cancelled += cancelled
@@ -454,6 +551,23 @@ class Server:
             acceptor.cancel()
         for acceptor in self._acceptors:
             acceptor.join()
+
+    def _close_listeners(self, deadline: float | None) -> None:
+        """Close the listeners, and let nothing get lost that is in their queues."""
+        worker = self._worker
+        takes_queues = worker is None or worker.takes_queues
+        if worker is None or worker.owns_sockets:
+            for listener in self._listeners:
+                stop_arrivals(listener)
+        if takes_queues:
+            rest = self._rest(deadline)
+            sleep(HANDSHAKE_SECONDS if rest is None else min(HANDSHAKE_SECONDS, rest))
+        for listener in list(self._listeners):
+            if takes_queues:
+                self._accept_the_last(listener, deadline)
+            close_listener(listener)
+        if worker is not None:
+            worker.notify_closed(were_emptied=takes_queues)
 
     def _accept_the_last(self, listener: sk_conn, deadline: float | None) -> None:
         """Serve what the system has accepted on our behalf already.
@@ -489,9 +603,11 @@ class Server:
         """
         if self._state is _State.LISTENING:
             for sock in self._sockets:
-                _close_listener(sock)
+                close_listener(sock)
             self._sockets = []
             self._finish()
+        elif self._processes is not None:
+            self._processes.master.close()
         elif self._state is not _State.CLOSED:
             if get_hub() is self._hub:
                 self._close()
@@ -506,12 +622,15 @@ class Server:
 
     def _finish(self) -> None:
         """Give everything back and say so."""
-        is_serving = self._state is not _State.LISTENING
+        is_served_here = self._state is not _State.LISTENING and self._processes is None
         self._state = _State.CLOSED
         self._close_page()
-        if is_serving:
+        if self._processes is not None:
+            self._processes.master.close_sockets()
+            self._processes = None
+        if is_served_here:
             for listener in self._listeners:
-                _close_listener(listener)
+                close_listener(listener)
             self._strategy.close()
             self._spare.give()
             while self._over.unpark():
@@ -540,13 +659,6 @@ class Server:
             self.stop()
         else:
             self.close()
-
-
-def _close_listener(listener: socket.socket | sk_conn) -> None:
-    if listener.fileno() >= 0:
-        with contextlib.suppress(OSError):  # the directory does not allow it any more
-            unlink_path(listener)
-    listener.close()
 
 
 # Those of this process that live; each hub's thread adds and stops its own.

@@ -1,6 +1,7 @@
 """Settings: attributes that are checked when they are set, and fixed once a server listens."""
 
 import math
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
@@ -9,7 +10,7 @@ from ._addresses import parse_addresses
 if TYPE_CHECKING:
     from ._server import Server
 
-__all__ = ["Setting", "one_of", "optional", "seconds", "some_address", "whole"]
+__all__ = ["Setting", "one_of", "optional", "path", "seconds", "some_address", "whole"]
 
 Value = TypeVar("Value")
 
@@ -68,6 +69,14 @@ def some_address(name: str, value: Any) -> Any:
     """Check what can be listened on, or a list of such."""
     parse_addresses(value)
     return value
+
+
+def path(name: str, value: Any) -> str:
+    """Check a path, which may be a Path."""
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a path, not {value!r}") from None
 
 
 def optional(check: Check[Value]) -> Check[Value | None]:

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-__all__ = ["SignalWatch", "all_signals_blocked", "ignore_defaults"]
+__all__ = ["DEFAULTS", "SignalWatch", "all_signals_blocked", "ignore_defaults"]
 
-_DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+# What a signal does when nobody has said otherwise.
+DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
 def _pass_over(signum: int, frame: FrameType | None) -> None:
@@ -26,11 +27,11 @@ def _pass_over(signum: int, frame: FrameType | None) -> None:
 def ignore_defaults(signums: Iterable[int]) -> None:
     """Let signals have no effect, unless the user has a handler for them."""
     for signum in signums:
-        if signal.getsignal(signum) in _DEFAULTS:
+        if signal.getsignal(signum) in DEFAULTS:
             signal.signal(signum, _pass_over)
 
 
-class all_signals_blocked:  # noqa: N801 - a context manager
+class all_signals_blocked:
     """Holds signals back: none is handled within. What comes is handled at the end.
 
     A process that is forked within has them blocked as well, until `unblock()` there.
@@ -68,7 +69,7 @@ class SignalWatch:
         for signum in self._signums:
             handler = signal.getsignal(signum)
             # The kernel would reap children whose signal is ignored, and nobody knew which.
-            if handler in _DEFAULTS or (signum == signal.SIGCHLD and handler == signal.SIG_IGN):
+            if handler in DEFAULTS or (signum == signal.SIGCHLD and handler == signal.SIG_IGN):
                 self._replaced[signum] = handler
                 signal.signal(signum, _pass_over)
         return self

@@ -7,14 +7,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from .._coronet import SignalHandle, signal_handler
+from ._signal_watch import DEFAULTS
 from ._systemd import notify
 
 if TYPE_CHECKING:
     from ._server import Server
 
-__all__ = ["DrainSignals"]
-
-_DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+__all__ = ["DrainSignals", "raise_for"]
 
 
 class DrainSignals:
@@ -31,7 +30,7 @@ class DrainSignals:
     def __enter__(self) -> "DrainSignals":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                if signal.getsignal(number) in _DEFAULTS:
+                if signal.getsignal(number) in DEFAULTS:
                     self._handles.append(signal_handler(number, self._receive))
         return self
 
@@ -55,10 +54,11 @@ class DrainSignals:
     def raise_on(self) -> None:
         """Raise what the signal stands for, if one has come: the program is to end."""
         if self.received is not None:
-            _raise_for(self.received)
+            raise_for(self.received)
 
 
-def _raise_for(number: int) -> NoReturn:
+def raise_for(number: int) -> NoReturn:
+    """Raise what a signal that has ended a server stands for: the program is to end."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(0)  # it has been asked to end, and has ended well

@@ -13,8 +13,10 @@ The master:
     retire      stop accepting, let handlers end: other workers go on with these sockets
     drain       the same, but first take what is queued: these sockets are about to be closed
     cancel      end at once
+    shared      from now on another master has the sockets, too
+    sole        not any more
 
-When the master dies the link ends; nobody else then has the sockets.
+When the master dies the link ends. If nobody else has the sockets then, that means to drain.
 """
 
 import os
@@ -22,13 +24,13 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CANCEL", "DRAIN", "ORPHANED", "RETIRE", "Worker", "read_lines"]
+__all__ = ["CANCEL", "DRAIN", "RETIRE", "SHARED", "SOLE", "Worker", "read_lines"]
 
 RETIRE = "retire"
 DRAIN = "drain"
 CANCEL = "cancel"
-# What take_commands() says for the end of the link.
-ORPHANED = "orphaned"
+SHARED = "shared"
+SOLE = "sole"
 
 # No line is longer; a reason that is gets cut.
 MAX_LINE_BYTES = 4096
@@ -61,13 +63,18 @@ class Worker:
     index: its number, from 0. sockets: its listening sockets, which the master owns; closing
     them closes this process' copies. link: to the master, readable when there are commands
     to take. row: its place in the shared statistics, or None.
+    is_shared: another master has the sockets as well. is_orphaned: there is no master any more.
+    takes_queues: when it ends, what is in the queues is for it to serve.
     """
 
     index: int
     sockets: list[socket.socket]
     link: socket.socket
     row: Any = None
+    is_shared: bool = False
     is_ready: bool = False
+    is_orphaned: bool = False
+    takes_queues: bool = False
 
     def __post_init__(self) -> None:
         self.link.setblocking(False)
@@ -100,9 +107,27 @@ class Worker:
         self._say(f"failed {text}")
 
     def take_commands(self) -> list[str]:
-        """Return what the master has said since the last call. Never waits."""
-        lines, has_ended = read_lines(self.link, self._rest)
-        return [*lines, ORPHANED] if has_ended else lines
+        """Return what is to be done, RETIRE, DRAIN or CANCEL; in the order of its coming.
+
+        Never waits. The end of the link is the last to come, and sets is_orphaned.
+        """
+        lines, self.is_orphaned = read_lines(self.link, self._rest)
+        commands = []
+        for line in lines:
+            if line in (SHARED, SOLE):
+                self.is_shared = line == SHARED
+            else:
+                commands.append(line)
+        if self.is_orphaned:
+            commands.append(RETIRE if self.is_shared else DRAIN)
+        for command in commands:
+            self.takes_queues = command == DRAIN
+        return commands
+
+    @property
+    def owns_sockets(self) -> bool:
+        """True if no other process is there that goes on with the sockets."""
+        return self.is_orphaned and not self.is_shared
 
     def close(self) -> None:
         """Close the sockets and the link, in this process."""

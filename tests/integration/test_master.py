@@ -25,7 +25,7 @@ def end(program: MasterProgram) -> None:
     assert program.lines[-1] == "INFO over"
 
 
-# --- Starting and stopping ------------------------------------------------------------------
+# --- Starting and stopping --------------------------------------------------------------------
 
 
 @SHARINGS
@@ -152,7 +152,7 @@ def test_a_killed_master_leaves_nobody_behind() -> None:
         assert f"end of {serving}" in program.lines[-1]
 
 
-# --- Queues --------------------------------------------------------------------------------------
+# --- Queues -----------------------------------------------------------------------------------
 
 
 def queue_up(address: Any, count: int = 5) -> list[socket.socket]:
@@ -216,7 +216,6 @@ def test_what_is_queued_at_sigterm_is_served(address_text: str) -> None:
         os.kill(pid, signal.SIGCONT)
         assert answers_of(queued) == {b"%d queued\n" % pid}
         assert program.finish() == 0
-        assert "worker 0 (pid %d)" % pid in program.output
 
 
 def test_what_is_queued_when_the_last_worker_dies_is_served(address_text: str) -> None:
@@ -254,7 +253,7 @@ def test_nothing_gets_into_the_queue_after_sigterm(address_text: str) -> None:
         assert program.finish() == 0
 
 
-# --- Restarting ------------------------------------------------------------------------------------
+# --- Restarting -------------------------------------------------------------------------------
 
 
 @SHARINGS
@@ -309,7 +308,7 @@ def test_a_worker_that_is_told_to_end_is_replaced_at_once() -> None:
         assert "WARNING" not in program.output
 
 
-# --- Failing to start --------------------------------------------------------------------------
+# --- Failing to start -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -329,8 +328,6 @@ def test_a_worker_that_cannot_start_ends_the_master_in_one_line(body: str, reaso
     source = f"def run(worker): {body}\nserve(run, processes=1, start_timeout=0.3)"
     with MasterProgram(source) as program:
         assert program.finish() == 1
-        matches = [line for line in program.lines if line.startswith("RuntimeError: ")]
-        (line,) = matches
         program.wait_for(f"^RuntimeError: no worker can start: {reason}$")
 
 
@@ -400,7 +397,7 @@ def test_a_master_among_threads_is_refused(start: str, reason: str) -> None:
         program.finish()
 
 
-# --- Signals of the user's ------------------------------------------------------------------------
+# --- Signals of the user's --------------------------------------------------------------------
 
 
 def test_a_handler_of_the_users_is_kept() -> None:
@@ -411,7 +408,7 @@ def test_a_handler_of_the_users_is_kept() -> None:
             master.stop()
     master_pid = os.getpid()
     signal.signal(signal.SIGTERM, handle)
-    listeners = open_for_workers(("127.0.0.1", 0), processes=1, has_own_sockets=True)
+    listeners = open_for_workers(("127.0.0.1", 0), count=1)
     master = Master(run_plain_worker, listeners, processes=1)
     master.run()
     assert signal.getsignal(signal.SIGTERM) is handle
@@ -502,10 +499,10 @@ def test_a_worker_has_no_descriptors_but_its_own(tmp_path: Path) -> None:
     serve(run, handover=PATH)
     """
     with MasterProgram(f"PATH = {str(tmp_path / 'handover')!r}\n" + dedent(source)) as program:
-        for round in range(2):
+        for is_reloaded in (False, True):
             for _ in range(2):
                 assert program.wait_for("beside its own: (.*)")[1] == "[]"
-            if round == 0:
+            if not is_reloaded:
                 program.signal(signal.SIGHUP)
         program.wait_for("reloaded")
         end(program)

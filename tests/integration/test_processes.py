@@ -1,0 +1,353 @@
+"""Server with processes: signals, reloads and upgrades under load, and what workers have."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+from master_case import SERVER_PREAMBLE, Load, MasterProgram, ask, connect, is_alive, read_answer
+
+STRATEGIES = {
+    "coroutine": "serve(%s)",
+    "callback": 'serve(answer_what_is_there, strategy="callback", %s)',
+}
+SHARINGS = ["reuse_port", "exclusive"]
+
+
+def program(source: str = "serve()", **options: Any) -> MasterProgram:
+    return MasterProgram(source, SERVER_PREAMBLE, **options)
+
+
+@pytest.fixture(params=[(name, sharing) for name in STRATEGIES for sharing in SHARINGS], ids=str)
+def serve(request: pytest.FixtureRequest) -> str:
+    """Return the source of a server of each strategy, with each way to share a port."""
+    strategy, sharing = request.param
+    return STRATEGIES[strategy] % f"sharing={sharing!r}"
+
+
+def end(program: MasterProgram) -> None:
+    program.signal(signal.SIGTERM)
+    assert program.finish() == 0, program.output
+    assert program.lines[-1] == "INFO over"
+    assert "Traceback" not in program.output
+
+
+def test_all_workers_serve_until_sigterm(serve: str) -> None:
+    with program(serve) as server:
+        address = server.wait_for_address()
+        pids = server.wait_for_ready()
+        with Load(address) as load:
+            for pid in pids.values():
+                load.wait_for(5, pid)
+        assert load.counts.keys() == {"answered"}, load.problems
+        end(server)
+        assert not any(map(is_alive, pids.values()))
+
+
+def test_a_worker_killed_under_load_harms_only_its_own_connections(serve: str) -> None:
+    with program(serve) as server:
+        address = server.wait_for_address()
+        pids = server.wait_for_ready()
+        with connect(address) as steady, Load(address) as load:
+            steady.sendall(b"one\n")
+            steady_pid = int(read_answer(steady).split()[0])
+            (killed,) = set(pids.values()) - {steady_pid}
+            load.wait_for(5, killed)
+            os.kill(killed, signal.SIGKILL)
+            new = server.wait_for_ready(1)
+            load.wait_for(5, *new.values())
+            steady.sendall(b"two\n")
+            assert read_answer(steady) == b"%d two\n" % steady_pid
+        assert load.counts["refused"] == 0, load.problems
+        assert load.counts["lost"] <= 8, load.problems  # one for each client at most
+        end(server)
+
+
+def test_reloads_under_load_refuse_nothing_and_answer_everything(serve: str) -> None:
+    with program(serve) as server:
+        address = server.wait_for_address()
+        pids = server.wait_for_ready()
+        with Load(address) as load:
+            for _ in range(5):
+                load.wait_for(50)
+                server.signal(signal.SIGHUP)
+                pids = server.wait_for_ready()
+                server.wait_for("INFO reloaded")
+            for pid in pids.values():
+                load.wait_for(5, pid)
+        assert load.counts.keys() == {"answered"}, (load.counts, load.problems)
+        end(server)
+
+
+def test_sigterm_under_load_answers_whoever_was_connected(serve: str) -> None:
+    with program(serve) as server:
+        address = server.wait_for_address()
+        server.wait_for_ready()
+        with Load(address) as load:
+            load.wait_for(200)
+            assert load.counts.keys() == {"answered"}, load.problems
+            server.signal(signal.SIGTERM)
+            assert server.finish() == 0
+        # Refused are those who came when it was over.
+        assert load.counts["lost"] == 0, (load.counts, load.problems)
+
+
+def test_a_worker_terminated_under_load_answers_whoever_was_connected(serve: str) -> None:
+    with program(serve) as server:
+        address = server.wait_for_address()
+        pids = server.wait_for_ready()
+        with Load(address) as load:
+            for pid in pids.values():
+                load.wait_for(20, pid)
+                os.kill(pid, signal.SIGTERM)
+                (new,) = server.wait_for_ready(1).values()
+                load.wait_for(20, new)
+        assert load.counts.keys() == {"answered"}, (load.counts, load.problems)
+        end(server)
+
+
+def test_an_idle_connection_is_closed_and_a_first_request_waited_for() -> None:
+    with program() as server:
+        address = server.wait_for_address()
+        server.wait_for_ready()
+        with connect(address) as idle, connect(address) as silent:
+            idle.sendall(b"one\n")
+            assert read_answer(idle).endswith(b"one\n")
+            server.signal(signal.SIGTERM)
+            assert idle.recv(100) == b""
+            silent.sendall(b"two\n")
+            assert read_answer(silent).endswith(b"two\n")
+            assert silent.recv(100) == b""
+        assert server.finish() == 0
+
+
+def test_what_does_not_end_within_the_drain_timeout_is_cancelled() -> None:
+    source = """
+    import pycoronet
+    def stay(conn, address):
+        conn.write(b"%d here\\n" % os.getpid())
+        try:
+            conn.readln()
+            conn.readln()
+        finally:
+            logging.info("cleaned up")
+    serve(stay, drain_timeout=0.3)
+    """
+    with program(source) as server:
+        address = server.wait_for_address()
+        server.wait_for_ready()
+        with connect(address) as sock:
+            assert read_answer(sock).endswith(b"here\n")
+            server.signal(signal.SIGTERM)
+            server.wait_for("cleaned up")
+            assert sock.recv(100) == b""
+        assert server.finish() == 0
+        assert "killed" not in server.output
+
+
+def test_a_second_signal_cancels_what_is_left() -> None:
+    source = """
+    def stay(conn, address):
+        conn.write(b"%d here\\n" % os.getpid())
+        try:
+            conn.readln()
+        finally:
+            logging.info("cleaned up")
+    serve(stay, drain_timeout=None)
+    """
+    with program(source) as server:
+        address = server.wait_for_address()
+        server.wait_for_ready()
+        with connect(address) as sock:
+            read_answer(sock)
+            server.signal(signal.SIGINT)
+            server.wait_for("stopping")
+            server.signal(signal.SIGINT)
+            server.wait_for("cleaned up")
+        assert server.finish() == -signal.SIGINT
+        assert "killed" not in server.output
+        assert "Error" not in server.output
+
+
+def test_a_handler_that_blocks_its_worker_is_killed_in_the_end() -> None:
+    source = """
+    import time
+    from pycoronet.server import _master
+    _master.GRACE_SECONDS = 0.1
+    def block(conn, address):
+        conn.write(b"%d here\\n" % os.getpid())
+        conn.flush()
+        while True:
+            time.sleep(1)
+    serve(block, drain_timeout=0.1)
+    """
+    with program(source) as server:
+        address = server.wait_for_address()
+        pids = server.wait_for_ready()
+        with connect(address) as sock:
+            read_answer(sock)
+            server.signal(signal.SIGTERM)
+            assert server.finish() == 0
+        server.wait_for("WARNING worker . .* takes too long and is killed")
+        assert not any(map(is_alive, pids.values()))
+
+
+def test_a_killed_master_leaves_nobody_behind() -> None:
+    with program() as server:
+        address = server.wait_for_address()
+        server.wait_for_ready()
+        with connect(address) as silent, Load(address, clients=4) as load:
+            load.wait_for(20)
+            server.process.kill()
+            silent.sendall(b"two\n")
+            assert read_answer(silent).endswith(b"two\n")
+            server.finish()
+        assert load.counts["lost"] == 0, load.problems
+
+
+def test_all_processes_may_be_told_at_once() -> None:
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        with program(start_new_session=True) as server:
+            address = server.wait_for_address()
+            server.wait_for_ready()
+            with Load(address, clients=4) as load:
+                load.wait_for(20)
+                os.killpg(server.pid, signum)
+                assert server.finish() == (0 if signum == signal.SIGTERM else -signum)
+            assert load.counts["lost"] == 0, load.problems
+            assert "Traceback" not in server.output.replace("Traceback", "", signum == 2)
+
+
+# --- Misuse, and what goes wrong at the start -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("Server(('127.0.0.1', 0), answer, processes=2).start()", "RuntimeError: .*serve_forever"),
+        ("Server(('127.0.0.1', 0), answer, processes=0)", "ValueError: processes must be at least"),
+        ("Server(('127.0.0.1', 0), answer, sharing='x')", "ValueError: sharing must be one of"),
+        ("serve(processes=None, handover='/x')", "ValueError: handover needs processes"),
+        ("serve(handover='/no/such/folder/x')", "FileNotFoundError: .*handover.*/no/such/folder/x"),
+        ("serve(handover='/etc/passwd')", "FileExistsError: .*'/etc/passwd' is there and is no"),
+        ("import pycoronet; pycoronet.sleep(0); serve()", "RuntimeError: .*hub"),
+        ("serve(tls=('/no/such/file', None))", "FileNotFoundError: .*'/no/such/file'"),
+    ],
+)
+def test_misuse_is_told_in_one_line(source: str, message: str) -> None:
+    with program(source) as server:
+        server.wait_for(f"^{message}")
+        assert server.finish() == 1
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_a_port_that_another_server_has_is_refused(sharing: str) -> None:
+    with program(f"serve(sharing={sharing!r})") as server:
+        address = server.wait_for_address()
+        server.wait_for_ready()
+        with program(f"serve(address={address!r}, sharing={sharing!r})") as other:
+            other.wait_for("^OSError: .*the address is in use")
+            assert other.finish() == 1
+        end(server)
+
+
+def test_a_worker_that_cannot_start_ends_the_server_in_one_line() -> None:
+    source = """
+    def fail(server):
+        raise ImportError("no module named handler")
+    server = Server(("127.0.0.1", 0), answer, processes=2)
+    server.add_worker_callback(fail)
+    server.serve_forever()
+    """
+    with program(source) as server:
+        server.wait_for("^RuntimeError: no worker can start: ImportError: no module named handler$")
+        assert server.finish() == 1
+
+
+# --- What workers have ------------------------------------------------------------------------
+
+
+def test_a_reload_brings_what_the_worker_callback_loads(tmp_path: Any) -> None:
+    module = tmp_path / "app.py"
+    module.write_text("WORD = b'old'\n")
+    source = f"""
+    sys.path.insert(0, {str(tmp_path)!r})
+    sys.dont_write_bytecode = True
+    def load(server):
+        import app
+        server.owner = app.WORD
+    def handler(conn, address):
+        conn.write(conn.server.owner + b"\\n")
+    server = Server(("127.0.0.1", 0), handler, processes=1)
+    server.add_worker_callback(load)
+    server.listen()
+    logging.info("listening %r", server.addresses[0])
+    server.serve_forever()
+    """
+    with program(source) as server:
+        address = server.wait_for_address()
+        server.wait_for_ready(1)
+        with connect(address) as sock:
+            assert read_answer(sock) == b"old\n"
+        module.write_text("WORD = b'new'\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for("reloaded")
+        word = b"old\n"
+        while word == b"old\n":
+            with connect(address) as sock:
+                word = read_answer(sock)
+        assert word == b"new\n"
+        server.signal(signal.SIGTERM)
+        assert server.finish() == 0
+
+
+def test_shutdown_callbacks_are_called_once_in_the_process_that_has_them() -> None:
+    source = """
+    def note(server):
+        logging.info("shutdown in %s", "master" if os.getpid() == master_pid else "worker")
+    master_pid = os.getpid()
+    server = Server(("127.0.0.1", 0), answer, processes=1)
+    server.add_shutdown_callback(note)
+    server.add_worker_callback(lambda server: server.add_shutdown_callback(note))
+    server.serve_forever()
+    """
+    with program(source) as server:
+        server.wait_for_ready(1)
+        server.signal(signal.SIGTERM)
+        assert server.finish() == 0
+        said = [line for line in server.lines if "shutdown in" in line]
+        assert said == ["INFO shutdown in worker", "INFO shutdown in master"]
+
+
+def test_stop_in_a_signal_handler_of_the_users_ends_all() -> None:
+    source = """
+    server = Server(("127.0.0.1", 0), answer, processes=2)
+    signal.signal(signal.SIGTERM, lambda *_: server.stop(wait=False))
+    server.serve_forever()
+    logging.info("returned %s", server.is_listening)
+    """
+    with program(source) as server:
+        server.wait_for_ready()
+        server.signal(signal.SIGTERM)
+        assert server.finish() == 0
+        assert server.lines[-1] == "INFO returned False"
+
+
+def test_stop_in_a_handler_ends_that_worker_alone() -> None:
+    source = """
+    def handler(conn, address):
+        for line in conn:
+            conn.write(b"%d %s" % (os.getpid(), line))
+            if line == b"stop\\n":
+                conn.server.stop(wait=False)
+    serve(handler)
+    """
+    with program(source) as server:
+        address = server.wait_for_address()
+        pids = server.wait_for_ready()
+        pid = ask(address, b"stop\n")
+        (index,) = server.wait_for_ready(1)
+        assert pids[index] == pid
+        end(server)
