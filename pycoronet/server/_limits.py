@@ -37,7 +37,6 @@ class Admission:
         self._per_host: int | None = None
         self._by_host: dict[Hashable, int] = {}
         self._is_paused = False
-        self._room = ParkingLot()
         self.open = 0
 
     def start(self, listeners: list[sk_conn], most: int | None, per_host: int | None) -> None:
@@ -46,6 +45,7 @@ class Admission:
         self._most = most
         self._per_host = per_host
         self._is_paused = False
+        self._room = ParkingLot()  # belongs to a hub: a master has a server, and may have none
         self._pause_if_full()
 
     @property

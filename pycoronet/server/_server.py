@@ -39,8 +39,8 @@ from ._listeners import close_listener
 from ._metrics import make_page
 from ._processes import Processes, heeding_master
 from ._settings import Setting, one_of, optional, path, seconds, some_address, whole
-from ._signals import DrainSignals, raise_for
 from ._shared_stats import SharedStats
+from ._signals import DrainSignals, raise_for
 from ._stats import Stats
 from ._strategies import CallbackStrategy, CoroutineStrategy, Strategy
 from ._systemd import notify

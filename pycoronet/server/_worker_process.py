@@ -1,5 +1,6 @@
 """WorkerProcess: a worker as its master sees it, from the fork to the last message."""
 
+import atexit
 import logging
 import os
 import signal
@@ -134,6 +135,7 @@ def _be_worker(
     status: Any = 1
     try:
         forget_master()
+        atexit._clear()  # what is the master's to do at its end
         status = _run(worker, run_worker)
     finally:
         os._exit(status)
@@ -155,7 +157,9 @@ def _run(worker: Worker, run_worker: RunWorker) -> int:
             logger.debug("worker %d cannot start", worker.index, exc_info=True)
             worker.notify_failed(error)
     try:
-        _close_at_exit()  # for os._exit() does not
+        # os._exit() does none of this.
+        atexit._run_exitfuncs()
+        _close_at_exit()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from master_case import SERVER_PREAMBLE, Load, MasterProgram, ask, connect, is_alive, read_answer
 
 STRATEGIES = {
+    "threadpool": 'serve(strategy="threadpool", %s)',
     "coroutine": "serve(%s)",
     "callback": 'serve(answer_what_is_there, strategy="callback", %s)',
 }
@@ -229,7 +232,8 @@ def test_all_processes_may_be_told_at_once() -> None:
         ("Server(('127.0.0.1', 0), answer, processes=2).start()", "RuntimeError: .*serve_forever"),
         ("Server(('127.0.0.1', 0), answer, processes=0)", "ValueError: processes must be at least"),
         ("Server(('127.0.0.1', 0), answer, sharing='x')", "ValueError: sharing must be one of"),
-        ("serve(processes=None, handover='/x')", "ValueError: handover needs processes"),
+        ("serve(processes=None, handover='/x')", "ValueError: .* are for servers with processes"),
+        ("serve(handover=5)", "TypeError: handover must be a path, not 5"),
         ("serve(handover='/no/such/folder/x')", "FileNotFoundError: .*handover.*/no/such/folder/x"),
         ("serve(handover='/etc/passwd')", "FileExistsError: .*'/etc/passwd' is there and is no"),
         ("import pycoronet; pycoronet.sleep(0); serve()", "RuntimeError: .*hub"),
@@ -254,34 +258,64 @@ def test_a_port_that_another_server_has_is_refused(sharing: str) -> None:
 
 
 def test_a_worker_that_cannot_start_ends_the_server_in_one_line() -> None:
-    source = """
-    def fail(server):
-        raise ImportError("no module named handler")
-    server = Server(("127.0.0.1", 0), answer, processes=2)
-    server.add_worker_callback(fail)
-    server.serve_forever()
-    """
-    with program(source) as server:
-        server.wait_for("^RuntimeError: no worker can start: ImportError: no module named handler$")
+    with program("serve('no_such_module:handler')") as server:
+        server.wait_for("^RuntimeError: no worker can start: .*no module 'no_such_module'")
         assert server.finish() == 1
 
 
 # --- What workers have ------------------------------------------------------------------------
 
 
-def test_a_reload_brings_what_the_worker_callback_loads(tmp_path: Any) -> None:
-    module = tmp_path / "app.py"
-    module.write_text("WORD = b'old'\n")
-    source = f"""
-    sys.path.insert(0, {str(tmp_path)!r})
-    sys.dont_write_bytecode = True
-    def load(server):
-        import app
-        server.owner = app.WORD
-    def handler(conn, address):
-        conn.write(conn.server.owner + b"\\n")
-    server = Server(("127.0.0.1", 0), handler, processes=1)
-    server.add_worker_callback(load)
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """Return a file for handlers, which programs can import as "app"."""
+    return tmp_path / "app.py"
+
+
+def use(app: Path) -> str:
+    return f"sys.path.insert(0, {str(app.parent)!r}); sys.dont_write_bytecode = True\n"
+
+
+def test_a_reload_brings_new_code(app: Path) -> None:
+    handler = "def handler(conn, address): conn.write(b'%s\\n')\n"
+    app.write_text(handler % "old")
+    with program(use(app) + "serve('app:handler')") as server:
+        address = server.wait_for_address()
+        server.wait_for_ready()
+        assert hear(address) == b"old\n"
+        app.write_text("nonsense")
+        server.signal(signal.SIGHUP)
+        server.wait_for("not reloaded, the old workers stay: .*NameError")
+        assert hear(address) == b"old\n"
+        app.write_text(handler % "new")
+        server.signal(signal.SIGHUP)
+        server.wait_for("INFO reloaded")
+        while hear(address) == b"old\n":
+            pass  # an old one accepts until it has heard of it
+        assert hear(address) == b"new\n"
+        server.signal(signal.SIGTERM)
+        assert server.finish() == 0
+
+
+def hear(address: Any) -> bytes:
+    with connect(address) as sock:
+        return read_answer(sock)
+
+
+def test_what_is_done_at_the_end_is_done_once_where_it_was_asked_for() -> None:
+    source = """
+    import atexit
+    def note(*words):
+        logging.info("%s in %s", words[-1], "master" if os.getpid() == master_pid else "worker")
+    master_pid = os.getpid()
+    server = Server(("127.0.0.1", 0), answer, processes=1)
+    server.add_shutdown_callback(lambda server: note("shutdown"))
+    atexit.register(note, "atexit")
+    class Handler:
+        def __call__(self, conn, address):
+            atexit.register(note, "atexit")
+            answer(conn, address)
+    server.handler = Handler()
     server.listen()
     logging.info("listening %r", server.addresses[0])
     server.serve_forever()
@@ -289,36 +323,11 @@ def test_a_reload_brings_what_the_worker_callback_loads(tmp_path: Any) -> None:
     with program(source) as server:
         address = server.wait_for_address()
         server.wait_for_ready(1)
-        with connect(address) as sock:
-            assert read_answer(sock) == b"old\n"
-        module.write_text("WORD = b'new'\n")
-        server.signal(signal.SIGHUP)
-        server.wait_for("reloaded")
-        word = b"old\n"
-        while word == b"old\n":
-            with connect(address) as sock:
-                word = read_answer(sock)
-        assert word == b"new\n"
+        ask(address)
         server.signal(signal.SIGTERM)
         assert server.finish() == 0
-
-
-def test_shutdown_callbacks_are_called_once_in_the_process_that_has_them() -> None:
-    source = """
-    def note(server):
-        logging.info("shutdown in %s", "master" if os.getpid() == master_pid else "worker")
-    master_pid = os.getpid()
-    server = Server(("127.0.0.1", 0), answer, processes=1)
-    server.add_shutdown_callback(note)
-    server.add_worker_callback(lambda server: server.add_shutdown_callback(note))
-    server.serve_forever()
-    """
-    with program(source) as server:
-        server.wait_for_ready(1)
-        server.signal(signal.SIGTERM)
-        assert server.finish() == 0
-        said = [line for line in server.lines if "shutdown in" in line]
-        assert said == ["INFO shutdown in worker", "INFO shutdown in master"]
+        said = [line for line in server.lines if line.endswith(("in worker", "in master"))]
+        assert said == ["INFO atexit in worker", "INFO shutdown in master", "INFO atexit in master"]
 
 
 def test_stop_in_a_signal_handler_of_the_users_ends_all() -> None:
@@ -351,3 +360,65 @@ def test_stop_in_a_handler_ends_that_worker_alone() -> None:
         (index,) = server.wait_for_ready(1)
         assert pids[index] == pid
         end(server)
+
+
+# --- Statistics --------------------------------------------------------------------------------
+
+
+def scrape(address: Any) -> dict[str, int]:
+    with connect(address) as sock:
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        page = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
+    return {name: int(value) for name, value in re.findall(r"^(\w+) (\d+)$", page, re.M)}
+
+
+def test_any_worker_shows_what_all_have_counted(tmp_path: Path) -> None:
+    pytest.importorskip("h11")
+    source = f"""
+    def handler(conn, address):
+        answer(conn, address)
+    server = Server(("127.0.0.1", 0), answer, processes=2, delay=0.01,
+                    metrics=("127.0.0.1", 0), handover={str(tmp_path / "handover")!r})
+    server.listen()
+    logging.info("listening %r", server.addresses[0])
+    logging.info("page %r", server.metrics_addresses[0])
+    try:
+        server.serve_forever()
+    finally:
+        logging.info("served %d", server.stats.connections_served)
+    """
+    with program(source) as server:
+        address = server.wait_for_address()
+        page = eval(server.wait_for("page (.*)")[1])
+        server.wait_for_ready()
+        for _ in range(20):
+            ask(address)
+        server.signal(signal.SIGHUP)
+        server.wait_for("INFO reloaded")
+        for _ in range(20):
+            ask(address)
+        name = "pycoronet_connections_served_total"
+        while (counts := scrape(page))[name] < 40:
+            pass  # a worker says every 0.01 s what it has counted
+        assert counts[name] == 40
+        assert counts["pycoronet_workers_started_total"] == 4
+        while scrape(page)["pycoronet_workers"] != 2:
+            pass  # the old ones end
+        server.signal(signal.SIGTERM)
+        assert server.finish() == 0
+        assert server.lines[-1] == "INFO served 40"
+
+
+def test_the_page_goes_over_to_a_new_program(tmp_path: Path) -> None:
+    pytest.importorskip("h11")
+    source = f"""
+    serve(metrics="unix:{tmp_path}/page", handover={str(tmp_path / "handover")!r})
+    """
+    with program(source) as old:
+        old.wait_for_ready()
+        with program(source) as new:
+            new.wait_for_ready()
+            assert old.finish() == 0
+            assert scrape(f"{tmp_path}/page")["pycoronet_workers"] == 2
+            end(new)
+    assert list(tmp_path.iterdir()) == []
