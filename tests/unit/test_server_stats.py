@@ -41,7 +41,7 @@ def test_stats_as_dict_has_every_value_and_is_a_copy() -> None:
 def test_stats_of_another_name_is_refused() -> None:
     stats = Stats()
     with pytest.raises(AttributeError):
-        stats.acepted = 1  # type: ignore[attr-defined]
+        stats.approved = 1  # type: ignore[attr-defined]
 
 
 def test_stats_repr_has_the_sums() -> None:
