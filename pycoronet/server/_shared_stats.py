@@ -51,10 +51,9 @@ def _counters_of(stats: Stats) -> list[int]:
 class Row:
     """The place of one worker; `SharedStats.take_row()` gives it."""
 
-    def __init__(self, shared: SharedStats, words: memoryview, number: int) -> None:
+    def __init__(self, words: memoryview, number: int) -> None:
         start = (number + 1) * _ROW_WORDS
         self.number = number
-        self._shared = shared
         self._words = words[start : start + _ROW_WORDS]
         # What those have counted that had the row before.
         self._base = self._words[:_COUNTERS_END].tolist()
@@ -68,10 +67,6 @@ class Row:
             words[column] = before + count
         for column, name in enumerate(_GAUGES, start=_COUNTERS_END):
             words[column] = getattr(stats, name)
-
-    def total(self) -> Stats:
-        """Return the sum of what all workers have published; see `SharedStats.total()`."""
-        return self._shared.total()
 
     def _end(self) -> None:
         for column in range(_COUNTERS_END, _WORKERS_STARTED):
@@ -94,11 +89,11 @@ class SharedStats:
         Raises RuntimeError if there are `MAX_ROWS` workers already.
         """
         if self._free:
-            return Row(self, self._words, heapq.heappop(self._free))
+            return Row(self._words, heapq.heappop(self._free))
         number = self._words[0]
         if number == MAX_ROWS:
             raise RuntimeError(f"there are {MAX_ROWS} worker processes already")
-        row = Row(self, self._words, number)
+        row = Row(self._words, number)
         self._words[0] = number + 1
         return row
 

@@ -25,9 +25,7 @@ def close_at_once(conn: sk_conn, _: object) -> None:
 
 
 def make_server() -> Server:
-    server = Server(LOCAL, close_at_once, metrics=LOCAL)
-    server._row = SharedStats(0.0).take_row()
-    return server
+    return Server(LOCAL, close_at_once, metrics=LOCAL)
 
 
 # Each is one round, complete with its clean-up.

@@ -66,7 +66,6 @@ def test_shared_total_has_every_value_of_every_worker() -> None:
         row.publish(make_stats(100))  # replaced by what comes later
         row.publish(make_stats(scale))
     expect_sum(shared, 1 + 2 + 3, workers=3, workers_started=3)
-    assert rows[0].total().as_dict() == shared.total().as_dict()
 
 
 def test_shared_total_is_seen_across_processes_of_any_age() -> None:
