@@ -39,10 +39,11 @@ def name(conn, address):
     conn.write(repr(who).encode())
 
 def patient(conn, address):
-    for line in conn:
-        conn.write(line)
-        if conn.server.closing:
-            break
+    from pycoronet import sleep
+    conn.write(b"begun\\n")
+    while not conn.server.closing:
+        sleep(0.01)
+    conn.write(b"done\\n")
 
 def broken(conn, address):
     1 / 0
@@ -152,10 +153,10 @@ def test_serve_finishes_what_has_begun(start_command, app):
     command = start_command("serve", "app:patient", "--bind", "127.0.0.1:0", **app)
     (port,) = command.ports()
     with connect(port) as conn:
-        assert ask(conn) == b"hello\n"
+        assert conn.recv(100) == b"begun\n"
         command.process.send_signal(signal.SIGTERM)
-        while conn.send(b"more\n") and conn.recv(100) == b"more\n":
-            pass  # it has not seen the signal yet
+        assert conn.recv(100) == b"done\n"
+        assert conn.recv(1) == b""
     assert command.finish() == (0, "", "")
 
 

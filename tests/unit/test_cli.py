@@ -113,6 +113,16 @@ def test_cli_help_begins_with_examples_that_are_right(capsys, command):
     assert max(map(len, text.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/production.md"])
+def test_cli_commands_in_the_docs_are_right(root, page):
+    text = (root / page).read_text("utf-8").replace("\\\n", " ")
+    commands = re.findall(r"^ .*python -m pycoronet (.*?)(?: +#.*)?$", text, re.MULTILINE)
+    assert commands
+    for command in commands:
+        options = _cli._make_parser().parse_args(shlex.split(command))
+        assert callable(options.run)
+
+
 def test_cli_module_can_be_run(monkeypatch, capsys):
     import runpy
 
