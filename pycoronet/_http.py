@@ -238,10 +238,12 @@ class _Session:
         self._wants_body = head.method != b"HEAD"
         if head.http_version[:1] != b"1":
             raise HTTPError(505)
+        fields = dict(head.headers)
+        if b"content-length" in fields and b"transfer-encoding" in fields:
+            raise HTTPError(400)  # a proxy may have read another length out of it
         # By its head, so that a client that waits for our consent does not send the body.
-        for name, value in head.headers:
-            if name == b"content-length" and int(value) > self._max_body:
-                raise HTTPError(413)
+        if int(fields.get(b"content-length", 0)) > self._max_body:
+            raise HTTPError(413)
         body = bytearray()
         while isinstance(event := self._next_event(), h11.Data):
             body += event.data

@@ -150,6 +150,19 @@ def test_http_request_that_comes_byte_by_byte_is_answered(start, ends):
     assert client.reply()[2] == b"POST /x body"
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        b"CONNECT /x HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+)
+def test_http_offer_to_speak_something_else_is_passed_over(start, head):
+    client = start(lambda request: Response(404))
+    client.send(head + GET % 1)
+    assert [client.reply()[0] for _ in range(2)] == [404, 404]
+
+
 def test_http_chunked_body_is_put_together(start):
     client = start()
     client.send(b"PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -287,6 +300,11 @@ def test_http_file_that_shrinks_while_it_is_sent_ends_the_connection(start):
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length : 3\r\n\r\nabc", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (
+            b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
+            + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
         (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
