@@ -89,7 +89,7 @@ def parse_addresses(given: Any) -> list[Address]:
 
 def _check_address(address: Any) -> Address:
     if isinstance(address, str):
-        return parse_address(address)
+        address = parse_address(address)
     if isinstance(address, tuple):
         if not 2 <= len(address) <= 4 or not isinstance(address[0], str):
             raise TypeError(f"an Internet address is (host, port), not {address!r}")
@@ -101,12 +101,23 @@ def _check_address(address: Any) -> Address:
     is_descriptor = isinstance(address, int) and not isinstance(address, bool)
     if is_descriptor and address < 0:
         raise ValueError(f"a descriptor is 0 or more, not {address}")
-    if is_descriptor or is_path(address) or isinstance(address, socket.socket | SystemdSockets):
+    if is_path(address):
+        return _check_path(address)
+    if is_descriptor or isinstance(address, socket.socket | SystemdSockets):
         return address
     raise TypeError(
         "an address is (host, port), a text such as 'localhost:8000', a path, the number of a "
         f"descriptor or a socket, not {type(address).__name__}"
     )
+
+
+def _check_path(path: Address) -> Address:
+    name = os.fsdecode(path)
+    if name in ("", "\0"):
+        raise ValueError("the path of a Unix socket is empty")
+    if "\0" in name and not name.startswith("\0"):
+        raise ValueError(f"a path cannot have a null character: {name!r}")
+    return path
 
 
 def format_address(address: Address) -> str:
@@ -168,6 +179,9 @@ def open_listeners(
                     found = _take_over(address, taken, undo)
             except OSError as error:
                 raise _explain(error, address) from None
+            except UnicodeError:
+                reason = "no host can have this name"
+                raise ValueError(f"cannot listen on {format_address(address)}: {reason}") from None
             listeners += [sock for sock in found for _ in range(count)]
         undo.pop_all()
     for sock in listeners:

@@ -111,10 +111,30 @@ def test_what_is_no_address_is_a_type_error(address: Any) -> None:
         parse_addresses(address)
 
 
-@pytest.mark.parametrize("address", [[], -1, ("localhost", -1), ("localhost", 65536), "80"])
-def test_what_can_be_no_address_is_a_value_error(address: Any) -> None:
-    with pytest.raises(ValueError, match=r"."):
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ([], "needs an address"),
+        (-1, "0 or more"),
+        (("localhost", -1), "from 0 to 65535"),
+        (("localhost", 65536), "from 0 to 65535"),
+        ("80", "is no address"),
+        (b"", "is empty"),
+        ("\0", "is empty"),
+        (b"a\0b", "null character"),
+        ("/a\0b", "null character"),
+    ],
+)
+def test_what_can_be_no_address_is_a_value_error(address: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         parse_addresses(address)
+
+
+@pytest.mark.parametrize("host", ["x" * 64 + ".example", "a..example"])
+def test_what_can_be_no_hosts_name_is_a_value_error(host: str) -> None:
+    with pytest.raises(ValueError, match="no host can have this name") as caught:
+        open_listeners((host, 0))
+    assert not isinstance(caught.value, UnicodeError)
 
 
 def test_several_addresses_keep_their_order(tmp_path: Path) -> None:
