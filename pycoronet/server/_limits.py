@@ -1,6 +1,7 @@
 """Who is let in: how many connections at once, and from one address; and who is sent away."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Hashable
 from typing import Any
@@ -106,22 +107,25 @@ class SpareDescriptor:
     """
 
     def __init__(self) -> None:
-        self._sock: socket.socket | None = None
+        self._fd = -1
 
     def take(self) -> bool:
         """Have it; False if there is none to be had now."""
-        if self._sock is None:
+        if self._fd < 0:
             with contextlib.suppress(OSError):
-                self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        return self._sock is not None
+                # Needs no file, which a changed root might not have.
+                self._fd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).detach()
+        return self._fd >= 0
 
     def give(self) -> bool:
         """Make room for another; False if it is not there."""
-        if self._sock is None:
-            return False
-        self._sock.close()
-        self._sock = None
-        return True
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        return fd >= 0
+
+    def __del__(self) -> None:
+        self.give()
 
     def accept(self, listener: sk_conn) -> sk_conn | None:
         """Accept with the place of this one, if a connection waits; take() it again after that."""

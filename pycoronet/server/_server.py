@@ -8,6 +8,7 @@ import contextlib
 import enum
 import errno
 import socket
+import threading
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -212,7 +213,7 @@ class Server:
         """True if it is served by the hub of the calling thread, or by none yet."""
         if self._state in (_State.CLOSED, _State.LISTENING):
             return True
-        return self._processes is None and self._hub is get_hub()
+        return self._processes is None and self._is_in_its_hub()
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, self.addresses)) or self.address
@@ -313,6 +314,7 @@ class Server:
         self._failure = None
         self._cancelled = 0
         self._hub = get_hub()
+        self._thread = threading.get_ident()
         self._over = ParkingLot()
         self._strategy = _STRATEGIES[self.strategy](self)
         self._strategy.start()
@@ -337,20 +339,23 @@ class Server:
     def serve_forever(self) -> None:
         """Serve until stop() or close() is called, or a signal comes.
 
-        In the main thread SIGTERM and SIGINT stop it as stop() does, a second one as close()
-        does, unless the program has handlers of its own for them; then SIGINT raises
-        KeyboardInterrupt here, and SIGTERM SystemExit. systemd is told of the beginning and of
-        a signal, if it wants to know. Raises what start() does, and the error that ended
-        accepting. Switches.
+        In the main thread SIGTERM and SIGINT stop it and all other servers of the process as
+        stop() does, unless the program has handlers of its own for them; when all have stopped,
+        SIGINT raises KeyboardInterrupt here, and SIGTERM SystemExit. A second one ends them as
+        close() does and is raised at once, whatever code is running. systemd is told of the
+        beginning and of a signal, if it wants to know. Raises what start() does, and the error
+        that ended accepting. Switches.
         """
         if self.processes is not None:
             self._run_master()
             return
-        with DrainSignals(self) as signals:
+        with DrainSignals(lambda: stop_all(wait=False), _close_all) as signals:
             if self._state in (_State.CLOSED, _State.LISTENING):
                 self.start()
             notify("READY=1")
             self._wait_until_closed()
+            if signals.received is not None:
+                _wait_for_all()
         signals.raise_on()
 
     def _wait_until_closed(self) -> None:
@@ -503,7 +508,7 @@ class Server:
             self._processes.master.stop()
         elif self._state is not _State.CLOSED:
             limit = self.drain_timeout if timeout is None else timeout
-            self._hub.call_soon_threadsafe(self._begin_stop, limit)
+            self._call_in_hub(self._begin_stop, limit)
         while wait and self._state is not _State.CLOSED:
             self._over.park("stop")
         return self._cancelled if wait else 0
@@ -513,8 +518,8 @@ class Server:
             return
         if self._processes is not None:
             raise RuntimeError("stop() cannot wait in a master process: use stop(wait=False)")
-        task = current()
-        if get_hub() is not self._hub or task is None or self._strategy.is_serving(task):
+        task = current() if self._is_in_its_hub() else None
+        if task is None or self._strategy.is_serving(task):
             raise RuntimeError(
                 "stop() cannot wait in a handler, a callback or another thread: "
                 "use stop(wait=False)"
@@ -609,10 +614,28 @@ class Server:
         elif self._processes is not None:
             self._processes.master.close()
         elif self._state is not _State.CLOSED:
-            if get_hub() is self._hub:
+            if self._is_in_its_hub():
                 self._close()
             else:
-                self._hub.call_soon_threadsafe(self._close)
+                self._call_in_hub(self._close)
+
+    def _close_soon(self) -> None:
+        """Do what close() does, but in the hub, whatever runs just now."""
+        if self._state in (_State.SERVING, _State.STOPPING):
+            self._call_in_hub(self._close)
+
+    def _is_in_its_hub(self) -> bool:
+        # No other thread is to get a hub for being asked.
+        return threading.get_ident() == self._thread and get_hub() is self._hub
+
+    def _call_in_hub(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._hub.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            # The hub has been closed, and with it what was served.
+            self._state = _State.CLOSED
+            self._close_page()
+            self._spare.give()
 
     def _close(self) -> None:
         if self._state is not _State.CLOSED:
@@ -635,7 +658,7 @@ class Server:
             self._spare.give()
             while self._over.unpark():
                 pass
-        for function in self._shutdown_callbacks:
+        for function in list(self._shutdown_callbacks):
             _call_reported(function, self)
 
     def add_shutdown_callback(self, function: ShutdownFunction) -> None:
@@ -666,12 +689,40 @@ _servers: "weakref.WeakSet[Server]" = weakref.WeakSet()
 _shutdown_callbacks: list[Callable[[], object]] = []
 
 
+def _listening_servers() -> "list[Server]":
+    while True:
+        try:
+            return [server for server in _servers if server.is_listening]
+        except RuntimeError:
+            pass  # another thread has made one meanwhile
+
+
+def _close_all() -> None:
+    for server in _listening_servers():
+        server._close_soon()
+
+
+def _wait_for_all() -> None:
+    """Wait until all servers have stopped, those of other threads too."""
+    hub, lot = get_hub(), ParkingLot()
+
+    def tell(_: Server) -> None:
+        with contextlib.suppress(RuntimeError):  # nobody waits any more
+            hub.call_soon_threadsafe(lot.unpark)
+
+    for server in _listening_servers():
+        server.add_shutdown_callback(tell)
+        while server.is_listening:
+            lot.park("the servers that are stopping")
+        server._shutdown_callbacks.remove(tell)
+
+
 def stop_all(timeout: float | None = None, *, wait: bool = True) -> int:
     """Stop all servers of the process, as `Server.stop()` does; return how many were cancelled.
 
     Those of other threads are stopped without being waited for. Switches, if it waits.
     """
-    mine = [server for server in list(_servers) if server.is_listening]
+    mine = _listening_servers()
     for server in mine:
         server.stop(timeout, wait=False)
     return sum(server.stop(timeout) for server in mine if server.is_in_this_thread) if wait else 0

@@ -1,38 +1,58 @@
-"""SIGTERM and SIGINT while a server serves: the first drains it, the second ends it at once."""
+"""SIGTERM and SIGINT while a server serves: the first drains all, the second ends at once."""
 
+import os
 import signal
 import sys
 import threading
-from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
 
-from .._coronet import SignalHandle, signal_handler
+from .._coronet import _interrupt_main, get_hub
 from ._signal_watch import DEFAULTS
 from ._systemd import notify
 
-if TYPE_CHECKING:
-    from ._server import Server
-
 __all__ = ["DrainSignals", "raise_for"]
+
+# The hub stands in for Python's own handler of SIGINT once it has run.
+_DEFAULTS = (*DEFAULTS, _interrupt_main)
 
 
 class DrainSignals:
-    """Within this block the two signals stop the server; signals the user handles are left alone.
+    """Within this block the two signals end the servers; those that the user handles do not.
 
+    drain: called in the hub for the first signal. end: called for each later one, wherever the
+    program is just then, which is what that one raises: it may be a handler that never waits.
     In other threads than the main one it does nothing, for signals are handled there only.
+    Blocks that overlap share what has been received, and one of them raises it.
     """
 
-    def __init__(self, server: "Server") -> None:
-        self._server = server
-        self._handles: list[SignalHandle] = []
+    _holder: "DrainSignals | None" = None
+
+    def __init__(self, drain: Callable[[], object], end: Callable[[], object]) -> None:
+        self._drain = drain
+        self._end = end
+        self._users = 0
+        self._before: dict[int, Any] = {}  # handlers, by the number of the signal
+        self._handler = self._receive  # one object, to be told from others
+        self._process = os.getpid()
+        self._is_raised = False
         self.received: int | None = None
 
     def __enter__(self) -> "DrainSignals":
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        holder = DrainSignals._holder
+        if holder is not None and holder._process != os.getpid():
+            holder._give_back()  # it was the parent's
+            holder = None
+        if holder is None:
+            holder = DrainSignals._holder = self
             for number in (signal.SIGTERM, signal.SIGINT):
-                if signal.getsignal(number) in DEFAULTS:
-                    self._handles.append(signal_handler(number, self._receive))
-        return self
+                if signal.getsignal(number) in _DEFAULTS:
+                    self._before[number] = signal.signal(number, self._handler)
+        holder._users += 1
+        return holder
 
     def __exit__(
         self,
@@ -40,20 +60,38 @@ class DrainSignals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for handle in self._handles:
-            handle.cancel()
+        holder = DrainSignals._holder
+        if holder is not None and threading.current_thread() is threading.main_thread():
+            holder._users -= 1
+            if not holder._users:
+                DrainSignals._holder = None
+                holder._give_back()
 
-    def _receive(self, number: int) -> None:
-        if self.received is None:
+    def _give_back(self) -> None:
+        for number, before in self._before.items():
+            if signal.getsignal(number) is self._handler:
+                signal.signal(number, before)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            # A child that a handler has forked: there the signals mean what they did before.
+            self._give_back()
+            os.kill(os.getpid(), number)
+        elif self.received is None:
             self.received = number
-            notify("STOPPING=1")
-            self._server.stop(wait=False)
+            get_hub().call_soon_threadsafe(self._begin)
         else:
-            self._server.close()
+            self._end()
+            raise_for(number)
+
+    def _begin(self) -> None:
+        notify("STOPPING=1")
+        self._drain()
 
     def raise_on(self) -> None:
         """Raise what the signal stands for, if one has come: the program is to end."""
-        if self.received is not None:
+        if self.received is not None and not self._is_raised:
+            self._is_raised = True
             raise_for(self.received)
 
 
