@@ -34,6 +34,10 @@ class HandshakeError(Exception):
     """The client did not get through the handshake; the logger of TLS has been told."""
 
 
+class TotalTimeoutError(TimeoutError):
+    """The connection has lasted as long as it may."""
+
+
 def with_limits(
     handler: Handler,
     *,
@@ -66,8 +70,14 @@ def _after_handshake(handler: Handler, tls: "ssl.SSLContext", timeout: float | N
 def _within(handler: Handler, seconds: float) -> Handler:
     @functools.wraps(handler)
     def handle(conn: sk_conn, address: Any) -> object:
-        with time_limit(seconds):
-            return handler(conn, address)
+        scope = time_limit(seconds)
+        try:
+            with scope:
+                return handler(conn, address)
+        except TimeoutError as error:
+            if getattr(error, "scope", None) is scope:
+                raise TotalTimeoutError(f"not done in {seconds} seconds") from None
+            raise
 
     return handle
 
@@ -84,21 +94,30 @@ def error_kind(error: BaseException) -> str:
     return "handler"
 
 
-def log_failure(address: Any, error: Exception) -> str:
+def log_failure(conn: sk_conn | None, address: Any, error: Exception) -> str:
     """Return the kind of what a handler raised; "handler": its own fault, to be reported.
 
     A peer that breaks off and a time that is over are everyday things, if they are this
     connection's: they go to the logger.
     """
     kind = error_kind(error)
+    if kind in ("timeout", "reset") and not _is_of(conn, error):
+        kind = "handler"
     if kind != "handler" and not isinstance(error, HandshakeError):
         logger.info("%s: %s", address, error)
     return kind
 
 
-def note_failure(stats: Stats, address: Any, error: Exception) -> bool:
+def _is_of(conn: sk_conn | None, error: Exception) -> bool:
+    """Tell whether a connection has failed so, and not another one that the handler uses."""
+    if conn is None or isinstance(error, TotalTimeoutError):
+        return True
+    return isinstance(error, OSError) and conn.error == error.errno
+
+
+def note_failure(stats: Stats, conn: sk_conn, address: Any, error: Exception) -> bool:
     """Count what a handler raised and log it; True if it has to be reported."""
-    kind = log_failure(address, error)
+    kind = log_failure(conn, address, error)
     stats.errors[kind] += 1
     return kind == "handler"
 

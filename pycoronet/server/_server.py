@@ -43,7 +43,7 @@ from ._settings import Setting, one_of, optional, path, seconds, some_address, w
 from ._shared_stats import SharedStats
 from ._signals import DrainSignals, raise_for
 from ._stats import Stats
-from ._strategies import CallbackStrategy, CoroutineStrategy, Strategy
+from ._strategies import METHODS, CallbackStrategy, CoroutineStrategy, Strategy
 from ._systemd import notify
 from ._thread_strategy import ThreadStrategy
 from ._tls import load_tls
@@ -271,6 +271,9 @@ class Server:
             raise TypeError(f"the handler must be callable, not {type(self.handler).__name__}")
         if is_protocol and self.strategy != "callback":
             raise TypeError(f'a Protocol needs strategy="callback", not {self.strategy!r}')
+        missing = [name for name in METHODS if is_protocol and not hasattr(self.handler, name)]
+        if missing:
+            raise TypeError(f"the handler has on_data(), but no {missing[0]}()")
 
     def _make_page(self) -> "Server | None":
         if self.metrics is None:

@@ -14,7 +14,10 @@ from ._handling import Handler, error_kind, has_answered, note_failure, with_lim
 if TYPE_CHECKING:
     from ._server import Server
 
-__all__ = ["CallbackStrategy", "CoroutineStrategy", "Running", "Strategy"]
+__all__ = ["METHODS", "CallbackStrategy", "CoroutineStrategy", "Running", "Strategy"]
+
+# What a protocol has to have.
+METHODS = tuple(name for name in vars(Protocol) if name.startswith("on_"))
 
 # How long handlers that were cancelled may take to clean up.
 CLEAN_UP_SECONDS = 5.0
@@ -100,7 +103,7 @@ class CoroutineStrategy:
         try:
             self._serve(conn, address)
         except Exception as error:
-            if note_failure(self._stats, address, error):
+            if note_failure(self._stats, conn, address, error):
                 raise
         finally:
             self._end(conn, address)
@@ -258,7 +261,7 @@ class CallbackStrategy:
         try:
             self._handshake(conn, address)
         except Exception as error:
-            if self.end(conn, address) and note_failure(self._server.stats, address, error):
+            if self.end(conn, address) and note_failure(self._server.stats, conn, address, error):
                 raise
         finally:
             if not isinstance(conn.callbacks, _Watched):

@@ -78,7 +78,7 @@ class _Job:
             pass
         except Exception as error:
             if scope is None or not scope.expired:
-                self._note(error)
+                self._note(conn, error)
         except BaseException as error:
             self.end = error
         finally:
@@ -101,18 +101,18 @@ class _Job:
         try:
             self._strategy.serve(conn, self.address)
         except Exception as error:
-            if self._note(error) == "timeout":
+            if self._note(conn, error) == "timeout":
                 conn.abort()  # what it has not taken by now it need not take
         try:
             conn.close()
         except Exception as error:
-            self._note(error)
+            self._note(conn, error)
         get_hub().run()  # the tasks that the handler has left behind
         while conn.pending:
             sleep(DRAIN_LOOK_SECONDS)
 
-    def _note(self, error: Exception) -> str:
-        kind = log_failure(self.address, error)
+    def _note(self, conn: sk_conn | None, error: Exception) -> str:
+        kind = log_failure(conn, self.address, error)
         self.errors.append(kind)
         if kind == "handler":
             _report(error, self._strategy.handler)
