@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 from typing import Protocol as Interface
 
-from .._coronet import READ, WRITE, ParkingLot, Task, get_hub, sk_conn, sleep, spawn, spawn_handler
+from .._coronet import READ, WRITE, ParkingLot, Task, get_hub, sk_conn, spawn, spawn_handler
 from .._protocol import Protocol
 from ._handling import Handler, error_kind, has_answered, note_failure, with_limits
 
@@ -48,7 +48,7 @@ class Strategy(Interface):
         """Wait until all have ended; False if some have not after timeout seconds."""
 
     def cancel(self) -> int:
-        """End what is left; return how many that were."""
+        """End what is left and wait a moment for it; return how many that were."""
 
     def close(self) -> None:
         """Give back what start() took; who has not ended by now is abandoned."""
@@ -122,17 +122,10 @@ class CoroutineStrategy:
         return self._running.wait(timeout)
 
     def cancel(self) -> int:
-        left: list[tuple[sk_conn, tuple[Task, Any]]] = list(self._entries.items())
-        for _, (task, _address) in left:
+        left: list[tuple[Task, Any]] = list(self._entries.values())
+        for task, _ in left:
             task.cancel("the server is closing")
-        sleep(0)
-        for conn, (task, address) in left:
-            if task.done:  # one that was cancelled before it began has not said so
-                self._end(conn, address)
         self._running.wait(CLEAN_UP_SECONDS)
-        for conn, (_task, address) in left:
-            conn.abort()
-            self._end(conn, address)
         return len(left)
 
     def close(self) -> None:

@@ -5,10 +5,12 @@ Whatever they do, nothing stays counted, open or unreported.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
 import ssl
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -140,6 +142,7 @@ def test_replaced_callbacks_do_not_outlive_the_server_s_limits(
     second = Recorder()
     server = serve(
         lambda conn, _: conn.set_callbacks(second),
+        delay=100,
         total_timeout=20 if way == "total_timeout" else None,
     )
     peer = call(server)
@@ -169,8 +172,11 @@ def test_a_task_may_take_over_from_a_function_at_the_end_of_the_stream(
             sleep(1)
             conn.write(conn.read(100))
 
+    calls: list[int] = []
+
     def handler(conn: Any, _: object) -> None:
-        if conn.available == 3:
+        calls.append(conn.available)
+        if len(calls) == 2:  # the last time
             conn.set_callbacks(None)
             spawn(answer, conn)
 
@@ -181,6 +187,16 @@ def test_a_task_may_take_over_from_a_function_at_the_end_of_the_stream(
     sleep(2)
     assert peer.recv(10) == b"abc"
     assert counts(server) == (0, 1, {})
+
+
+def test_the_total_timeout_does_not_keep_what_has_ended(serve: Any, call: Any) -> None:
+    ended: list[Any] = []
+    server = serve(Recorder(close=lambda conn: ended.append(weakref.ref(conn))), total_timeout=1e6)
+    call(server).close()
+    turn()
+    assert counts(server) == (0, 1, {})
+    gc.collect()
+    assert [each() for each in ended] == [None]
 
 
 def test_a_protocol_that_closes_later_is_counted_until_then(serve: Any, call: Any) -> None:
