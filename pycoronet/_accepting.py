@@ -49,3 +49,4 @@ def accept_all(
         else:
             must_look = False
             begin(conn, peer)
+            del conn  # or it would be kept alive until the next one comes
