@@ -7,7 +7,8 @@
 """
 
 from ._addresses import format_address, parse_address
-from ._server import Server, add_shutdown_callback, shutdown, stop_all
+from ._registry import add_shutdown_callback, shutdown, stop_all
+from ._server import Server
 from ._stats import Stats
 from ._tls import CertificateFiles, client_ssl_context, server_ssl_context
 

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import socket
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,13 +16,23 @@ from .._binding import LookUp, Place, bind, find_places, is_path
 from ._systemd import SystemdSockets, find_passed, forget_passed
 from ._unix_paths import bind_path, unlink_path
 
-__all__ = ["format_address", "open_listeners", "parse_address", "parse_addresses"]
+__all__ = [
+    "borrow",
+    "format_address",
+    "is_borrowed",
+    "open_listeners",
+    "parse_address",
+    "parse_addresses",
+]
 
 # How often another free port is tried when it is not free on all addresses of a host.
 PORT_ATTEMPTS = 20
 
 # An address of a host that this machine has not, or has no protocol for.
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
+
+# Sockets that somebody else has opened, and may go on with when we are gone, as systemd does.
+_borrowed: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 # (host, port), the path of a Unix socket, an open descriptor, a listening socket, SystemdSockets.
 Address: TypeAlias = Any
@@ -255,7 +266,19 @@ def _take_over(address: Any, taken: list[int], undo: ExitStack) -> list[socket.s
     for sock in found:
         if not _is_listening(sock):
             raise OSError(errno.EINVAL, "this is no listening stream socket")
+        borrow(sock, address)
     return found
+
+
+def borrow(sock: socket.socket, address: Address) -> None:
+    """Note whose socket it is that listens at an address: only what we bind is ours alone."""
+    if not isinstance(address, tuple) and not is_path(address):
+        _borrowed.add(sock)
+
+
+def is_borrowed(sock: socket.socket) -> bool:
+    """Tell whether others have the socket too: then its queue is not to be shut."""
+    return sock in _borrowed
 
 
 def _is_listening(sock: socket.socket) -> bool:

@@ -11,7 +11,13 @@ from typing import Any
 
 from .._binding import SHARED_PORT
 from .._coronet import sk_conn
-from ._addresses import format_address, open_listeners, parse_addresses
+from ._addresses import (
+    borrow,
+    format_address,
+    is_borrowed,
+    open_listeners,
+    parse_addresses,
+)
 from ._handover import Predecessor
 from ._unix_paths import adopt_path, disown_path, unlink_path
 
@@ -28,6 +34,11 @@ class Listeners:
     address: str
     sockets: list[socket.socket]
     is_drained: bool = True  # what is queued is served before they are closed
+
+    @property
+    def are_borrowed(self) -> bool:
+        """True if somebody else goes on with the sockets in any case."""
+        return any(map(is_borrowed, self.sockets))
 
     def adopt(self) -> None:
         """Make the file of a Unix socket ours to remove."""
@@ -76,6 +87,8 @@ def open_for_workers(
             entry = Listeners(name, [], is_drained=not kind)
             if predecessor is not None:
                 entry.sockets = predecessor.take(name)
+                for sock in entry.sockets:
+                    borrow(sock, address)
             undo.callback(entry.close)
             if not entry.sockets:
                 entry.sockets = open_listeners(address, reuse_port=reuse_port, **options)

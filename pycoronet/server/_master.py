@@ -404,7 +404,7 @@ class Master:
             self._predecessor.close()  # it goes on
             self._predecessor = None
         for entry in list(self._listeners):
-            if entry.address in inherited:
+            if entry.address in inherited or entry.are_borrowed:
                 entry.leave()
                 self._listeners.remove(entry)
         drained = [entry for entry in self._listeners if entry.is_drained]

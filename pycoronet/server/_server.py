@@ -6,39 +6,32 @@ who is let in is said by `_limits.py`.
 
 import contextlib
 import enum
-import errno
 import socket
 import threading
-import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from .._accepting import accept_all
 from .._coronet import (
-    READ,
     Hub,
     ParkingLot,
     Scope,
     Traffic,
-    _report,
     current,
     get_hub,
     sk_conn,
-    sleep,
     spawn,
 )
 from .._coronet import timeout as time_limit
 from .._sockets import HANDSHAKE_TIMEOUT
-from ..errors import ClosedError
+from ._acceptor import Acceptor
 from ._addresses import open_listeners
-from ._arrivals import stop_arrivals
 from ._handling import has_answered
 from ._imports import load_handler
-from ._limits import Admission, SpareDescriptor, accept_queued, send_away
 from ._listeners import close_listener
 from ._metrics import make_page
 from ._processes import Processes, heeding_master
+from ._registry import call_reported, close_all, servers, stop_all, wait_for_all
 from ._settings import Setting, one_of, optional, path, seconds, some_address, whole
 from ._shared_stats import SharedStats
 from ._signals import DrainSignals, raise_for
@@ -52,13 +45,10 @@ from ._worker import Worker
 if TYPE_CHECKING:
     import ssl  # loaded when it is used: many programs have no TLS
 
-__all__ = ["Server", "add_shutdown_callback", "shutdown", "stop_all"]
+__all__ = ["Server"]
 
 StrategyName: TypeAlias = Literal["coroutine", "callback", "threadpool"]
 ShutdownFunction: TypeAlias = Callable[["Server"], object]
-
-# How long a handshake may go on that began before nothing more was let in.
-HANDSHAKE_SECONDS = 0.1
 
 _STRATEGIES: dict[str, Callable[["Server"], Strategy]] = {
     "coroutine": CoroutineStrategy,
@@ -190,11 +180,10 @@ class Server:
         self._shared_stats: SharedStats | None = None  # there, too
         self._shutdown_callbacks: list[ShutdownFunction] = []
         self._awaiting: dict[Scope, Hub] = {}  # handlers between two requests
-        self._admission = Admission()
-        self._spare = SpareDescriptor()
+        self._acceptor = Acceptor(self)
         self._failure: Exception | None = None  # what accepting ended with
         self._cancelled = 0  # by the last stop()
-        _servers.add(self)
+        servers.add(self)
 
     # What it is doing.
 
@@ -279,7 +268,7 @@ class Server:
         if self.metrics is None:
             return None
         page = make_page(self.metrics, self._read_stats)
-        _servers.discard(page)  # it ends with this one, not before
+        servers.discard(page)  # it ends with this one, not before
         return page
 
     def _read_stats(self) -> Stats:
@@ -321,23 +310,11 @@ class Server:
         self._over = ParkingLot()
         self._strategy = _STRATEGIES[self.strategy](self)
         self._strategy.start()
-        self._listeners = [self._listener_of(sock) for sock in self._sockets]
+        self._acceptor.start(self._sockets, self._strategy)
         self._sockets = []
-        self._admission.start(self._listeners, self.max_connections, self.max_per_address)
         self._state = _State.SERVING
-        self._take_spare()
-        self._acceptors = [spawn(self._accept, listener) for listener in self._listeners]
         if self._page is not None:
             self._page.start()
-
-    def _listener_of(self, sock: socket.socket) -> sk_conn:
-        # The descriptor's mode is that of all processes that share the socket, and stays.
-        sock.setblocking(False)
-        listener = sk_conn(sock)
-        listener.server = self  # what it accepts has both as well
-        listener.traffic = self._traffic
-        listener.exclusive = self._worker is not None
-        return listener
 
     def serve_forever(self) -> None:
         """Serve until stop() or close() is called, or a signal comes.
@@ -352,13 +329,13 @@ class Server:
         if self.processes is not None:
             self._run_master()
             return
-        with DrainSignals(lambda: stop_all(wait=False), _close_all) as signals:
+        with DrainSignals(lambda: stop_all(wait=False), close_all) as signals:
             if self._state in (_State.CLOSED, _State.LISTENING):
                 self.start()
             notify("READY=1")
             self._wait_until_closed()
             if signals.received is not None:
-                _wait_for_all()
+                wait_for_all()
         signals.raise_on()
 
     def _wait_until_closed(self) -> None:
@@ -406,68 +383,6 @@ class Server:
             self._wait_until_closed()
 
     # Connections.
-
-    def _accept(self, listener: sk_conn) -> None:
-        try:
-            accept_all(listener, self._admit, self._accept_error)
-        except Exception as error:
-            self._failure = error
-            self.stop(wait=False)
-
-    def _accept_error(self, listener: sk_conn, error: Exception) -> None:
-        self.stats.errors["accept"] += 1
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            self._shed_queued(listener)
-
-    def _shed_queued(self, listener: sk_conn) -> None:
-        """Send away all that wait: no descriptor is left, and they would wait for nothing."""
-        for _ in range(self.backlog):
-            conn = self._spare.accept(listener)
-            if conn is None:
-                break
-            self.stats.accepted += 1
-            self._shed(conn, "descriptors")
-            self._spare.take()
-        self._take_spare()
-
-    def _take_spare(self) -> None:
-        """Have the spare descriptor back, as soon as there is one."""
-        if self._state is not _State.CLOSED and not self._spare.take():
-            self._hub.call_later(self.delay, self._take_spare)
-
-    def _admit(self, conn: sk_conn, address: Any) -> None:
-        self.stats.accepted += 1
-        if not self._admission.enter(address):
-            self._shed(conn, "address")
-            return
-        self.stats.open += 1
-        try:
-            if self.idle_timeout is not None:
-                conn.settimeout(self.idle_timeout)
-            self._strategy.begin(conn, address)
-        except Exception as error:
-            self._not_begun(conn, address, error)
-
-    def _not_begun(self, conn: sk_conn, address: Any, error: Exception) -> None:
-        """Forget a connection that the strategy failed to begin; the server goes on."""
-        conn.abort()
-        self.stats.open -= 1
-        self._admission.leave(address)
-        if isinstance(error, MemoryError):
-            self.stats.errors["accept"] += 1
-        else:
-            self.stats.errors["handler"] += 1
-            _report(error, self.handler)
-
-    def _shed(self, conn: sk_conn, reason: str) -> None:
-        self.stats.shed[reason] += 1
-        send_away(conn)
-
-    def _ended(self, address: Any, *, is_served: bool = True) -> None:
-        """Note that a connection that was begun is over; strategies call it."""
-        self.stats.open -= 1
-        self.stats.connections_served += is_served
-        self._admission.leave(address)
 
     def await_input(self, conn: sk_conn, timeout: float | None = None) -> bool:
         """Wait between two requests: True when there is something to read, or the end.
@@ -538,10 +453,11 @@ class Server:
     def _stop(self, strategy: Strategy, timeout: float | None) -> None:
         deadline = None if timeout is None else self._hub.time + timeout
         try:
-            self._end_acceptors()
+            self._acceptor.stop()
             self._notify_closing()
             self._close_listeners(deadline)
-            if not strategy.wait(self._rest(deadline)):
+            rest = None if deadline is None else max(0.0, deadline - self._hub.time)
+            if not strategy.wait(rest):
                 cancelled = strategy.cancel()
                 self.stats.cancelled += cancelled
                 if strategy is self._strategy:
@@ -551,51 +467,14 @@ class Server:
             if self._state is _State.STOPPING and strategy is self._strategy:
                 self._finish()
 
-    def _rest(self, deadline: float | None) -> float | None:
-        return None if deadline is None else max(0.0, deadline - self._hub.time)
-
-    def _end_acceptors(self) -> None:
-        for acceptor in self._acceptors:
-            acceptor.cancel()
-        for acceptor in self._acceptors:
-            acceptor.join()
-
     def _close_listeners(self, deadline: float | None) -> None:
-        """Close the listeners, and let nothing get lost that is in their queues."""
         worker = self._worker
         takes_queues = worker is None or worker.takes_queues
-        if worker is None or worker.owns_sockets:
-            for listener in self._listeners:
-                stop_arrivals(listener)
-        if takes_queues:
-            rest = self._rest(deadline)
-            sleep(HANDSHAKE_SECONDS if rest is None else min(HANDSHAKE_SECONDS, rest))
-        for listener in list(self._listeners):
-            if takes_queues:
-                self._accept_the_last(listener, deadline)
-            close_listener(listener)
+        self._acceptor.close_listeners(
+            deadline, is_last=worker is None or worker.owns_sockets, takes_queues=takes_queues
+        )
         if worker is not None:
             worker.notify_closed(were_emptied=takes_queues)
-
-    def _accept_the_last(self, listener: sk_conn, deadline: float | None) -> None:
-        """Serve what the system has accepted on our behalf already.
-
-        While there are max_connections, each waits until there is room or the time is over.
-        """
-        try:
-            # Not for ever: while that lasts, more may come.
-            for _ in range(self.backlog + 1):
-                if self._admission.wait_for_room(self._rest(deadline)):
-                    self._admit(*accept_queued(listener))
-                else:
-                    listener.enable(READ)
-                    conn, _address = accept_queued(listener)
-                    self.stats.accepted += 1
-                    self._shed(conn, "closing")
-        except (TimeoutError, ClosedError):
-            pass  # that was all, or close() was quicker
-        except (OSError, MemoryError) as error:
-            self._accept_error(listener, error)
 
     def _notify_closing(self) -> None:
         for scope, hub in list(self._awaiting.items()):
@@ -638,13 +517,16 @@ class Server:
             # The hub has been closed, and with it what was served.
             self._state = _State.CLOSED
             self._close_page()
-            self._spare.give()
+            self._acceptor.forget()
 
     def _close(self) -> None:
         if self._state is not _State.CLOSED:
-            for acceptor in self._acceptors:
-                acceptor.cancel()
             self._finish()
+
+    def _fail(self, error: Exception) -> None:
+        """End because accepting did."""
+        self._failure = error
+        self.stop(wait=False)
 
     def _finish(self) -> None:
         """Give everything back and say so."""
@@ -655,14 +537,12 @@ class Server:
             self._processes.master.close_sockets()
             self._processes = None
         if is_served_here:
-            for listener in self._listeners:
-                close_listener(listener)
+            self._acceptor.close()
             self._strategy.close()
-            self._spare.give()
             while self._over.unpark():
                 pass
         for function in list(self._shutdown_callbacks):
-            _call_reported(function, self)
+            call_reported(function, self)
 
     def add_shutdown_callback(self, function: ShutdownFunction) -> None:
         """Have function(server) called once the server has ended, however it did.
@@ -685,69 +565,3 @@ class Server:
             self.stop()
         else:
             self.close()
-
-
-# Those of this process that live; each hub's thread adds and stops its own.
-_servers: "weakref.WeakSet[Server]" = weakref.WeakSet()
-_shutdown_callbacks: list[Callable[[], object]] = []
-
-
-def _listening_servers() -> "list[Server]":
-    while True:
-        try:
-            return [server for server in _servers if server.is_listening]
-        except RuntimeError:
-            pass  # another thread has made one meanwhile
-
-
-def _close_all() -> None:
-    for server in _listening_servers():
-        server._close_soon()
-
-
-def _wait_for_all() -> None:
-    """Wait until all servers have stopped, those of other threads too."""
-    hub, lot = get_hub(), ParkingLot()
-
-    def tell(_: Server) -> None:
-        with contextlib.suppress(RuntimeError):  # nobody waits any more
-            hub.call_soon_threadsafe(lot.unpark)
-
-    for server in _listening_servers():
-        server.add_shutdown_callback(tell)
-        while server.is_listening:
-            lot.park("the servers that are stopping")
-        server._shutdown_callbacks.remove(tell)
-
-
-def stop_all(timeout: float | None = None, *, wait: bool = True) -> int:
-    """Stop all servers of the process, as `Server.stop()` does; return how many were cancelled.
-
-    Those of other threads are stopped without being waited for. Switches, if it waits.
-    """
-    mine = _listening_servers()
-    for server in mine:
-        server.stop(timeout, wait=False)
-    return sum(server.stop(timeout) for server in mine if server.is_in_this_thread) if wait else 0
-
-
-def shutdown(timeout: float | None = None) -> None:
-    """Stop all servers, then call the functions of `add_shutdown_callback()`, the last first.
-
-    Answers to cp_socket_shutdown. Switches.
-    """
-    stop_all(timeout)
-    while _shutdown_callbacks:
-        _call_reported(_shutdown_callbacks.pop())
-
-
-def add_shutdown_callback(function: Callable[[], object]) -> None:
-    """Have function() called by `shutdown()`. What it raises is reported."""
-    _shutdown_callbacks.append(function)
-
-
-def _call_reported(function: Callable[..., object], *args: object) -> None:
-    try:
-        function(*args)
-    except Exception as error:
-        _report(error, function)

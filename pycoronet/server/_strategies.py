@@ -34,7 +34,7 @@ class Strategy(Interface):
     def begin(self, conn: sk_conn, address: Any) -> None:
         """Take over a connection that was let in. Never waits.
 
-        The server is told by `_ended(address)`, once, when it is over. If this raises, the
+        The acceptor is told by `note_end(address)`, once, when it is over. If this raises, the
         strategy knows nothing of it, and the server closes it.
         """
 
@@ -110,7 +110,7 @@ class CoroutineStrategy:
 
     def _end(self, conn: sk_conn, address: Any) -> None:
         if self._running.remove(conn) is not None:
-            self._server._ended(address)
+            self._server._acceptor.note_end(address)
 
     def is_serving(self, task: Task) -> bool:
         return any(task is entry for entry, _ in self._entries.values())
@@ -281,7 +281,7 @@ class CallbackStrategy:
         """Note that a connection is over; False if that is known."""
         if not self._forget(conn):
             return False
-        self._server._ended(address)
+        self._server._acceptor.note_end(address)
         return True
 
     def count_error(self, error: Exception, direction: int) -> None:

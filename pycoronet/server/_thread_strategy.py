@@ -181,7 +181,7 @@ class ThreadStrategy:
         job.drop()
         if self._running.remove(job):
             self._stats.shed[reason] += 1
-            self._server._ended(job.address, is_served=False)
+            self._server._acceptor.note_end(job.address, is_served=False)
 
     def is_serving(self, task: Task) -> bool:
         return False  # their tasks are those of other hubs
@@ -219,7 +219,7 @@ class ThreadStrategy:
             if self._running.remove(job):
                 for kind in job.errors:
                     self._stats.errors[kind] += 1
-                self._server._ended(job.address)
+                self._server._acceptor.note_end(job.address)
             end = end or job.end
         self._count_threads()
         if end is not None:
@@ -257,4 +257,4 @@ class ThreadStrategy:
         """Count as ended what has not: a thread that is blocked cannot be ended."""
         for job in jobs:
             if self._running.remove(job):
-                self._server._ended(job.address)
+                self._server._acceptor.note_end(job.address)

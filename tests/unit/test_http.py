@@ -301,8 +301,8 @@ def test_http_file_that_shrinks_while_it_is_sent_ends_the_connection(start):
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
         (
-            b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
-            + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n%s"
+            % b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             400,
         ),
         (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", 400),

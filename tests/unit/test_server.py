@@ -188,7 +188,7 @@ def test_a_peer_that_breaks_off_is_counted_and_not_reported(
 def test_an_error_of_accepting_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(LOCAL, echo)
     server.start()
-    monkeypatch.setattr("pycoronet.server._server.accept_all", None)
+    monkeypatch.setattr("pycoronet.server._acceptor.accept_all", None)
     server.close()
     server.start()  # accept_all cannot be called: that is what accepting fails with
     with pytest.raises(TypeError):
@@ -484,3 +484,20 @@ def test_a_port_in_use_is_one_clear_line_and_leaves_nothing_open(server: Any) ->
     assert caught.value.errno == errno.EADDRINUSE
     assert "\n" not in str(caught.value)
     assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("how", ["socket", "descriptor"])
+def test_a_socket_that_others_have_too_stays_as_it_was(how: str, ends: Any) -> None:
+    theirs = ends.keep(socket.create_server(LOCAL))
+    ours = theirs.dup()
+    address = ours if how == "socket" else ours.detach()
+    with Server(address, echo, max_connections=1) as server:
+        assert ask(ends.keep(socket.create_connection(theirs.getsockname(), 20))) == b"hello\n"
+        late = ends.keep(socket.create_connection(theirs.getsockname(), 20))
+        assert server.stop(0) == 1
+    # What is queued is theirs, and more may come.
+    later = ends.keep(socket.create_connection(theirs.getsockname(), 20))
+    for peer in (late, later):
+        conn, address = theirs.accept()
+        conn.close()
+        assert address == peer.getsockname()

@@ -393,7 +393,7 @@ def test_a_spare_descriptor_that_somebody_else_has_taken_is_taken_back(
     before = count_descriptors()
     few_descriptors(0)
     # Another thread may be quicker while somebody is being sent away.
-    server._spare.give()
+    server._acceptor._spare.give()
     thief = ends.keep(socket.socket())
     turn()
     assert server.stats.shed["descriptors"] == 0
@@ -484,6 +484,6 @@ def test_other_errors_of_accepting_send_nobody_away(serve: Any, call: Any) -> No
     server = serve("coroutine")
     call(server)
     for number in (errno.ENOBUFS, errno.ENOMEM):
-        server._accept_error(server._listeners[0], OSError(number, "none"))
+        server._acceptor._note_accept_error(server._acceptor._listeners[0], OSError(number, "none"))
     assert server.stats.accepted == 0
     assert server.stats.errors["accept"] == 2
