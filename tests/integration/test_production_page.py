@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,21 +23,31 @@ PAGE = (ROOT / "docs" / "production.md").read_text("utf-8")
 PATIENCE_SECONDS = 30
 
 
+# The programs by their files' names, with which they begin.
+PROGRAMS = {
+    re.split(r"[ \n]", program)[1]: program
+    for program in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+}
+
+
 def handler_of(file: str) -> Any:
-    """Return the handler of a program on the page, which begins with its file's name."""
-    (program,) = re.findall(rf"```python\n(# {file}\n.*?)```", PAGE, re.DOTALL)
+    """Return the handler of a program on the page."""
     names: dict[str, Any] = {}
-    exec(program, names)
+    exec(PROGRAMS[file], names)
     return names["handler"]
 
 
-def options_of(*command: str) -> set[str]:
-    """Return what the help of a command lists."""
-    arguments = [sys.executable, "-m", "pycoronet", *command, "--help"]
+def run(*command: str, **options: Any) -> str:
+    """Return what a command prints."""
     done = subprocess.run(
-        arguments, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+        command, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS, **options
     )
-    return set(re.findall(r"(--[a-z-]+)", done.stdout))
+    return done.stdout
+
+
+def options_of(command: str) -> set[str]:
+    """Return what the help of a command lists."""
+    return set(re.findall(r"--[a-z-]+", run(sys.executable, "-m", "pycoronet", command, "--help")))
 
 
 @pytest.mark.parametrize("strategy", ["coroutine", "threadpool"])
@@ -57,6 +70,52 @@ def test_a_balancers_clients_have_their_address() -> None:
             conn.write(b"hello\n")
             assert conn.readln() == b"192.0.2.7: hello\n"
     assert server.stats.errors["handler"] == 0
+
+
+def commands_behind(heading: str) -> list[list[str]]:
+    """Return the commands of this package in the part of the page that begins with a line."""
+    part = PAGE.partition(f"{heading}\n")[2].partition("\n## ")[0].replace("\\\n", " ")
+    found = re.findall(r"^ {4}python (-m pycoronet .*)$", part, re.MULTILINE)
+    return [[sys.executable, *command.split()] for command in found]
+
+
+def test_the_first_command_serves_reloads_and_ends(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(PROGRAMS["service.py"])
+    ((*command, metrics),) = commands_behind("# Running it in production")
+    assert command[-1] == "--metrics"
+    command[command.index(":7000")] = "unix:./socket"
+    command[command.index("auto")] = "2"
+    _, (*show, shown) = commands_behind("## Metrics")
+    assert shown == metrics
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.settimeout(PATIENCE_SECONDS)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with subprocess.Popen(
+            [*command, "unix:./metrics"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+        ) as service:
+            try:
+                assert supervisor.recv(100).startswith(b"READY=1")
+                for signum, said in [
+                    (signal.SIGHUP, b"RELOADING=1"),
+                    (signal.SIGTERM, b"STOPPING=1"),
+                ]:
+                    with connect(tmp_path / "socket", timeout=PATIENCE_SECONDS) as conn:
+                        conn.write(b"one\n")
+                        assert conn.readln() == b"one\n"
+                        if signum == signal.SIGTERM:
+                            page = run(*show, "--once", "unix:./metrics", cwd=tmp_path)
+                        service.send_signal(signum)
+                        assert supervisor.recv(100).startswith(said)
+                        if signum == signal.SIGHUP:
+                            assert supervisor.recv(100).startswith(b"READY=1")
+                        assert conn.readln() == b""  # it waited for nothing
+                assert service.wait(PATIENCE_SECONDS) == 0
+            finally:
+                service.kill()
+    assert re.search(r"^workers started +4\b", page, re.MULTILINE)
+    assert not (tmp_path / "socket").exists()
+    assert not (tmp_path / "metrics").exists()
 
 
 def test_the_options_exist() -> None:
