@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +160,50 @@ def test_clients_side_by_side(serve: Serve, certificates: Certificates) -> None:
     assert [client.get() for client in clients] == ["-"] * 30
     assert server.stop() == 0
     assert server.stats.connections_served == 30
+
+
+def name_served(path: Path, certificates: Certificates) -> str:
+    """Return whose certificate a server at a Unix socket shows."""
+    context = client_ssl_context(certificates.authority)
+    context.check_hostname = False
+    with connect(path, tls=context, timeout=PATIENCE_SECONDS) as conn:
+        assert conn.tls is not None
+        return str(dict(conn.tls.getpeercert()["subject"][0])["commonName"])
+
+
+def test_a_reload_reads_renewed_certificates(certificates: Certificates, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def handler(conn, address):\n    conn.readln()\n")
+    files = [tmp_path / "server.crt", tmp_path / "server.key"]
+    for path in files:
+        shutil.copy(certificates.folder / path.name, path)
+    command = [sys.executable, "-m", "pycoronet", "serve", "app:handler", "--processes", "1"]
+    command += ["--bind", "unix:./socket", "--tls-cert", "server.crt", "--tls-key", "server.key"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.settimeout(PATIENCE_SECONDS)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+        ) as service:
+            try:
+                assert supervisor.recv(100).startswith(b"READY=1")
+                assert name_served(tmp_path / "socket", certificates) == "server"
+                # First the file alone, which the old key does not open; then the key as well.
+                for path, name in zip(files, ["server", "elsewhere"], strict=True):
+                    shutil.copy(certificates.folder / f"elsewhere{path.suffix}", path)
+                    service.send_signal(signal.SIGHUP)
+                    assert supervisor.recv(100).startswith(b"RELOADING=1")
+                    assert supervisor.recv(100).startswith(b"READY=1")
+                    # The old worker may accept until it hears that it is to go.
+                    with pycoronet.timeout(PATIENCE_SECONDS):
+                        while name_served(tmp_path / "socket", certificates) != name:
+                            sleep(0.01)
+                service.send_signal(signal.SIGTERM)
+                _, said = service.communicate(timeout=PATIENCE_SECONDS)
+            finally:
+                service.kill()
+    assert service.returncode == 0
+    assert b"does not belong to the certificate" in said
 
 
 @pytest.mark.parametrize("strategy", ["coroutine", "callback", "threadpool"])
