@@ -192,6 +192,53 @@ def test_serve_certificate_that_is_not_there_is_one_line(start_command, app):
     assert "nothing.pem" in err
 
 
+# Processes.
+
+
+def call(port: int) -> bytes:
+    """Return what the handler says to a new client."""
+    with connect(port) as conn:
+        answer = b""
+        while block := conn.recv(1000):
+            answer += block
+    return answer
+
+
+def test_serve_processes_load_new_code_at_a_reload(start_command, tmp_path):
+    module = tmp_path / "app.py"
+    module.write_text("def handler(conn, address):\n    conn.write(b'old')\n")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    options = ["--bind", "127.0.0.1:0", "--processes", 2]
+    command = start_command("serve", "app:handler", *options, cwd=tmp_path, env=environment)
+    (port,) = command.ports()
+    assert [call(port) for _ in range(10)] == [b"old"] * 10
+    module.write_text("def handler(conn, address):\n    conn.write(b'new')\n")
+    command.process.send_signal(signal.SIGHUP)
+    while (answer := call(port)) != b"new":  # nobody is refused meanwhile
+        assert answer == b"old"
+    command.process.send_signal(signal.SIGTERM)
+    assert command.finish()[:2] == (0, "")
+
+
+def test_serve_processes_need_a_handler_that_can_be_imported(start_command, app):
+    options = ["--bind", "127.0.0.1:0", "--processes", 2]
+    code, out, err = start_command("serve", "app:nothing", *options, **app).finish()
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "has no 'nothing'" in err
+
+
+def test_httpd_processes_serve_files(start_command, site):
+    command = start_command("httpd", site, "--bind", "127.0.0.1:0", "--processes", 2)
+    (port,) = command.ports()
+    for _ in range(10):
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+        client.request("GET", "/page.html")
+        assert client.getresponse().read() == b"<p>page</p>"
+        client.close()
+    command.interrupt()
+    assert command.finish()[:2] == (0, "")
+
+
 # httpd.
 
 
