@@ -20,6 +20,7 @@ PREAMBLE = f"""
 import logging, os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 signal.alarm({PATIENCE_SECONDS + 10})  # no program is left behind
+os.register_at_fork(after_in_child=lambda: signal.alarm({PATIENCE_SECONDS + 10}))
 logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(message)s", stream=sys.stderr)
 from plain_worker import run_plain_worker
 from pycoronet.server import _master
@@ -47,6 +48,7 @@ def serve(run_worker=run_plain_worker, address=("127.0.0.1", 0), *, processes=2,
 SERVER_PREAMBLE = f"""
 import logging, os, signal, sys
 signal.alarm({PATIENCE_SECONDS + 10})
+os.register_at_fork(after_in_child=lambda: signal.alarm({PATIENCE_SECONDS + 10}))
 logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(message)s", stream=sys.stderr)
 from pycoronet import Server
 
@@ -145,7 +147,7 @@ class MasterProgram:
         if self.process.poll() is None:
             self.process.kill()  # its workers end by themselves
             self.process.wait(PATIENCE_SECONDS)
-        self._reader.join(PATIENCE_SECONDS)
+        self._reader.join(2 * PATIENCE_SECONDS)
         assert self.process.stderr is not None
         self.process.stderr.close()
 

@@ -23,7 +23,7 @@ from typing import TypeAlias
 
 from ._worker_process import logger
 
-__all__ = ["HandoverPoint", "Predecessor", "take_over"]
+__all__ = ["HandoverPoint", "Predecessor", "addresses_of", "take_over"]
 
 Sockets: TypeAlias = dict[str, list[socket.socket]]  # by their address, in words
 
@@ -150,16 +150,26 @@ def _join(text: bytes, received: list[socket.socket]) -> Sockets:
     return by_address
 
 
+def addresses_of(line: str) -> list[str]:
+    """Return what a new master serves from now on, as it says. Raises ValueError if it does not."""
+    word, _, addresses = line.partition(" ")
+    if word != "ready":
+        raise ValueError("what connected is no master")
+    return [str(address) for address in json.loads(addresses)]
+
+
 class HandoverPoint:
     """Where a running master hands its sockets over to a new one, one at a time.
 
     path: of the Unix socket, which is ours from `publish()` on. `listener` and, while there
-    is a new master, `successor` are for the master to select on.
+    is a new master, `successor` are for the master to select on. has_sent: that one has the
+    sockets, too.
     """
 
     def __init__(self, path: str) -> None:
         _check_path(path)
         self.successor: socket.socket | None = None
+        self.has_sent = False
         self._rest = b""
         self._path = Path(path)
         # Under a name of its own first: it replaces the path in one step, so that there is
@@ -202,31 +212,22 @@ class HandoverPoint:
         self._rest = b""
         return conn
 
-    def read(self, sockets: Sockets) -> list[str] | None:
-        """Read what the new master says, and answer; return the addresses that it serves.
-
-        Returns None if it has not said so yet. Raises OSError when it has gone, or does not
-        do as it should.
-        """
+    def read_lines(self) -> list[str]:
+        """Return what the new master has said. Raises OSError when it has gone."""
         assert self.successor is not None
         try:
             data = self.successor.recv(65536)
         except BlockingIOError:
-            return None
+            return []
         if not data:
             raise ConnectionError("the new master has gone")
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            if line == b"take":
-                self._send(sockets)
-            elif line.startswith(b"ready "):
-                return [str(address) for address in json.loads(line[len(b"ready ") :])]
-            else:
-                raise ConnectionError("what connected is no master")
-        return None
+        return [line.decode(errors="replace") for line in lines]
 
-    def _send(self, sockets: Sockets) -> None:
+    def send(self, sockets: Sockets) -> None:
+        """Hand the sockets over. Raises OSError."""
         assert self.successor is not None
+        self.has_sent = True
         for address, all_of_it in sockets.items():
             for start in range(0, len(all_of_it), DESCRIPTORS_A_LINE):
                 some = all_of_it[start : start + DESCRIPTORS_A_LINE]
@@ -240,6 +241,7 @@ class HandoverPoint:
         if self.successor is not None:
             self.successor.close()
             self.successor = None
+            self.has_sent = False
 
     def forget(self) -> None:
         """Close the sockets in a forked process; the path stays."""
@@ -248,7 +250,7 @@ class HandoverPoint:
 
     def close(self) -> None:
         """Close everything, and remove the path unless it is another master's now."""
-        self.forget()
         with suppress(OSError):
             if self._own_path.stat().st_ino == self._inode:
                 self._own_path.unlink()
+        self.forget()

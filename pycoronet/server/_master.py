@@ -21,7 +21,7 @@ from selectors import EVENT_READ
 from typing import Any
 
 from ._arrivals import is_queued, stop_arrivals
-from ._handover import HandoverPoint, Predecessor
+from ._handover import HandoverPoint, Predecessor, addresses_of
 from ._listeners import Listeners, close_listener, share_out
 from ._signal_watch import SignalWatch, all_signals_blocked, ignore_defaults
 from ._systemd import notify
@@ -103,7 +103,8 @@ class Master:
             raise RuntimeError("a server with processes runs in the main thread")
         if threading.active_count() > 1:
             raise RuntimeError("a server with processes forks, so no thread may run before it")
-        with selectors.DefaultSelector() as self._selector, self._signals:
+        # By poll(2): a kernel's queue would be another thing to share, or not, with children.
+        with selectors.PollSelector() as self._selector, self._signals:
             self._selector.register(self._signals, EVENT_READ, lambda: None)
             try:
                 for index in range(self._processes):
@@ -196,10 +197,12 @@ class Master:
 
     def _fork(self, index: int, sockets: list[socket.socket]) -> WorkerProcess | None:
         """Fork a worker; return None, and log it, if the system does not let us."""
-        row = None if self._shared_stats is None else self._shared_stats.take_row()
+        row = None
         try:
+            if self._shared_stats is not None:
+                row = self._shared_stats.take_row()
             ours, theirs = socket.socketpair()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             self._fail_to_fork(row, error)
             return None
         ours.setblocking(False)
@@ -223,7 +226,7 @@ class Master:
             self._selector.register(ours, EVENT_READ, partial(self._take_messages, process))
         return process
 
-    def _fail_to_fork(self, row: Any, error: OSError) -> None:
+    def _fail_to_fork(self, row: Any, error: Exception) -> None:
         if row is not None:
             self._shared_stats.retire(row)
         self._note_failure(f"fork failed: {error}")
@@ -400,9 +403,7 @@ class Master:
         notify("STOPPING=1")
         self._restart_at.clear()
         self._candidates = []
-        if self._predecessor is not None:
-            self._predecessor.close()  # it goes on
-            self._predecessor = None
+        self._end_handovers()
         for entry in list(self._listeners):
             if entry.address in inherited or entry.are_borrowed:
                 entry.leave()
@@ -497,29 +498,39 @@ class Master:
         assert self._handover is not None
         conn = self._handover.accept()
         if conn is not None:
-            self._tell_all(SHARED)  # before it gets any: this process may die at any moment
             self._selector.register(conn, EVENT_READ, self._hear_successor)
 
     def _hear_successor(self) -> None:
         assert self._handover is not None
         assert self._handover.successor is not None
-        inherited: list[str] | None = None
         try:
-            inherited = self._handover.read(
-                {entry.address: entry.sockets for entry in self._listeners}
-            )
-            if inherited is None:
-                return
+            for line in self._handover.read_lines():
+                if line == "take":
+                    self._tell_all(SHARED)  # before it has any: this process may die at any moment
+                    self._handover.send({entry.address: entry.sockets for entry in self._listeners})
+                else:
+                    inherited = addresses_of(line)
+                    logger.info("a new master serves")
+                    self._stop_requests = 1
+                    self._leave(inherited)
+                    return
         except (OSError, ValueError) as error:
             logger.warning("no handover, this master goes on: %s", error)
-        self._selector.unregister(self._handover.successor)
-        self._handover.drop_successor()
-        if inherited is None:
+            self._selector.unregister(self._handover.successor)
+            self._handover.drop_successor()
             self._tell_all(SOLE)
-        elif self._stop_requests == 0:
-            logger.info("a new master serves")
-            self._stop_requests = 1
-            self._leave(inherited)
+
+    def _end_handovers(self) -> None:
+        """Have nothing to do with other masters any more: the one that there is goes on."""
+        if self._predecessor is not None:
+            self._predecessor.close()
+            self._predecessor = None
+        if self._handover is not None:
+            for sock in (self._handover.listener, self._handover.successor):
+                if sock is not None and sock in self._selector.get_map():
+                    self._selector.unregister(sock)
+            self._handover.close()
+            self._handover = None
 
     def _tell_all(self, command: str) -> None:
         for worker in self._workers.values():
@@ -527,7 +538,7 @@ class Master:
 
     def _is_sharing(self) -> bool:
         """Tell whether another master has the sockets at this moment, too."""
-        has_successor = self._handover is not None and self._handover.successor is not None
+        has_successor = self._handover is not None and self._handover.has_sent
         return has_successor or self._predecessor is not None
 
     def _shared_addresses(self) -> list[str]:

@@ -308,9 +308,15 @@ def test_who_connects_and_says_nonsense_harms_nobody(path: str) -> None:
             assert second.recv(100) == b""  # one at a time
         program.wait_for("WARNING no handover")
         ask(address)
-        with connect(path) as silent:
-            end(program)
+        with connect(path) as silent, connect(address) as sock:
+            sock.sendall(b"one\n")
+            answer = read_answer(sock)
+            program.signal(signal.SIGTERM)
             assert silent.recv(100) == b""
+            assert not Path(path).exists()  # it has nothing to hand over any more
+            sock.sendall(b"one\n")
+            assert read_answer(sock) == answer
+        assert program.finish() == 0
 
 
 def test_a_master_that_does_not_answer_is_told_in_one_line(path: str) -> None:
