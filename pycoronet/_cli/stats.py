@@ -28,10 +28,9 @@ Show what a server counts, as its metrics page tells it, until Ctrl-C.
   python -m pycoronet serve app:handler --metrics 127.0.0.1:9100
   python -m pycoronet stats 127.0.0.1:9100
 
-  value       connections, bytes or whatever the row is about: so far, or "open",
-              "waiting", "threads" and "workers" now
-  per second  how fast that grew since the table before
-  mean        how fast it grew since the server was started
+  value       how many so far; of what is open, waiting, a thread or a worker: how many now
+  per second  how many more in a second, since the table before
+  mean        how many more in a second, since the server was started
 
 Below "connections shed" (closed unserved) and "errors" stand the reasons that occurred.
 A narrow terminal shows the first columns only.
@@ -47,6 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "stats",
         help="show a server's statistics, live",
+        usage="python -m pycoronet stats ADDRESS [OPTION ...]",
         description=DESCRIPTION,
     )
     parser.add_argument(

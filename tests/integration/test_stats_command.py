@@ -170,7 +170,9 @@ class Terminal:
 
     def read_until(self, text: str) -> None:
         while text not in self.output:
-            self.output += os.read(self._master, 65536).decode().replace("\r\n", "\n")
+            data = os.read(self._master, 65536)
+            assert data, self.output
+            self.output += data.decode().replace("\r\n", "\n")
 
     def interrupt(self) -> tuple[int, str]:
         """End it as Ctrl-C does; return its exit status and stderr."""
