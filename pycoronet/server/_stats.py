@@ -7,12 +7,7 @@ from typing import Any, Protocol
 
 __all__ = ["ERROR_KINDS", "SHED_REASONS", "Stats"]
 
-# Why a connection was closed before anybody served it: one of its address had too many, the
-# server was closing or had enough, no descriptor was left, all threads were busy.
-SHED_REASONS = ("address", "closing", "connections", "descriptors", "pool")
-
-# What went wrong: accepting, a handler that raised, a peer that broke off, a limit in seconds
-# that has passed, a handshake.
+SHED_REASONS = ("address", "closing", "descriptors", "pool")
 ERROR_KINDS = ("accept", "handler", "reset", "timeout", "tls")
 
 
@@ -30,6 +25,12 @@ class Traffic(Protocol):
 
 class Stats:
     """What a server has done since it was made, and what it is doing now.
+
+    shed: connections that were closed unserved, by the reason: "address", which had too many;
+    "closing": the server ended; "descriptors": none was left; "pool": all threads were busy, and
+    enough waited for one.
+    errors: what went wrong, by the kind: "accept", accepting; "handler", one that raised;
+    "reset": the peer broke off; "timeout": a limit in seconds has passed; "tls": a handshake.
 
     All of it may be read at any time, from any thread. The server counts in its hub's thread
     alone: nothing here is locked.
@@ -52,10 +53,10 @@ class Stats:
 
     created: float  #: when the server was made, in seconds since the epoch
     accepted: int  #: connections taken from the system, shed ones too
-    connections_served: int  #: connections whose handler has ended
+    connections_served: int  #: connections that are over, however they ended; not shed ones
     open: int  #: connections that are being served or wait for a thread, now
-    shed: dict[str, int]  #: connections closed unserved, by `SHED_REASONS`
-    errors: dict[str, int]  #: what went wrong, by `ERROR_KINDS`
+    shed: dict[str, int]
+    errors: dict[str, int]
     cancelled: int  #: handlers that stop() had to cancel
     threads: int  #: threads of the pool, now
     waiting: int  #: connections that wait for a thread, now
