@@ -143,16 +143,18 @@ class Acceptor:
         takes_queues: what is queued is for us to serve, until the deadline. Neither is so for
         sockets that were borrowed. Switches.
         """
-        own = [listener for listener in self._listeners if listener not in self._borrowed]
+        listeners = self._listeners  # close() may be quicker, and have others by then
+        own = [listener for listener in listeners if listener not in self._borrowed]
         if is_last:
             for listener in own:
-                stop_arrivals(listener)
+                if not listener.closed:
+                    stop_arrivals(listener)
         if takes_queues and own:
             rest = self._rest(deadline)
             sleep(HANDSHAKE_SECONDS if rest is None else min(HANDSHAKE_SECONDS, rest))
             for listener in own:
                 self._take_queue(listener, deadline)
-        for listener in self._listeners:
+        for listener in listeners:
             close_listener(listener)
 
     def _take_queue(self, listener: sk_conn, deadline: float | None) -> None:

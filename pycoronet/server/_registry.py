@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .._coronet import ParkingLot, _report, get_hub
+from ._settings import check_wait
 
 if TYPE_CHECKING:
     from ._server import Server
@@ -57,9 +58,14 @@ def wait_for_all() -> None:
 def stop_all(timeout: float | None = None, *, wait: bool = True) -> int:
     """Stop all servers of the process, as `Server.stop()` does; return how many were cancelled.
 
-    Those of other threads are stopped without being waited for. Switches, if it waits.
+    Those of other threads are stopped without being waited for. Raises RuntimeError where
+    stop() does, before any is stopped. Switches, if it waits.
     """
+    check_wait(timeout)
     mine = _listening_servers()
+    for server in mine:
+        if wait and server.is_in_this_thread:
+            server._check_may_wait()
     for server in mine:
         server.stop(timeout, wait=False)
     return sum(server.stop(timeout) for server in mine if server.is_in_this_thread) if wait else 0

@@ -32,7 +32,17 @@ from ._listeners import close_listener
 from ._metrics import make_page
 from ._processes import Processes, heeding_master
 from ._registry import call_reported, close_all, servers, stop_all, wait_for_all
-from ._settings import Setting, one_of, optional, path, seconds, some_address, whole
+from ._settings import (
+    Setting,
+    anything,
+    check_wait,
+    one_of,
+    optional,
+    path,
+    seconds,
+    some_address,
+    whole,
+)
 from ._shared_stats import SharedStats
 from ._signals import DrainSignals, raise_for
 from ._stats import Stats
@@ -106,12 +116,15 @@ class Server:
     server that is started with the same setting takes over from the one that runs.
     """
 
+    address = Setting(anything)
+    handler = Setting(anything)
+    tls = Setting(anything)
     strategy = Setting(one_of("coroutine", "callback", "threadpool"))
     backlog = Setting(whole(1))
     delay = Setting(seconds)
     poolsize_min = Setting(whole(0))
     poolsize_max = Setting(whole(1))
-    owner = Setting[Any](lambda name, value: value)
+    owner = Setting(anything)
     max_connections = Setting(optional(whole(1)))
     max_per_address = Setting(optional(whole(1)))
     handshake_timeout = Setting(optional(seconds))
@@ -296,12 +309,21 @@ class Server:
         """
         if self.processes is not None and self._worker is None:
             raise RuntimeError("a server with processes is run by serve_forever()")
-        if self._state is _State.CLOSED:
-            self.listen()
-        if self._state is not _State.LISTENING:
+        if self._state not in (_State.CLOSED, _State.LISTENING):
             raise RuntimeError("the server is serving already")
+        if self._state is _State.LISTENING:
+            self._start()
+            return
+        self.listen()
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
         if isinstance(self.handler, str):
-            self.handler = load_handler(self.handler)
+            vars(self)["handler"] = load_handler(self.handler)  # it listens already
             self._check_handler()
         self._failure = None
         self._cancelled = 0
@@ -418,6 +440,7 @@ class Server:
         In a master it is to be wait=False, and timeout is None. In a worker process it ends that
         one alone, and the master starts another.
         """
+        check_wait(timeout)
         if wait:
             self._check_may_wait()
         if self._state is _State.LISTENING:
@@ -453,9 +476,11 @@ class Server:
     def _stop(self, strategy: Strategy, timeout: float | None) -> None:
         deadline = None if timeout is None else self._hub.time + timeout
         try:
-            self._acceptor.stop()
-            self._notify_closing()
-            self._close_listeners(deadline)
+            if self._is_stopping(strategy):
+                self._acceptor.stop()
+            if self._is_stopping(strategy):
+                self._notify_closing()
+                self._close_listeners(deadline)
             rest = None if deadline is None else max(0.0, deadline - self._hub.time)
             if not strategy.wait(rest):
                 cancelled = strategy.cancel()
@@ -463,9 +488,12 @@ class Server:
                 if strategy is self._strategy:
                     self._cancelled = cancelled
         finally:
-            # Or close() was quicker, and it may even serve again.
-            if self._state is _State.STOPPING and strategy is self._strategy:
+            if self._is_stopping(strategy):
                 self._finish()
+
+    def _is_stopping(self, strategy: Strategy) -> bool:
+        # Or close() was quicker, and it may even serve and stop again.
+        return self._state is _State.STOPPING and strategy is self._strategy
 
     def _close_listeners(self, deadline: float | None) -> None:
         worker = self._worker

@@ -10,7 +10,17 @@ from ._addresses import parse_addresses
 if TYPE_CHECKING:
     from ._server import Server
 
-__all__ = ["Setting", "one_of", "optional", "path", "seconds", "some_address", "whole"]
+__all__ = [
+    "Setting",
+    "anything",
+    "check_wait",
+    "one_of",
+    "optional",
+    "path",
+    "seconds",
+    "some_address",
+    "whole",
+]
 
 Value = TypeVar("Value")
 
@@ -63,6 +73,20 @@ def seconds(name: str, value: Any) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"{name} must be more than 0 seconds, not {value}")
     return float(value)
+
+
+def check_wait(timeout: Any) -> None:
+    """Check how long somebody is ready to wait, in seconds; None: as long as it takes."""
+    if timeout is not None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+        if not timeout >= 0:
+            raise ValueError(f"timeout must be at least 0 seconds, not {timeout}")
+
+
+def anything(name: str, value: Any) -> Any:
+    """Let each value pass; it is looked at by listen()."""
+    return value
 
 
 def some_address(name: str, value: Any) -> Any:
