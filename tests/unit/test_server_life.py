@@ -311,7 +311,7 @@ def test_a_listener_that_is_broken_ends_serve_forever_with_the_error(call: Any) 
     server = Server(LOCAL, echo)
     server.start()
     turn()
-    server._listeners[0].shutdown(socket.SHUT_RDWR)
+    server._acceptor._listeners[0].shutdown(socket.SHUT_RDWR)
     with pytest.raises(OSError, match=r"."):
         server.serve_forever()
     assert not server.is_listening
