@@ -1,9 +1,9 @@
 """The third way to serve a connection: a native thread out of a pool, where a handler may block.
 
 The hub accepts and hands the descriptor over. The thread makes the connection on a hub of its
-own, which it keeps as long as it lives, does the handshake there, calls the handler as that
-hub's main program, and closes the connection. What became of it goes back to the server's hub,
-where everything is counted: in one call for all that have ended meanwhile.
+own, which it keeps as long as it lives. There a task does the handshake, calls the handler and
+closes the connection. What became of it goes back to the server's hub, where everything is
+counted: in one call for all that have ended meanwhile.
 """
 
 import collections
@@ -12,10 +12,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from .._coronet import Hub, Scope, Task, _report, get_hub, sk_conn, sleep
-from .._coronet import timeout as time_limit
+from .._coronet import Hub, Task, _report, get_hub, sk_conn, sleep, spawn
 from .._thread_pool import ThreadPool
-from ..errors import Cancelled
 from ._handling import Handler, log_failure, with_limits
 from ._limits import send_away
 from ._strategies import CLEAN_UP_SECONDS, Running
@@ -32,15 +30,24 @@ DRAIN_LOOK_SECONDS = 0.02
 class _Job:
     """One connection: from the hub to a thread, and what became of it on the way back."""
 
-    __slots__ = ("_fd", "_hub", "_is_cancelled", "_scope", "_strategy", "address", "end", "errors")
+    __slots__ = (
+        "_fd",
+        "_hub",
+        "_is_cancelled",
+        "_strategy",
+        "address",
+        "end",
+        "errors",
+        "shed_by",
+    )
 
     def __init__(self, strategy: "ThreadStrategy", fd: int, address: Any) -> None:
         self._strategy = strategy
         self._fd = fd
         self.address = address
-        self._is_cancelled = False
         self._hub: Hub | None = None  # of the thread, while it serves the connection
-        self._scope: Scope | None = None  # around what it does
+        self._is_cancelled = False
+        self.shed_by: str | None = None  # the reason, if it was not served
         self.errors: list[str] = []  # by their kinds
         self.end: BaseException | None = None  # SystemExit: the handler ends the program
 
@@ -51,65 +58,71 @@ class _Job:
         send_away(sk_conn(self._fd))
 
     def cancel(self) -> None:
-        """Have each wait of the handler raise Cancelled, soon."""
+        """Have the thread cancel what runs in its hub, soon."""
         self._is_cancelled = True
-        hub, scope = self._hub, self._scope
-        if hub is not None and scope is not None:
+        hub = self._hub
+        if hub is not None:
             try:
-                hub.call_soon_threadsafe(scope.cancel)
+                hub.call_soon_threadsafe(hub.stop)
             except RuntimeError:
-                pass  # it has closed its hub, and waits for nothing any more
+                pass  # it has just been closed
 
     # In the pool's thread.
 
     def __call__(self) -> Callable[[], None]:
         """Serve the connection; raises nothing."""
-        conn: sk_conn | None = None
-        scope: Scope | None = None
         try:
-            conn = self._take_over()
-            scope = time_limit(None)
-            with scope:
-                self._scope = scope
-                if self._is_cancelled:  # asked after _scope was set, so that it is not missed
-                    scope.cancel()
-                self._serve(conn)
-        except Cancelled:
-            pass
+            hub, conn = self._take_over()
+        except OSError:
+            self.shed_by = "descriptors"  # there are none for the thread's hub
         except Exception as error:
-            if scope is None or not scope.expired:
-                self._note(conn, error)
-        except BaseException as error:
-            self.end = error
-        finally:
-            self._hub = self._scope = None
-            if conn is not None:
-                conn.abort()  # unless all was well
+            self._note(None, error)
+        else:
+            self._run(hub, conn)
         return self._return
 
-    def _take_over(self) -> sk_conn:
+    def _take_over(self) -> tuple[Hub, sk_conn]:
         try:
-            self._hub = get_hub()
+            hub = get_hub()
             conn = sk_conn(self._fd)
         except BaseException:
             os.close(self._fd)
             raise
         self._strategy.prepare(conn)
-        return conn
+        return hub, conn
+
+    def _run(self, hub: Hub, conn: sk_conn) -> None:
+        self._hub = hub
+        if self._is_cancelled:  # asked after _hub was set, so that it is not missed
+            hub.stop()
+        try:
+            spawn(self._serve, conn)
+            hub.run()  # until the tasks that the handler has left behind have ended as well
+            while conn.closed and conn.pending:
+                sleep(DRAIN_LOOK_SECONDS)
+                if self._is_cancelled:
+                    conn.abort()
+        except BaseException as error:
+            self.end = error
+        self._hub = None
+        if self._is_cancelled or self.end is not None:
+            hub.close()
+            conn.abort()  # if the handler was cancelled before it began
 
     def _serve(self, conn: sk_conn) -> None:
+        """Do what the task does."""
         try:
             self._strategy.serve(conn, self.address)
         except Exception as error:
             if self._note(conn, error) == "timeout":
                 conn.abort()  # what it has not taken by now it need not take
-        try:
-            conn.close()
-        except Exception as error:
-            self._note(conn, error)
-        get_hub().run()  # the tasks that the handler has left behind
-        while conn.pending:
-            sleep(DRAIN_LOOK_SECONDS)
+        finally:
+            if self._is_cancelled:
+                conn.abort()
+            try:
+                conn.close()
+            except Exception as error:
+                self._note(conn, error)
 
     def _note(self, conn: sk_conn | None, error: Exception) -> str:
         kind = log_failure(conn, self.address, error)
@@ -179,9 +192,17 @@ class ThreadStrategy:
 
     def _shed(self, job: _Job, reason: str) -> None:
         job.drop()
-        if self._running.remove(job):
-            self._stats.shed[reason] += 1
-            self._server._acceptor.note_end(job.address, is_served=False)
+        job.shed_by = reason
+        self._note_end(job)
+
+    def _note_end(self, job: _Job) -> None:
+        if not self._running.remove(job):
+            return  # it was abandoned
+        if job.shed_by is not None:
+            self._stats.shed[job.shed_by] += 1
+        for kind in job.errors:
+            self._stats.errors[kind] += 1
+        self._server._acceptor.note_end(job.address, is_served=job.shed_by is None)
 
     def is_serving(self, task: Task) -> bool:
         return False  # their tasks are those of other hubs
@@ -216,10 +237,7 @@ class ThreadStrategy:
         end: BaseException | None = None
         while self._returned:
             job = self._returned.popleft()
-            if self._running.remove(job):
-                for kind in job.errors:
-                    self._stats.errors[kind] += 1
-                self._server._acceptor.note_end(job.address)
+            self._note_end(job)
             end = end or job.end
         self._count_threads()
         if end is not None:
@@ -237,24 +255,16 @@ class ThreadStrategy:
         for job in left:
             job.cancel()
         self._running.wait(CLEAN_UP_SECONDS)
-        self._abandon(left)
         return len(left)
 
     def close(self) -> None:
         self._sweeper.cancel()
         self._shed_waiting()
-        left = list(self._entries)
-        for job in left:
+        for job in list(self._entries):
             job.cancel()
-        self._abandon(left)
+            self._note_end(job)  # for us: a thread that is blocked cannot be ended
         self._count_threads()
 
     def _shed_waiting(self) -> None:
         for job in self._pool.close():
             self._shed(cast(_Job, job), "closing")
-
-    def _abandon(self, jobs: list[_Job]) -> None:
-        """Count as ended what has not: a thread that is blocked cannot be ended."""
-        for job in jobs:
-            if self._running.remove(job):
-                self._server._acceptor.note_end(job.address)
