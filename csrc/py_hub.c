@@ -96,12 +96,13 @@ static bool
 is_main_thread(void)
 {
     PyObject *module = PyImport_ImportModule("threading");
-    PyObject *thread =
-        module == NULL ? NULL : PyObject_CallMethod(module, "main_thread", NULL);
-    PyObject *number = thread == NULL ? NULL : PyObject_GetAttrString(thread, "ident");
+    PyObject *find = module == NULL ? NULL : get_attribute(module, "main_thread");
+    PyObject *thread = find == NULL ? NULL : PyObject_CallNoArgs(find);
+    PyObject *number = thread == NULL ? NULL : get_attribute(thread, "ident");
     bool is_main = number != NULL && PyLong_Check(number) &&
                    PyLong_AsUnsignedLong(number) == PyThread_get_thread_ident();
     Py_XDECREF(module);
+    Py_XDECREF(find);
     Py_XDECREF(thread);
     Py_XDECREF(number);
     PyErr_Clear();

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from ._coronet import _count_idle_thread
+from ._coronet import _close_at_exit, _count_idle_thread
 
 __all__ = ["Job", "ThreadPool"]
 
@@ -186,6 +186,7 @@ class ThreadPool:
                     finish = None
                 if job is None:
                     job = self._arrive(worker)
+            _close_at_exit()  # the thread's hub, if its jobs have made one
         except BaseException:  # which jobs should not raise
             self._lose(worker)
             raise

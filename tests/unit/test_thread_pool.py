@@ -313,6 +313,28 @@ def test_closing_ends_idle_threads_now_and_busy_ones_after_their_jobs(
     assert not any(work.began.is_set() for work in waiting)
 
 
+def test_a_thread_that_ends_closes_the_hub_that_its_jobs_have_made(
+    make_pool: Callable[..., ThreadPool],
+) -> None:
+    pool = make_pool(0, 1)
+    ended: list[str] = []
+
+    def leave_a_task() -> None:
+        def wait() -> None:
+            try:
+                pycoronet.sleep(None)
+            finally:
+                ended.append(threading.current_thread().name)
+
+        pycoronet.spawn(wait)
+        pycoronet.sleep(0)
+
+    assert pool.submit(leave_a_task)
+    pool.close()
+    join_until(0)
+    assert ended == [NAME]
+
+
 def test_closing_wakes_threads_that_never_had_a_job(
     make_pool: Callable[..., ThreadPool],
 ) -> None:
