@@ -119,7 +119,7 @@ class Acceptor:
 
     def _shed(self, conn: sk_conn, reason: str) -> None:
         self._stats.shed[reason] += 1
-        send_away(conn)
+        send_away(conn.detach())
 
     def note_end(self, address: Any, *, is_served: bool = True) -> None:
         """Note that a connection that was begun is over; strategies call it."""

@@ -55,7 +55,7 @@ class _Job:
 
     def drop(self) -> None:
         """Close a connection that no thread has begun with."""
-        send_away(sk_conn(self._fd))
+        send_away(self._fd)
 
     def cancel(self) -> None:
         """Have the thread cancel what runs in its hub, soon."""
@@ -191,9 +191,9 @@ class ThreadStrategy:
         self._count_threads()
 
     def _shed(self, job: _Job, reason: str) -> None:
-        job.drop()
         job.shed_by = reason
         self._note_end(job)
+        job.drop()
 
     def _note_end(self, job: _Job) -> None:
         if not self._running.remove(job):
