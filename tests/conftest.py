@@ -14,6 +14,7 @@ import certificates as certificates_module
 import pytest
 from connections import PEER_TIMEOUT, Ends, Keep
 from sendfile_case import CONTENT, LARGE
+from thread_case import Gate, ThreadServers
 
 import pycoronet
 from pycoronet import libreact, libsock
@@ -171,3 +172,35 @@ def large(tmp_path: Path) -> Path:
     path = tmp_path / "large"
     path.write_bytes(LARGE)
     return path
+
+
+@pytest.fixture
+def start_server(ends: Ends) -> Callable[..., Any]:
+    """Return a function that starts a thread-pool server, which is closed in the end."""
+    servers: ThreadServers = ends.keep(ThreadServers())
+    return servers.start
+
+
+@pytest.fixture
+def call_server(ends: Ends) -> Callable[..., Any]:
+    """Return a function that connects to a server, on the hub that accepts as well."""
+
+    def call(server: Any, **settings: Any) -> Any:
+        return ends.keep(pycoronet.connect(server.addresses[0], **settings))
+
+    return call
+
+
+@pytest.fixture
+def gate(start_server: Callable[..., Any]) -> Iterator[Gate]:
+    """Return a handler that blocks; it is let go before its server is closed."""
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+@pytest.fixture
+def virtual_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have time pass in hubs of other threads as soon as nothing else goes on there."""
+    pycoronet.get_hub()
+    monkeypatch.setenv("PYCORONET_ENGINE", "fake")
