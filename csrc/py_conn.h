@@ -64,6 +64,7 @@ struct SkConnObject {
     bool writer_is_paused : 1; // its writer waits for waiting_owner's packet to leave ...
     bool pauses_to_low_mark : 1; // ... or for so little to wait
     bool is_cut_off : 1;         // its output ended in the middle of a file
+    bool was_accepted : 1;       // so it is connected, and no listener
     bool is_exclusive : 1;       // a listener that other processes wait on, too
     bool is_reset : 1;           // a test's peer has gone; that is to be told as a reset
     uint8_t priority;            // enum priority, of its callbacks

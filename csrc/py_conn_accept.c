@@ -50,7 +50,7 @@ conn_notice_listener(SkConnObject *conn)
 {
     int is_listening = 0;
     socklen_t length = sizeof(is_listening);
-    if (conn->is_socket && !conn->is_listener &&
+    if (conn->is_socket && !conn->is_listener && !conn->was_accepted &&
         getsockopt(conn->fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &length) == 0) {
         conn->is_listener = is_listening != 0;
     }
@@ -185,6 +185,7 @@ adopt_accepted(const SkConnObject *listener, int fd)
     SkConnObject *accepted = conn_adopt_socket(listener->hub, fd, listener->is_stream,
                                                listener->is_internet_stream);
     if (accepted != NULL) {
+        accepted->was_accepted = true;
         accepted->server = Py_XNewRef(listener->server);
         accepted->traffic = listener->traffic;
         Py_XINCREF(accepted->traffic);

@@ -123,7 +123,7 @@ valve_free(SkConnObject *conn)
 int
 valve_hold_unconnected(SkConnObject *conn)
 {
-    if (!conn->is_socket || !conn->is_stream || conn->is_listener) {
+    if (!conn->is_socket || !conn->is_stream || conn->is_listener || conn->was_accepted) {
         return 0;
     }
     int ready = io_ready_now(conn->fd, EVENT_READ | EVENT_WRITE);

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from connections import Ends
 
 import pycoronet
+from pycoronet import listen
 
 MAX_PATH = 107 if os.uname().sysname == "Linux" else 103
 
@@ -319,3 +321,14 @@ def test_address_unknown_host_name_is_an_os_error(open_conn: OpenConn) -> None:
 def test_address_of_another_family_is_an_os_error(open_conn: OpenConn) -> None:
     with pytest.raises(OSError, match=r".+"):
         open_conn().connect(("::1", 9))
+
+
+@pytest.mark.linux_only  # all of 127.0.0.0/8 is this host's
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.10.99", "127.100.199.200", "127.255.255.254"])
+def test_each_octet_is_written_as_it_should_be(ends: Ends, host: str) -> None:
+    listener = ends.keep(listen((host, 0)))
+    client = ends.keep(socket.create_connection(listener.getsockname(), source_address=(host, 0)))
+    conn, address = listener.accept()
+    ends.keep(conn)
+    assert address == client.getsockname() == conn.getpeername()
+    assert listener.getsockname()[0] == host

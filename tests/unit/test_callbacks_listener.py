@@ -371,3 +371,39 @@ def test_a_listener_that_breaks_is_reported_and_closed(listener: Any, reports: l
     (error,) = reports
     assert isinstance(error, OSError)
     assert recorder.log == []
+
+
+def test_what_was_there_before_it_is_watched_is_served(
+    listener: Any, dial: Callable[[], socket.socket]
+) -> None:
+    clients = [dial() for _ in range(3)]
+    for client in clients[:2]:
+        client.sendall(b"at once")
+    clients[1].shutdown(socket.SHUT_WR)
+    recorder = Recorder()
+    listener.set_callbacks(recorder)
+    turn()
+    clients[2].sendall(b" and later")  # it is watched by now
+    turn()
+    assert recorder.received == b"at onceat once and later"
+    assert recorder.log.count("open") == recorder.log.count("data") == 3
+    assert recorder.log.count("eof") == recorder.log.count("close") == 1
+    for client in clients:
+        client.close()
+    turn()
+    assert recorder.log.count("close") == 3
+
+
+def test_one_that_is_over_at_once_is_never_watched(
+    listener: Any, dial: Callable[[], socket.socket]
+) -> None:
+    watched: list[bool] = []
+
+    def answer_and_close(conn: Any) -> None:
+        watched.append(conn.fileno() in {fd for fd, *_ in get_hub().registrations()})
+        conn.close()
+
+    dial().sendall(b"x")
+    listener.set_callbacks(Recorder(data=answer_and_close))
+    turn()
+    assert watched == [False]
