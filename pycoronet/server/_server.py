@@ -76,6 +76,10 @@ class _State(enum.Enum):
     STOPPING = enum.auto()
 
 
+# Asked for each request: an enumeration's members are slow to be found.
+_OPEN_STATES = (_State.LISTENING, _State.SERVING)
+
+
 class Server:
     """Serve connections by one of three strategies; answers to cp_socket.
 
@@ -208,7 +212,7 @@ class Server:
     @property
     def closing(self) -> bool:
         """True from the beginning of stop() on: handlers that loop are to come to an end."""
-        return self._state not in (_State.LISTENING, _State.SERVING)
+        return self._state not in _OPEN_STATES
 
     @property
     def is_in_this_thread(self) -> bool:

@@ -45,7 +45,8 @@ class Setting(Generic[Value]):
     def __get__(self, server: "Server | None", owner: type) -> "Setting[Value] | Value":
         if server is None:
             return self
-        return cast(Value, vars(server)[self._name])
+        value: Value = server.__dict__[self._name]
+        return value
 
     def __set__(self, server: "Server", value: Value) -> None:
         if server.is_listening:

@@ -170,7 +170,6 @@ class _Watched:
     """
 
     __slots__ = (
-        "_address",
         "_strategy",
         "on_data",
         "on_eof",
@@ -180,7 +179,7 @@ class _Watched:
         "protocol",
     )
 
-    def __init__(self, protocol: Any, strategy: "CallbackStrategy", address: Any) -> None:
+    def __init__(self, protocol: Any, strategy: "CallbackStrategy") -> None:
         self.protocol = protocol
         self.on_open = protocol.on_open
         self.on_data = protocol.on_data
@@ -188,7 +187,6 @@ class _Watched:
         self.on_eof = protocol.on_eof
         self.on_shutdown = protocol.on_shutdown
         self._strategy = strategy
-        self._address = address
 
     def on_error(self, conn: sk_conn, error: Exception, direction: int) -> None:
         self._strategy.count_error(error, direction)
@@ -197,10 +195,10 @@ class _Watched:
     def on_timeout(self, conn: sk_conn, direction: int) -> None:
         self.protocol.on_timeout(conn, direction)
         if direction == READ | WRITE:  # and not a limit that the protocol has set for one
-            self._strategy.idle(conn, self._address)
+            self._strategy.idle(conn)
 
     def on_close(self, conn: sk_conn) -> None:
-        self._strategy.end(conn, self._address)
+        self._strategy.end(conn)
         self.protocol.on_close(conn)
 
 
@@ -215,37 +213,39 @@ class CallbackStrategy:
         self._server = server
         self._running = Running()
         self._entries = self._running.entries
-        self._shake_hands: CoroutineStrategy | None = None
-        if server.tls_context is not None:
+        self._total_timeout = server.total_timeout
+        self._has_handshake = server.tls_context is not None
+        if self._has_handshake:
             self._handshake = with_limits(
                 self._install,
                 tls=server.tls_context,
                 handshake_timeout=server.handshake_timeout,
                 total_timeout=None,
             )
-        self._make: Callable[[Any], Any]
-        handler = server.handler
+        self._watch: Callable[[Any], _Watched]
+        handler: Any = server.handler
         if isinstance(handler, type) and hasattr(handler, "on_data"):
-            self._make = lambda address: cast(Any, handler)()
+            self._watch = lambda address: _Watched(handler(), self)
         elif hasattr(handler, "on_data"):
-            self._make = lambda address: handler
+            shared = _Watched(handler, self)
+            self._watch = lambda address: shared
         else:
-            self._make = lambda address: _Function(server, address)
+            self._watch = lambda address: _Watched(_Function(server, address), self)
 
     def start(self) -> None:
         self._sweeper = get_hub().call_every(self._server.delay, self._sweep)
 
     def begin(self, conn: sk_conn, address: Any) -> None:
         limit = None
-        if self._server.total_timeout is not None:
-            limit = get_hub().call_later(self._server.total_timeout, self.expire, conn, address)
+        if self._total_timeout is not None:
+            limit = get_hub().call_later(self._total_timeout, self.expire, conn)
         self._entries[conn] = (address, limit)
         try:
-            if self._server.tls_context is None:
-                self._install(conn, address)
-            else:
+            if self._has_handshake:
                 # In a task of its own, which ends when the callbacks take over.
                 spawn(self._install_after_handshake, conn, address)
+            else:
+                self._install(conn, address)
         except BaseException:
             self._forget(conn)
             raise
@@ -254,34 +254,32 @@ class CallbackStrategy:
         try:
             self._handshake(conn, address)
         except Exception as error:
-            if self.end(conn, address) and note_failure(self._server.stats, conn, address, error):
+            if self.end(conn) and note_failure(self._server.stats, conn, address, error):
                 raise
         finally:
             if not isinstance(conn.callbacks, _Watched):
                 if not conn.closed:  # a handshake that failed may have an alert to send
                     conn.abort()
-                self.end(conn, address)
+                self.end(conn)
 
     def _install(self, conn: sk_conn, address: Any) -> None:
-        watched = _Watched(self._make(address), self, address)
+        watched = self._watch(address)
         conn.set_callbacks(watched, opened=True)
         if self._server.closing:  # and has said so to the others before
             get_hub().call_soon(self._say_goodbye, conn, watched)
 
-    def _forget(self, conn: sk_conn) -> bool:
+    def _forget(self, conn: sk_conn) -> Any:
         entry = self._running.remove(conn)
+        if entry is not None and entry[1] is not None:
+            entry[1].cancel()
+        return entry
+
+    def end(self, conn: sk_conn) -> bool:
+        """Note that a connection is over; False if that is known."""
+        entry = self._forget(conn)
         if entry is None:
             return False
-        _, limit = entry
-        if limit is not None:
-            limit.cancel()
-        return True
-
-    def end(self, conn: sk_conn, address: Any) -> bool:
-        """Note that a connection is over; False if that is known."""
-        if not self._forget(conn):
-            return False
-        self._server._acceptor.note_end(address)
+        self._server._acceptor.note_end(entry[0])
         return True
 
     def count_error(self, error: Exception, direction: int) -> None:
@@ -291,28 +289,28 @@ class CallbackStrategy:
             kind = "handler"
         self._server.stats.errors[kind] += 1
 
-    def idle(self, conn: sk_conn, address: Any) -> None:
+    def idle(self, conn: sk_conn) -> None:
         """End a connection on which nothing moves, if the server has a limit for that."""
         if self._server.idle_timeout is not None:
-            self.expire(conn, address)
+            self.expire(conn)
 
-    def expire(self, conn: sk_conn, address: Any) -> None:
+    def expire(self, conn: sk_conn) -> None:
         """End a connection whose time is over."""
         if not conn.closed:
             self._server.stats.errors["timeout"] += 1
-            self._cut_off(conn, address)
+            self._cut_off(conn)
 
-    def _cut_off(self, conn: sk_conn, address: Any) -> None:
+    def _cut_off(self, conn: sk_conn) -> None:
         is_told = isinstance(conn.callbacks, _Watched)  # it will say when it has ended
         conn.abort()
         if not is_told:
-            self.end(conn, address)
+            self.end(conn)
 
     def _sweep(self) -> None:
         """Note the end of connections that were given other callbacks, which tell us nothing."""
-        for conn, (address, _) in list(self._entries.items()):
+        for conn in list(self._entries):
             if conn.closed and not isinstance(conn.callbacks, _Watched):
-                self.end(conn, address)
+                self.end(conn)
 
     def is_serving(self, task: Task) -> bool:
         return False
@@ -336,14 +334,14 @@ class CallbackStrategy:
         return self._running.wait(timeout)
 
     def cancel(self) -> int:
-        left = list(self._entries.items())
-        for conn, (address, _) in left:
-            self._cut_off(conn, address)
+        left = list(self._entries)
+        for conn in left:
+            self._cut_off(conn)
         self._running.wait(CLEAN_UP_SECONDS)
         return len(left)
 
     def close(self) -> None:
         self._sweeper.cancel()
-        for conn, (address, _) in list(self._entries.items()):
+        for conn in list(self._entries):
             conn.abort()
-            self.end(conn, address)
+            self.end(conn)
