@@ -120,7 +120,7 @@ class Load:
 
     def __init__(self, port, *options):
         # Without a core of its own it must not spin while the server wants to work.
-        if self.program == "load" and LOAD_CORE is None:
+        if self.program != "file_load" and LOAD_CORE is None:
             options += ("--sleep",)
         self._start([BUILD / self.program, port, *options])
 
@@ -150,6 +150,12 @@ class Load:
             self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
+
+
+class ConnectLoad(Load):
+    """The program that sends one line a connection."""
+
+    program = "connect_load"
 
 
 class FileLoad(Load):

@@ -32,7 +32,7 @@ def judge(value, must=None, aim=None):
     if value is None:
         return ["", "", ""]
     mark = "" if must is None or value <= must else " **short**"
-    limits = ["" if limit is None else f"{limit:g}" for limit in (must, aim)]
+    limits = ["" if limit is None else f"{limit:.3g}" for limit in (must, aim)]
     return [f"{value:.2f}{mark}", *limits]
 
 

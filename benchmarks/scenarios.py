@@ -17,6 +17,7 @@ from processes import (
     BUILD,
     HERE,
     SERVER_CORE,
+    ConnectLoad,
     FileLoad,
     HttpLoad,
     Load,
@@ -35,9 +36,13 @@ SERVERS = {
     "asyncio streams": ["asyncio_server.py", "--loop=asyncio", "--style=streams"],
     "gevent": ["gevent_server.py"],
     "eventlet": ["eventlet_server.py"],
+    "Server": ["pycoronet_server.py", "--server=coroutine"],
+    "Server callbacks": ["pycoronet_server.py", "--server=callback"],
+    "Server threads": ["pycoronet_server.py", "--server=threadpool"],
+    "ThreadingTCPServer": ["threading_server.py"],
 }
-BARE_C = {"echo": "echo_server", "lines": "line_server", "http": "http_server"}
-PEERS = ["bare C", *list(SERVERS)[2:]]
+BARE_C = {"echo": "echo_server", "lines": "line_server", "http": "http_server", "one-line": "one_line_server"}
+PEERS = ["bare C", *list(SERVERS)[2:7]]
 ALL = ["pycoronet", *PEERS]
 BOTH = [*ALL, "pycoronet callbacks"]
 CNHTTPD = ROOT / "examples" / "cnhttpd.py"
@@ -173,6 +178,48 @@ def echo(settings):
             "gevent": (0.45, 0.38),
             "eventlet": (0.40, 0.33),
         },
+    )
+
+
+def accept(settings):
+    """Connect, one line there and back, close: what a connection costs, not what is said on it."""
+    gevent, uvloop = (1 / 1.5, None), (1 / 1.2, None)
+    return compare(
+        settings,
+        "Accepting: connect, one line of 64 bytes, close; 64 at a time",
+        "connection",
+        ["Server", "pycoronet", *PEERS],
+        "one-line",
+        ConnectLoad,
+        {"gevent": gevent, "uvloop Protocol": uvloop, "uvloop streams": uvloop},
+        ours="Server",
+    )
+
+
+def accept_callbacks(settings):
+    return compare(
+        settings,
+        "Accepting by callbacks: connect, one line of 64 bytes, close; 64 at a time",
+        "connection",
+        ["Server callbacks", "pycoronet callbacks", "bare C", "uvloop Protocol", "gevent"],
+        "one-line",
+        ConnectLoad,
+        {"gevent": (1 / 1.5, None), "uvloop Protocol": (1 / 1.2, None)},
+        ours="Server callbacks",
+    )
+
+
+def threads(settings):
+    """A native thread serves each connection: out of a pool, or started for it."""
+    return compare(
+        settings,
+        "Threads: connect, one line of 64 bytes, close; 64 at a time",
+        "connection",
+        ["Server threads", "ThreadingTCPServer"],
+        "one-line",
+        ConnectLoad,
+        {"ThreadingTCPServer": (1 / 2, None)},
+        ours="Server threads",
     )
 
 
@@ -425,6 +472,9 @@ def tls_bulk(settings):
 
 
 SCENARIOS = {
+    "accept": accept,
+    "accept-callbacks": accept_callbacks,
+    "threads": threads,
     "echo": echo,
     "echo-callbacks": echo_callbacks,
     "ping-pong": ping_pong,

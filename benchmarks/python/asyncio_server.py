@@ -35,6 +35,10 @@ async def bulk(reader, writer):
         await writer.drain()
 
 
+async def one_line(reader, writer):
+    writer.write(await reader.readline())
+
+
 class EchoProtocol(asyncio.Protocol):
     def connection_made(self, transport):
         self.transport = transport
@@ -66,6 +70,16 @@ class HttpProtocol(EchoProtocol):
             self.transport.write(HTTP_REPLY)
 
 
+class OneLineProtocol(EchoProtocol):
+    line = b""
+
+    def data_received(self, data):
+        self.line += data
+        if self.line.endswith(b"\n"):
+            self.transport.write(self.line)
+            self.transport.close()
+
+
 async def serve(arguments):
     address = {"host": "127.0.0.1", "port": arguments.port, "backlog": BACKLOG}
     address["ssl"] = make_context(arguments)
@@ -75,11 +89,13 @@ async def serve(arguments):
             "lines": LinesProtocol,
             "http": HttpProtocol,
             "bulk": BulkProtocol,
+            "one-line": OneLineProtocol,
         }
         loop = asyncio.get_running_loop()
         server = await loop.create_server(protocol[arguments.mode], **address)
     else:
-        serve_streams = {"echo": echo, "lines": lines, "http": http, "bulk": bulk}[arguments.mode]
+        handlers = {"echo": echo, "lines": lines, "http": http, "bulk": bulk, "one-line": one_line}
+        serve_streams = handlers[arguments.mode]
 
         async def handle(reader, writer):
             with contextlib.suppress(ConnectionResetError), contextlib.closing(writer):

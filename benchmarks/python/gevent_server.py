@@ -29,9 +29,18 @@ def bulk(connection):
         connection.sendall(BULK_REPLY)
 
 
+def one_line(connection):
+    line = b""
+    while not line.endswith(b"\n"):
+        if not (data := connection.recv(4096)):
+            return
+        line += data
+    connection.sendall(line)
+
+
 if __name__ == "__main__":
     arguments = make_parser().parse_args()
-    modes = {"echo": echo, "lines": lines, "http": http, "bulk": bulk}
+    modes = {"echo": echo, "lines": lines, "http": http, "bulk": bulk, "one-line": one_line}
     serve_connection = modes[arguments.mode]
     context = make_context(arguments, SSLContext)
     options = {} if context is None else {"ssl_context": context}

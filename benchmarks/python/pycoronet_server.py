@@ -1,7 +1,8 @@
-"""pycoronet_server.py PORT MODE [--style handlers|callbacks]: pycoronet's two interfaces.
+"""pycoronet_server.py PORT MODE [--style handlers|callbacks] [--server STRATEGY].
 
 Handlers are straight-line code, each in a coroutine; callbacks are the methods of one object
-for all connections, which asyncio's Protocol is to be compared with.
+for all connections, which asyncio's Protocol is to be compared with. With --server a Server
+serves either, which counts, limits and drains besides.
 
 On SIGUSR1 it prints how often the hub has switched greenlets so far.
 """
@@ -32,6 +33,10 @@ def http(conn, address):
                 conn.sendall(HTTP_REPLY)
 
 
+def one_line(conn, address):
+    conn.write(conn.readln())
+
+
 class Echo(pycoronet.Protocol):
     def on_data(self, conn):
         conn.write(conn.take(65536))
@@ -50,6 +55,13 @@ class Http(pycoronet.Protocol):
                 conn.write(HTTP_REPLY)
 
 
+class OneLine(pycoronet.Protocol):
+    def on_data(self, conn):
+        if line := conn.take_line():
+            conn.write(line)
+            conn.close()
+
+
 def bulk(conn, address):
     with contextlib.suppress(ConnectionResetError):
         while conn.readln():
@@ -60,20 +72,31 @@ def print_switch_count(signal_number, frame):
     print(pycoronet.get_hub().switch_count, flush=True)
 
 
+HANDLERS = {"echo": echo, "lines": lines, "http": http, "bulk": bulk, "one-line": one_line}
+PROTOCOLS = {"echo": Echo, "lines": Lines, "http": Http, "one-line": OneLine}
+
+
 def serve_callbacks(address, mode):
     listener = pycoronet.listen(address, backlog=BACKLOG)
-    listener.set_callbacks({"echo": Echo, "lines": Lines, "http": Http}[mode]())
+    listener.set_callbacks(PROTOCOLS[mode]())
     pycoronet.get_hub().run()
 
 
 if __name__ == "__main__":
     parser = make_parser()
     parser.add_argument("--style", choices=["handlers", "callbacks"], default="handlers")
+    parser.add_argument("--server", help="serve by a Server of this strategy")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGUSR1, print_switch_count)
     address = ("127.0.0.1", arguments.port)
-    if arguments.style == "callbacks":
+    if arguments.server is not None:
+        is_callback = arguments.server == "callback"
+        handler = PROTOCOLS[arguments.mode]() if is_callback else HANDLERS[arguments.mode]
+        options = {"strategy": arguments.server, "backlog": BACKLOG}
+        pycoronet.Server(address, handler, tls=make_context(arguments), **options).serve_forever()
+    elif arguments.style == "callbacks":
+        signal.signal(signal.SIGUSR1, print_switch_count)
         serve_callbacks(address, arguments.mode)
     else:
-        handler = {"echo": echo, "lines": lines, "http": http, "bulk": bulk}[arguments.mode]
+        signal.signal(signal.SIGUSR1, print_switch_count)
+        handler = HANDLERS[arguments.mode]
         pycoronet.serve(address, handler, backlog=BACKLOG, tls=make_context(arguments))

@@ -18,14 +18,14 @@ BULK_REPLY = b"x" * 1024 * 1024
 
 
 def make_parser():
-    """Return a parser for `PORT echo|lines|http|bulk`; a server may add options of its own."""
+    """Return a parser for `PORT echo|lines|http|bulk|one-line`; a server may add options of its own."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument(
         "mode",
-        choices=["echo", "lines", "http", "bulk"],
+        choices=["echo", "lines", "http", "bulk", "one-line"],
         help="send bytes back; send line by line back; answer each blank line; answer each "
-        "line with a mebibyte",
+        "line with a mebibyte; send one line back and close",
     )
     parser.add_argument("--tls", help="a file with a certificate and its key: speak TLS")
     return parser
