@@ -41,7 +41,12 @@ SERVERS = {
     "Server threads": ["pycoronet_server.py", "--server=threadpool"],
     "ThreadingTCPServer": ["threading_server.py"],
 }
-BARE_C = {"echo": "echo_server", "lines": "line_server", "http": "http_server", "one-line": "one_line_server"}
+BARE_C = {
+    "echo": "echo_server",
+    "lines": "line_server",
+    "http": "http_server",
+    "one-line": "one_line_server",
+}
 PEERS = ["bare C", *list(SERVERS)[2:7]]
 ALL = ["pycoronet", *PEERS]
 BOTH = [*ALL, "pycoronet callbacks"]
@@ -210,7 +215,7 @@ def accept_callbacks(settings):
 
 
 def threads(settings):
-    """A native thread serves each connection: out of a pool, or started for it."""
+    """Serve each connection in a native thread: out of a pool, or started for it."""
     return compare(
         settings,
         "Threads: connect, one line of 64 bytes, close; 64 at a time",

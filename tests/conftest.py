@@ -13,11 +13,12 @@ from typing import Any
 import certificates as certificates_module
 import pytest
 from connections import PEER_TIMEOUT, Ends, Keep
+from recorders import turn
 from sendfile_case import CONTENT, LARGE
 from thread_case import Gate, ThreadServers
 
 import pycoronet
-from pycoronet import libreact, libsock
+from pycoronet import Server, libreact, libsock
 from pycoronet.testing import virtual_time
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,3 +205,36 @@ def virtual_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have time pass in hubs of other threads as soon as nothing else goes on there."""
     pycoronet.get_hub()
     monkeypatch.setenv("PYCORONET_ENGINE", "fake")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Any]]:
+    """Return a function that starts a server; all are closed in the end."""
+    made: list[Any] = []
+
+    def start(handler: Any, strategy: str = "callback", **settings: Any) -> Any:
+        made.append(Server(("127.0.0.1", 0), handler, strategy=strategy, **settings))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.close()
+    turn()
+
+
+@pytest.fixture
+def call(ends: Ends) -> Callable[..., socket.socket]:
+    """Return a function that connects to a server from outside."""
+
+    def connect(server: Any, which: int = 0) -> socket.socket:
+        address = server.addresses[which]
+        family = socket.AF_UNIX
+        if isinstance(address, tuple):
+            family = socket.AF_INET if len(address) == 2 else socket.AF_INET6
+        peer = ends.keep(socket.socket(family))
+        peer.settimeout(PEER_TIMEOUT)
+        peer.connect(address)
+        return peer
+
+    return connect

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,16 +37,6 @@ def server(request: pytest.FixtureRequest) -> Any:
     server = Server(LOCAL, HANDLERS[request.param], strategy=request.param)
     yield server
     server.close()
-
-
-@pytest.fixture
-def call(ends: Any) -> Callable[[Any], socket.socket]:
-    """Return a function that connects to a server from outside."""
-
-    def connect(server: Any) -> socket.socket:
-        return ends.keep(socket.create_connection(server.addresses[0], 20))
-
-    return connect
 
 
 def ask(peer: socket.socket, line: bytes = b"hello\n") -> bytes:

@@ -70,12 +70,6 @@ def start(strategy: Any) -> Any:
         server.close()
 
 
-@pytest.fixture
-def call(ends: Any) -> Callable[[Any], socket.socket]:
-    """Return a function that connects to a server from outside."""
-    return lambda server: ends.keep(socket.create_connection(server.addresses[0], 20))
-
-
 def say(peer: socket.socket, line: bytes) -> None:
     peer.sendall(line)
     turn()

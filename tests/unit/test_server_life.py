@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from connections import PEER_TIMEOUT, count_descriptors, open_descriptors
+from connections import count_descriptors, open_descriptors
 from processes import lines_of
 from recorders import turn
 
@@ -41,12 +40,6 @@ def server(request: pytest.FixtureRequest) -> Any:
     yield server
     server.close()
     turn()
-
-
-@pytest.fixture
-def call(ends: Any) -> Callable[[Any], socket.socket]:
-    """Return a function that connects to a server from outside."""
-    return lambda server: ends.keep(socket.create_connection(server.addresses[0], PEER_TIMEOUT))
 
 
 # --- Wrong arguments ---------------------------------------------------------------------------

@@ -51,23 +51,6 @@ def serve() -> Any:
     turn()
 
 
-@pytest.fixture
-def call(ends: Any) -> Callable[..., socket.socket]:
-    """Return a function that connects to a server from outside."""
-
-    def connect(server: Any, which: int = 0) -> socket.socket:
-        address = server.addresses[which]
-        family = socket.AF_UNIX
-        if isinstance(address, tuple):
-            family = socket.AF_INET if len(address) == 2 else socket.AF_INET6
-        peer = ends.keep(socket.socket(family))
-        peer.settimeout(PEER_TIMEOUT)
-        peer.connect(address)
-        return peer
-
-    return connect
-
-
 def answer(peer: socket.socket, line: bytes = b"hello\n") -> bytes:
     """Send a line and return what there is after a turn of the server."""
     peer.sendall(line)
