@@ -38,8 +38,15 @@ _PASS_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 # What opening a link fails with that must not be followed; EMLINK is FreeBSD's.
 _LINK_ERRORS = frozenset({errno.ELOOP, errno.EMLINK, errno.ENOTDIR})
 
-# What opening fails with when there is nothing that could be served by this name.
-_NOT_THERE = _LINK_ERRORS | {errno.ENOENT, errno.ENAMETOOLONG, errno.ENXIO}
+# What opening fails with when there is nothing that could be served by this name: also a
+# socket (the BSDs have EOPNOTSUPP), and bytes that macOS lets no name have.
+_NOT_THERE = _LINK_ERRORS | {
+    errno.ENOENT,
+    errno.ENAMETOOLONG,
+    errno.ENXIO,
+    errno.EOPNOTSUPP,
+    errno.EILSEQ,
+}
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 _PAGE = """\
