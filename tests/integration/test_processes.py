@@ -356,9 +356,13 @@ def test_stop_in_a_handler_ends_that_worker_alone() -> None:
     with program(source) as server:
         address = server.wait_for_address()
         pids = server.wait_for_ready()
-        pid = ask(address, b"stop\n")
-        (index,) = server.wait_for_ready(1)
-        assert pids[index] == pid
+        with connect(address) as sock:
+            sock.sendall(b"stop\n")
+            pid = int(read_answer(sock).split()[0])
+            (index,) = server.wait_for_ready(1)  # while the other one drains
+            assert pids[index] == pid
+            sock.sendall(b"more\n")
+            assert read_answer(sock) == b"%d more\n" % pid
         end(server)
 
 
