@@ -481,18 +481,19 @@ class Master:
     def _on_all_ready(self) -> None:
         """All workers are ready, for the first time: from now on this is the master."""
         self._was_ready = True
-        words = ["READY=1"]
         if self._handover is not None:
             self._handover.publish()
             self._selector.register(self._handover.listener, EVENT_READ, self._meet_successor)
-        if self._predecessor is not None:
-            self._predecessor.release()
-            self._predecessor = None
-            self._tell_all(SOLE)
-            for entry in self._listeners:
-                entry.adopt()
-            words.append(f"MAINPID={os.getpid()}")
-        notify(*words)
+        if self._predecessor is None:
+            notify("READY=1")
+            return
+        # Before the other one ends, which is the one that systemd has started.
+        notify("READY=1", f"MAINPID={os.getpid()}")
+        self._predecessor.release()
+        self._predecessor = None
+        self._tell_all(SOLE)
+        for entry in self._listeners:
+            entry.adopt()
 
     def _meet_successor(self) -> None:
         assert self._handover is not None

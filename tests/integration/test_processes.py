@@ -111,6 +111,33 @@ def test_a_worker_terminated_under_load_answers_whoever_was_connected(serve: str
         end(server)
 
 
+@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_queued_at_a_worker_is_answered(sharing: str, signum: int) -> None:
+    with program(f"serve(processes=1, sharing={sharing!r})") as server:
+        address = server.wait_for_address()
+        pid = server.wait_for_ready(1)[0]
+        os.kill(pid, signal.SIGSTOP)
+        queued = [connect(address) for _ in range(5)]
+        for sock in queued:
+            sock.sendall(b"queued\n")
+        server.signal(signum)
+        if signum == signal.SIGTERM:
+            server.wait_for("stopping")
+            by = pid
+        else:
+            by = server.wait_for_ready(1)[0]
+            assert {read_answer(sock) for sock in queued} == {b"%d queued\n" % by}
+        os.kill(pid, signal.SIGCONT)
+        if signum == signal.SIGTERM:
+            assert {read_answer(sock) for sock in queued} == {b"%d queued\n" % by}
+            assert server.finish() == 0
+        else:
+            end(server)
+        for sock in queued:
+            sock.close()
+
+
 def test_an_idle_connection_is_closed_and_a_first_request_waited_for() -> None:
     with program() as server:
         address = server.wait_for_address()
