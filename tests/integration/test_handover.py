@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -312,7 +313,8 @@ def test_who_connects_and_says_nonsense_harms_nobody(path: str) -> None:
             sock.sendall(b"one\n")
             answer = read_answer(sock)
             program.signal(signal.SIGTERM)
-            assert silent.recv(100) == b""
+            with suppress(ConnectionResetError):  # if it had not been taken up yet
+                assert silent.recv(100) == b""
             assert not Path(path).exists()  # it has nothing to hand over any more
             sock.sendall(b"one\n")
             assert read_answer(sock) == answer
