@@ -232,13 +232,15 @@ def test_a_stop_that_close_has_overtaken_leaves_the_next_run_alone(call: Any) ->
     assert server.stats.cancelled == 0
 
 
-def test_a_stop_that_close_has_overtaken_leaves_the_next_stop_alone(call: Any) -> None:
+@pytest.mark.parametrize("turns", [0, 3])
+def test_a_stop_that_close_has_overtaken_leaves_the_next_stop_alone(call: Any, turns: int) -> None:
     server = Server(LOCAL, echo)
     server.start()
     call(server)
     turn()
     server.stop(wait=False)
     sleep(0)
+    turn(turns)
     assert server.closing
     server.close()
     server.start()
