@@ -264,6 +264,7 @@ def test_cancelling_reaches_a_thread_that_is_only_just_beginning(
         return pycoronet.sk_conn(fd)
 
     monkeypatch.setattr(_thread_strategy, "sk_conn", make_late)
+    monkeypatch.setattr(_thread_strategy, "CLEAN_UP_SECONDS", 1000)
     server = start_server(echo)
     conn = call_server(server)
     until(began.is_set)
@@ -275,8 +276,12 @@ def test_cancelling_reaches_a_thread_that_is_only_just_beginning(
 
 
 def test_a_server_with_output_that_is_not_taken_is_stopped(
-    start_server: Callable[..., Any], call_server: Callable[..., Any]
+    start_server: Callable[..., Any],
+    call_server: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(_thread_strategy, "CLEAN_UP_SECONDS", 1000)
+
     def handler(conn: Any, _: object) -> None:
         conn.linger = None
         conn.enqueue(bytes(10_000_000))
