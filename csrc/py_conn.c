@@ -23,10 +23,10 @@ static void lose_descriptor(struct ready_target *target, bool is_forked);
 
 // --- Making -----------------------------------------------------------------------------
 
-// The number was free when the kernel gave it out, so whoever the table says owns it has
-// had it closed behind our back.
-static int
-claim_descriptor(SkConnObject *conn)
+// The number was free when the kernel gave it out, so whoever the table says owns it has had
+// it closed behind our back.
+int
+conn_claim_descriptor(SkConnObject *conn)
 {
     struct reactor *reactor = &conn->hub->reactor;
     int error = reactor_claim(reactor, conn->fd, &conn->target);
@@ -72,7 +72,7 @@ conn_new(HubObject *hub, int fd, const struct io_description *description)
     conn->created_ns = wall_clock_ns();
     line_buffer_init(&conn->input);
     write_queue_init(&conn->output);
-    int error = claim_descriptor(conn);
+    int error = conn_claim_descriptor(conn);
     if (error < 0) {
         conn->is_closed = true;
         conn->fd = -1;

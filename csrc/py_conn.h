@@ -110,6 +110,9 @@ conn_tell(const SkConnObject *conn, ssize_t count, ssize_t end)
 // A new reference, NULL with an exception. The fd is non-blocking already.
 SkConnObject *conn_new(HubObject *hub, int fd, const struct io_description *description);
 
+// Has the hub know whose conn->fd is. 0 or -errno.
+int conn_claim_descriptor(SkConnObject *conn);
+
 // Raises what is wrong with using the connection now. Returns -1.
 int conn_refuse(SkConnObject *conn);
 
@@ -202,6 +205,10 @@ void conn_forget_all(HubObject *hub);
 void conn_end_drain(SkConnObject *conn);
 
 // --- py_conn_new.c ------------------------------------------------------------------
+
+// _attach(fd): a detached connection goes on in another thread.
+extern const char conn_attach_doc[];
+PyObject *conn_attach(SkConnObject *conn, PyObject *number);
 
 // tp_new: sk_conn(fd).
 PyObject *conn_construct(PyTypeObject *type, PyObject *arguments, PyObject *keywords);

@@ -131,3 +131,39 @@ conn_construct(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     }
     return (PyObject *)conn_new(hub, fd, &description);
 }
+
+const char conn_attach_doc[] =
+    "_attach($self, fd, /)\n--\n\n"
+    "Go on, in the calling thread, with the descriptor that detach() has given.\n\n"
+    "The connection is open again, on the hub of this thread, with its settings, its counts,\n"
+    "`server` and `traffic`. Nothing is asked about fd, for it is known. Raises RuntimeError\n"
+    "for a connection that is open or was not left alone, or has a rate limit.";
+
+PyObject *
+conn_attach(SkConnObject *conn, PyObject *number)
+{
+    int fd = PyObject_AsFileDescriptor(number);
+    HubObject *hub = fd < 0 ? NULL : hub_get(conn->hub->state);
+    if (hub == NULL) {
+        return NULL;
+    }
+    if (!conn->is_closed || conn->fd >= 0 || conn->drain != NULL ||
+        conn->reader != NULL || conn->writer != NULL || conn->callbacks != NULL ||
+        conn->transport != NULL || conn->valve != NULL) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "_attach() is for a connection that was detached");
+        return NULL;
+    }
+    Py_SETREF(conn->hub, (HubObject *)Py_NewRef((PyObject *)hub));
+    conn->fd = fd;
+    int error = conn_claim_descriptor(conn);
+    if (error < 0) {
+        conn->fd = -1;
+        return raise_errno(error);
+    }
+    conn->is_closed = false;
+    conn->may_read = conn->may_write = true;
+    conn->reads_to_the_end = !reactor_short_read_is_empty(&hub->reactor);
+    list_append(&hub->connections, &conn->hub_link);
+    Py_RETURN_NONE;
+}

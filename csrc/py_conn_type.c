@@ -334,6 +334,7 @@ static PyMethodDef own_methods[] = {
     {"close", (PyCFunction)SkConn_close, METH_NOARGS, close_doc},
     {"abort", (PyCFunction)SkConn_abort, METH_NOARGS, abort_doc},
     {"detach", (PyCFunction)SkConn_detach, METH_NOARGS, detach_doc},
+    {"_attach", (PyCFunction)conn_attach, METH_O, conn_attach_doc},
     {"fileno", (PyCFunction)SkConn_fileno, METH_NOARGS, fileno_doc},
     {"mod", (PyCFunction)SkConn_mod, METH_O, mod_doc},
     {"__enter__", (PyCFunction)SkConn_enter, METH_NOARGS,

@@ -1,7 +1,7 @@
 """The third way to serve a connection: a native thread out of a pool, where a handler may block.
 
-The hub accepts and hands the descriptor over. The thread makes the connection on a hub of its
-own, which it keeps as long as it lives. There a task does the handshake, calls the handler and
+The hub accepts and hands the connection over. The thread goes on with it on a hub of its own,
+which it keeps as long as it lives. There a task does the handshake, calls the handler and
 closes the connection. What became of it goes back to the server's hub, where everything is
 counted: in one call for all that have ended meanwhile.
 """
@@ -31,6 +31,7 @@ class _Job:
     """One connection: from the hub to a thread, and what became of it on the way back."""
 
     __slots__ = (
+        "_conn",
         "_fd",
         "_hub",
         "_is_cancelled",
@@ -41,9 +42,10 @@ class _Job:
         "shed_by",
     )
 
-    def __init__(self, strategy: "ThreadStrategy", fd: int, address: Any) -> None:
+    def __init__(self, strategy: "ThreadStrategy", conn: sk_conn, address: Any) -> None:
         self._strategy = strategy
-        self._fd = fd
+        self._conn = conn
+        self._fd = conn.detach()  # it goes on in the thread
         self.address = address
         self._hub: Hub | None = None  # of the thread, while it serves the connection
         self._is_cancelled = False
@@ -84,12 +86,11 @@ class _Job:
     def _take_over(self) -> tuple[Hub, sk_conn]:
         try:
             hub = get_hub()
-            conn = sk_conn(self._fd)
+            self._conn._attach(self._fd)
         except BaseException:
             os.close(self._fd)
             raise
-        self._strategy.prepare(conn)
-        return hub, conn
+        return hub, self._conn
 
     def _run(self, hub: Hub, conn: sk_conn) -> None:
         self._hub = hub
@@ -180,7 +181,7 @@ class ThreadStrategy:
         self._count_threads()
 
     def begin(self, conn: sk_conn, address: Any) -> None:
-        job = _Job(self, conn.detach(), address)
+        job = _Job(self, conn, address)
         self._entries[job] = True
         try:
             is_taken = self._pool.submit(job)
@@ -208,13 +209,6 @@ class ThreadStrategy:
         return False  # their tasks are those of other hubs
 
     # In the pool's threads.
-
-    def prepare(self, conn: sk_conn) -> None:
-        """Give a connection what the server gives to each."""
-        conn.server = self._server
-        conn.traffic = self._server._traffic
-        if self._server.idle_timeout is not None:
-            conn.settimeout(self._server.idle_timeout)
 
     def serve(self, conn: sk_conn, address: Any) -> None:
         """Do the handshake and call the handler."""
