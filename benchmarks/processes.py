@@ -59,6 +59,31 @@ def find_free_port():
         return probe.getsockname()[1]
 
 
+def read_stat(pid):
+    """Return the fields of /proc/PID/stat behind the command's name, which may hold spaces."""
+    return pathlib.Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+
+
+def read_cpu_seconds(pid):
+    try:
+        # Nanoseconds, where /proc/PID/stat counts in ticks of 10 ms.
+        files = [task / "schedstat" for task in pathlib.Path("/proc", str(pid), "task").iterdir()]
+        return sum(int(file.read_text().split()[0]) for file in files) / 1e9
+    except FileNotFoundError:
+        fields = read_stat(pid)
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def find_children(pid):
+    """Return the numbers of the processes that a process has forked."""
+    children = []
+    for entry in pathlib.Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and read_stat(entry.name)[1] == str(pid):
+                children.append(int(entry.name))
+    return children
+
+
 class Server:
     """A server process; `make_command(port)` gives its command line."""
 
@@ -84,15 +109,7 @@ class Server:
     def read_cpu_seconds(self):
         """Return the processor time, user and system, of all its threads so far."""
         time.sleep(SETTLE_SECONDS)
-        proc = pathlib.Path("/proc", str(self.process.pid))
-        try:
-            # Nanoseconds, where /proc/PID/stat counts in ticks of 10 ms.
-            files = [task / "schedstat" for task in (proc / "task").iterdir()]
-            return sum(int(file.read_text().split()[0]) for file in files) / 1e9
-        except FileNotFoundError:
-            # The command's name, in brackets, may hold spaces; what follows does not.
-            fields = (proc / "stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return read_cpu_seconds(self.process.pid)
 
     def read_resident_bytes(self):
         status = pathlib.Path("/proc", str(self.process.pid), "status").read_text()
@@ -111,6 +128,26 @@ class Server:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
+
+
+class WorkerServer(Server):
+    """A server that forks workers; its processor time is that of all of them."""
+
+    def __init__(self, make_command, worker_count):
+        super().__init__(make_command)
+        give_up = time.monotonic() + START_PATIENCE_SECONDS
+        while len(find_children(self.process.pid)) < worker_count:
+            if time.monotonic() > give_up:
+                self.stop()
+                raise RuntimeError(f"the workers did not come up: {self.process.args}")
+            time.sleep(0.02)
+        self.workers = find_children(self.process.pid)
+
+    def read_cpu_seconds(self):
+        return super().read_cpu_seconds() + sum(self.read_worker_cpu_seconds())
+
+    def read_worker_cpu_seconds(self):
+        return [read_cpu_seconds(pid) for pid in self.workers]
 
 
 class Load:

@@ -23,6 +23,7 @@ from processes import (
     Load,
     Server,
     TlsLoad,
+    WorkerServer,
     raise_file_limit,
     start_process,
 )
@@ -57,7 +58,7 @@ COUNTED_REQUESTS = 50000
 FILE_BYTES = 1 << 30
 
 
-def make_command(name, mode, certificate=None):
+def make_command(name, mode, certificate=None, options=()):
     """Return the function from a port to the command line of server `name`."""
     tls = [] if certificate is None else ["--tls", certificate]
     if name == "bare C":
@@ -66,8 +67,8 @@ def make_command(name, mode, certificate=None):
         return lambda port: [BUILD / BARE_C["echo"], port]
     if name == "cnhttpd.py":
         return lambda port: [PYTHON, CNHTTPD, "-p", port]
-    script, *options = SERVERS[name]
-    return lambda port: [PYTHON, HERE / "python" / script, port, mode, *options, *tls]
+    script, *own = SERVERS[name]
+    return lambda port: [PYTHON, HERE / "python" / script, port, mode, *own, *options, *tls]
 
 
 def choose(settings, names):
@@ -226,6 +227,54 @@ def threads(settings):
         {"ThreadingTCPServer": (1 / 2, None)},
         ours="Server threads",
     )
+
+
+class WorkerContestant(Contestant):
+    """The same with a server that has workers: also how much of the work the busiest does."""
+
+    def __init__(self, stack, command, make_load, count):
+        super().__init__(stack, command, make_load, lambda made: WorkerServer(made, count))
+        self.busiest = []
+
+    def measure(self, seconds):
+        before = self.server.read_worker_cpu_seconds()
+        super().measure(seconds)
+        after = self.server.read_worker_cpu_seconds()
+        used = [end - begin for begin, end in zip(before, after, strict=True)]
+        self.busiest.append(max(used) / sum(used))
+
+
+def processes(settings):
+    """Two workers beside one, on one core: what sharing costs, and how even the shares are."""
+    title = "Processes: two workers and one, all on one core"
+    if settings.peers_only:
+        return skipped(title, "a comparison of pycoronet's own")
+    shapes = {
+        "one": (1, "reuse_port"),
+        "reuse_port": (2, "reuse_port"),
+        "exclusive": (2, "exclusive"),
+    }
+    rows, raw = [], {}
+    for unit, mode, make_load in (
+        ("request", "echo", Load),
+        ("connection", "one-line", ConnectLoad),
+    ):
+        with contextlib.ExitStack() as stack:
+            contestants = {}
+            for name, (count, sharing) in shapes.items():
+                options = [f"--processes={count}", f"--sharing={sharing}"]
+                command = make_command("Server", mode, options=options)
+                contestants[name] = WorkerContestant(stack, command, make_load, count)
+            run_rounds(settings, contestants.values())
+        for name, one in contestants.items():
+            label = f"{unit}s, " + ("one worker" if name == "one" else f"two, {name}")
+            value = None if name == "one" else ratio(one, contestants["one"])
+            limits = (1.1, None) if name == "reuse_port" and unit == "request" else (None, None)
+            share = f"{median(one.busiest):.2f}"
+            rows.append([label, format_spread(one.cpu_us), share, *judge(value, *limits)])
+            raw[label] = {"cpu_us": one.cpu_us, "busiest": one.busiest}
+    headers = ["workers", "CPU µs (middle half)", "share of the busier", "÷ one", "must", "aim"]
+    return Table(title, headers, rows, raw)
 
 
 def echo_callbacks(settings):
@@ -480,6 +529,7 @@ SCENARIOS = {
     "accept": accept,
     "accept-callbacks": accept_callbacks,
     "threads": threads,
+    "processes": processes,
     "echo": echo,
     "echo-callbacks": echo_callbacks,
     "ping-pong": ping_pong,

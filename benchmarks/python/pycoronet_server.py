@@ -86,13 +86,22 @@ if __name__ == "__main__":
     parser = make_parser()
     parser.add_argument("--style", choices=["handlers", "callbacks"], default="handlers")
     parser.add_argument("--server", help="serve by a Server of this strategy")
+    parser.add_argument("--processes", type=int, help="of so many workers")
+    parser.add_argument("--sharing", help="how they share the listener")
     arguments = parser.parse_args()
     address = ("127.0.0.1", arguments.port)
     if arguments.server is not None:
         is_callback = arguments.server == "callback"
         handler = PROTOCOLS[arguments.mode]() if is_callback else HANDLERS[arguments.mode]
-        options = {"strategy": arguments.server, "backlog": BACKLOG}
-        pycoronet.Server(address, handler, tls=make_context(arguments), **options).serve_forever()
+        pycoronet.Server(
+            address,
+            handler,
+            strategy=arguments.server,
+            tls=make_context(arguments),
+            backlog=BACKLOG,
+            processes=arguments.processes,
+            sharing=arguments.sharing,
+        ).serve_forever()
     elif arguments.style == "callbacks":
         signal.signal(signal.SIGUSR1, print_switch_count)
         serve_callbacks(address, arguments.mode)

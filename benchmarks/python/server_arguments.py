@@ -18,7 +18,7 @@ BULK_REPLY = b"x" * 1024 * 1024
 
 
 def make_parser():
-    """Return a parser for `PORT echo|lines|http|bulk|one-line`; a server may add options."""
+    """Return a parser for `PORT MODE`; a server may add options of its own."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument(
