@@ -22,13 +22,16 @@ __all__ = ["Job", "ThreadPool"]
 Job = Callable[[], Callable[[], object] | None]
 
 
+_forks = 0  # from the first process of the program to this one
+
+
 class _Worker:
     """A thread of a pool, as those see it who give it jobs."""
 
-    __slots__ = ("_gift", "_job", "process")
+    __slots__ = ("_gift", "_job", "forks")
 
     def __init__(self) -> None:
-        self.process = os.getpid()
+        self.forks = _forks
         self._job: Job | None = None
         self._gift = threading.Lock()  # free while there is a job to be taken
         self._gift.acquire()
@@ -177,7 +180,7 @@ class ThreadPool:
             job = self._arrive(worker)
             while job is not None:
                 finish = job()
-                if worker.process != os.getpid():
+                if worker.forks != _forks:
                     return  # the job has forked, and this is all that lives on in the child
                 # What the job referred to must not live until the next one comes.
                 job = self._take_waiting(worker)
@@ -226,6 +229,8 @@ _pools: weakref.WeakSet[ThreadPool] = weakref.WeakSet()
 
 def _forget_threads() -> None:
     """After a fork the child has none of the threads."""
+    global _forks
+    _forks += 1
     for pool in _pools:
         _count_idle_thread(-pool.idle)
         pool._forget()

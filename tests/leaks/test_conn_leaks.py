@@ -78,6 +78,18 @@ def waited_for_input() -> None:
         attempt(conn.wait_input)
 
 
+def moved() -> None:
+    with pair() as (conn, peer):
+        conn._attach(conn.detach())
+        peer.sendall(b"x")
+        conn.recv(1)
+        for wrong in (conn.fileno(), -1, "x"):
+            attempt(conn._attach, wrong)
+        fd = conn.detach()
+        attempt(conn._attach, -1)
+        conn._attach(fd)
+
+
 class Owner:
     """Stands for a server that knows its connections."""
 
@@ -427,6 +439,7 @@ CASES = [
     waited_for,
     waited_for_input,
     counted_for_a_server,
+    moved,
     closed_behind_our_back,
 ]
 

@@ -63,6 +63,7 @@ OPERATIONS = {
         "right.wait_input()",
     ),
     "counted": ("left.traffic = Traffic()", "left.write(b'x' * 600); repr(left.traffic)"),
+    "moved": ("fd = left.detach()", "left.closed and left._attach(fd); repr(left)"),
     "shared": ("", "server.exclusive = True; server.wait_input(0)"),
     "message": ("left.sendmsg([b'x'], [rights()])", "right.recvmsg(10, 100)"),
     "sent": ("", "left.sendmsg([b'x'], [rights()])"),
