@@ -194,7 +194,7 @@ def accept(settings):
         settings,
         "Accepting: connect, one line of 64 bytes, close; 64 at a time",
         "connection",
-        ["Server", "pycoronet", *PEERS],
+        ["Server", "pycoronet", *(name for name in PEERS if name != "eventlet")],
         "one-line",
         ConnectLoad,
         {"gevent": gevent, "uvloop Protocol": uvloop, "uvloop streams": uvloop},
