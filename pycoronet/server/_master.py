@@ -153,6 +153,7 @@ class Master:
             self._stop_requests += 1
             if self._stop_requests == 1:
                 self.received = None if signum == _STOP else signum
+                notify("STOPPING=1")
                 self._leave(self._shared_addresses())
             else:
                 self._hurry()
@@ -262,6 +263,7 @@ class Master:
             self._failure = reason
             self._stop_requests = 1
             self._rescues = 0
+            notify("STOPPING=1")
             self._leave(self._shared_addresses())
 
     # --- What workers say, and how they end -----------------------------------------------------
@@ -400,7 +402,6 @@ class Master:
         To the queues of the other addresses nothing is added any more, and the workers take
         what is there.
         """
-        notify("STOPPING=1")
         self._restart_at.clear()
         self._candidates = []
         self._end_handovers()
@@ -513,7 +514,7 @@ class Master:
                     inherited = addresses_of(line)
                     logger.info("a new master serves")
                     self._stop_requests = 1
-                    self._leave(inherited)
+                    self._leave(inherited)  # the service goes on, so it is not STOPPING
                     return
         except (OSError, ValueError) as error:
             logger.warning("no handover, this master goes on: %s", error)
