@@ -139,7 +139,9 @@ class Master:
         for signum in self._signals.take():
             self._on_signal(signum)
         for key, _ in ready:
-            key.data()
+            # A signal, or what another one had to say, may have ended this one meanwhile.
+            if self._selector.get_map().get(key.fd) is key:
+                key.data()
         for worker in list(self._workers.values()):
             has_ended, status = worker.reap()
             if has_ended:
