@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -253,3 +254,22 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def kill_one_under_load(program: MasterProgram) -> None:
+    """Kill one of two workers under load; see that the other's connections notice nothing."""
+    address = program.wait_for_address()
+    pids = program.wait_for_ready()
+    with connect(address) as steady, Load(address) as load:
+        steady.sendall(b"one\n")
+        steady_pid = int(read_answer(steady).split()[0])
+        (killed,) = set(pids.values()) - {steady_pid}
+        load.wait_for(5, killed)
+        os.kill(killed, signal.SIGKILL)
+        new = program.wait_for_ready(1)
+        load.wait_for(5, *new.values())
+        steady.sendall(b"two\n")
+        assert read_answer(steady) == b"%d two\n" % steady_pid
+    assert load.counts["refused"] == 0, load.problems
+    # Each client had one connection, and not all of them were with that worker.
+    assert load.counts["lost"] <= 8, load.problems

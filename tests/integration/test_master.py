@@ -13,7 +13,15 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from master_case import Load, MasterProgram, ask, connect, is_alive, read_answer
+from master_case import (
+    Load,
+    MasterProgram,
+    ask,
+    connect,
+    is_alive,
+    kill_one_under_load,
+    read_answer,
+)
 
 SHARINGS = pytest.mark.parametrize("own", [True, False], ids=["own sockets", "shared socket"])
 
@@ -259,22 +267,7 @@ def test_nothing_gets_into_the_queue_after_sigterm(address_text: str) -> None:
 @SHARINGS
 def test_a_worker_killed_under_load_harms_only_its_own_connections(own: bool) -> None:
     with MasterProgram(f"serve(own={own})") as program:
-        address = program.wait_for_address()
-        pids = program.wait_for_ready()
-        with connect(address) as steady, Load(address) as load:
-            steady.sendall(b"one\n")
-            steady_pid = int(read_answer(steady).split()[0])
-            (killed,) = set(pids.values()) - {steady_pid}
-            load.wait_for(5, killed)
-            os.kill(killed, signal.SIGKILL)
-            new = program.wait_for_ready(1)
-            load.wait_for(5, *new.values())
-            steady.sendall(b"two\n")
-            assert read_answer(steady) == b"%d two\n" % steady_pid
-        assert load.counts["refused"] == 0, load.problems
-        # Each client had one connection, and not all of them were with that worker.
-        assert load.counts["lost"] <= 8, load.problems
-        steady.close()
+        kill_one_under_load(program)
         end(program)
 
 

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from master_case import SERVER_PREAMBLE, Load, MasterProgram, ask, connect, is_alive, read_answer
+from master_case import (
+    SERVER_PREAMBLE,
+    Load,
+    MasterProgram,
+    ask,
+    connect,
+    is_alive,
+    kill_one_under_load,
+    read_answer,
+)
 
 STRATEGIES = {
     "threadpool": 'serve(strategy="threadpool", %s)',
@@ -51,20 +60,7 @@ def test_all_workers_serve_until_sigterm(serve: str) -> None:
 
 def test_a_worker_killed_under_load_harms_only_its_own_connections(serve: str) -> None:
     with program(serve) as server:
-        address = server.wait_for_address()
-        pids = server.wait_for_ready()
-        with connect(address) as steady, Load(address) as load:
-            steady.sendall(b"one\n")
-            steady_pid = int(read_answer(steady).split()[0])
-            (killed,) = set(pids.values()) - {steady_pid}
-            load.wait_for(5, killed)
-            os.kill(killed, signal.SIGKILL)
-            new = server.wait_for_ready(1)
-            load.wait_for(5, *new.values())
-            steady.sendall(b"two\n")
-            assert read_answer(steady) == b"%d two\n" % steady_pid
-        assert load.counts["refused"] == 0, load.problems
-        assert load.counts["lost"] <= 8, load.problems  # one for each client at most
+        kill_one_under_load(server)
         end(server)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from connections import PEER_TIMEOUT, Ends, count_descriptors
+from listener_case import needs_ipv6
 from recorders import Recorder, turn
 
 import pycoronet
@@ -21,17 +22,6 @@ from pycoronet import _binding, _sockets, listen, sleep, spawn
 HOST = "127.0.0.1"
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
-
-def can_use_ipv6() -> bool:
-    """Tell whether one socket can serve both families on the loopback here."""
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return socket.has_dualstack_ipv6()
-    except OSError:
-        return False
-
-
-needs_ipv6 = pytest.mark.skipif(not can_use_ipv6(), reason="needs IPv6 and a dual stack")
 
 FAMILIES = ["ipv4", pytest.param("ipv6", marks=needs_ipv6), "unix"]
 

@@ -9,26 +9,13 @@ from typing import Any
 import pytest
 from connections import open_descriptors
 from recorders import Recorder, turn
+from server_case import HANDLERS, LOCAL, echo
 
 import pycoronet
 from pycoronet import Protocol, Server, sleep, spawn, stop_all
 from pycoronet import server as server_module
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
-
-LOCAL = ("127.0.0.1", 0)
-
-
-def echo(conn: Any, _: object) -> None:
-    for line in conn:
-        conn.write(line)
-
-
-def echo_what_is_there(conn: Any, _: object) -> None:
-    conn.write(conn.take(65536))
-
-
-HANDLERS = {"coroutine": echo, "callback": echo_what_is_there}
 
 
 @pytest.fixture(params=list(HANDLERS))

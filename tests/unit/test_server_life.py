@@ -12,31 +12,20 @@ import pytest
 from connections import count_descriptors, open_descriptors
 from processes import lines_of
 from recorders import turn
+from server_case import HANDLERS, LOCAL, echo
 
 import pycoronet
 from pycoronet import Server, get_hub, sleep, spawn, stop_all
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
-LOCAL = ("127.0.0.1", 0)
+ALL_HANDLERS = {**HANDLERS, "threadpool": echo}
 
 
-def echo(conn: Any, _: object) -> None:
-    for line in conn:
-        conn.write(line)
-
-
-def echo_what_is_there(conn: Any, _: object) -> None:
-    conn.write(conn.take(65536))
-
-
-HANDLERS = {"coroutine": echo, "callback": echo_what_is_there, "threadpool": echo}
-
-
-@pytest.fixture(params=list(HANDLERS))
+@pytest.fixture(params=list(ALL_HANDLERS))
 def server(request: pytest.FixtureRequest) -> Any:
     """Return a server that echoes, by each of the strategies; not started."""
-    server = Server(LOCAL, HANDLERS[request.param], strategy=request.param)
+    server = Server(LOCAL, ALL_HANDLERS[request.param], strategy=request.param)
     yield server
     server.close()
     turn()

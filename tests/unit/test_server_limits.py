@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from connections import PEER_TIMEOUT, count_descriptors, drain_now
 from recorders import Recorder, turn
+from server_case import HANDLERS, LOCAL, echo
 
 import pycoronet
 from pycoronet import Server, sleep, spawn
@@ -18,19 +19,6 @@ from pycoronet.server._limits import host_of
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
-LOCAL = ("127.0.0.1", 0)
-
-
-def echo(conn: Any, _: object) -> None:
-    for line in conn:
-        conn.write(line)
-
-
-def echo_what_is_there(conn: Any, _: object) -> None:
-    conn.write(conn.take(65536))
-
-
-HANDLERS = {"coroutine": echo, "callback": echo_what_is_there}
 each_strategy = pytest.mark.parametrize("strategy", list(HANDLERS))
 
 

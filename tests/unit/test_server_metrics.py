@@ -12,25 +12,12 @@ import pytest
 from connections import open_descriptors
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from recorders import turn
+from server_case import HANDLERS, LOCAL, echo
 
 from pycoronet import Server, get_hub, sleep, spawn, stop_all
 from pycoronet.server import _metrics
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
-
-LOCAL = ("127.0.0.1", 0)
-
-
-def echo(conn: Any, _: object) -> None:
-    for line in conn:
-        conn.write(line)
-
-
-def echo_what_is_there(conn: Any, _: object) -> None:
-    conn.write(conn.take(65536))
-
-
-HANDLERS = {"coroutine": echo, "callback": echo_what_is_there}
 
 
 @pytest.fixture(params=list(HANDLERS))
