@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._coronet import (
     Hub,
@@ -23,30 +23,20 @@ from .._coronet import (
     spawn,
 )
 from .._coronet import timeout as time_limit
-from .._sockets import HANDSHAKE_TIMEOUT
 from ._acceptor import Acceptor
 from ._addresses import open_listeners
+from ._configuration import Configuration
 from ._handling import has_answered
 from ._imports import load_handler
 from ._listeners import close_listener
 from ._metrics import make_page
 from ._processes import Processes, heeding_master
 from ._registry import call_reported, close_all, servers, stop_all, wait_for_all
-from ._settings import (
-    Setting,
-    anything,
-    check_wait,
-    one_of,
-    optional,
-    path,
-    seconds,
-    some_address,
-    whole,
-)
+from ._settings import check_wait
 from ._shared_stats import SharedStats
 from ._signals import DrainSignals, raise_for
 from ._stats import Stats
-from ._strategies import METHODS, CallbackStrategy, CoroutineStrategy, Strategy
+from ._strategies import CallbackStrategy, CoroutineStrategy, Strategy
 from ._systemd import notify
 from ._thread_strategy import ThreadStrategy
 from ._tls import load_tls
@@ -57,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Server"]
 
-StrategyName: TypeAlias = Literal["coroutine", "callback", "threadpool"]
 ShutdownFunction: TypeAlias = Callable[["Server"], object]
 
 _STRATEGIES: dict[str, Callable[["Server"], Strategy]] = {
@@ -80,7 +69,7 @@ class _State(enum.Enum):
 _OPEN_STATES = (_State.LISTENING, _State.SERVING)
 
 
-class Server:
+class Server(Configuration):
     """Serve connections by one of three strategies; answers to cp_socket.
 
     Example::
@@ -120,72 +109,9 @@ class Server:
     server that is started with the same setting takes over from the one that runs.
     """
 
-    address = Setting(anything)
-    handler = Setting(anything)
-    tls = Setting(anything)
-    strategy = Setting(one_of("coroutine", "callback", "threadpool"))
-    backlog = Setting(whole(1))
-    delay = Setting(seconds)
-    poolsize_min = Setting(whole(0))
-    poolsize_max = Setting(whole(1))
-    owner = Setting(anything)
-    max_connections = Setting(optional(whole(1)))
-    max_per_address = Setting(optional(whole(1)))
-    handshake_timeout = Setting(optional(seconds))
-    idle_timeout = Setting(optional(seconds))
-    total_timeout = Setting(optional(seconds))
-    drain_timeout = Setting(optional(seconds))
-    reuse_port = Setting[bool](lambda name, value: bool(value))
-    metrics = Setting(optional(some_address))
-    processes = Setting(optional(whole(1)))
-    sharing = Setting(optional(one_of("reuse_port", "exclusive")))
-    handover = Setting(optional(path))
+    _state = _State.CLOSED
 
-    def __init__(
-        self,
-        address: Any,
-        handler: Any,
-        *,
-        strategy: StrategyName = "coroutine",
-        tls: Any = None,
-        backlog: int = 1024,
-        delay: float = 1.0,
-        poolsize_min: int = 5,
-        poolsize_max: int = 50,
-        owner: Any = None,
-        max_connections: int | None = None,
-        max_per_address: int | None = None,
-        handshake_timeout: float | None = HANDSHAKE_TIMEOUT,
-        idle_timeout: float | None = None,
-        total_timeout: float | None = None,
-        drain_timeout: float | None = 30.0,
-        reuse_port: bool = False,
-        metrics: Any = None,
-        processes: int | None = None,
-        sharing: Literal["reuse_port", "exclusive"] | None = None,
-        handover: str | None = None,
-    ) -> None:
-        self._state = _State.CLOSED
-        self.strategy = strategy
-        self.backlog = backlog
-        self.delay = delay
-        self.poolsize_min = poolsize_min
-        self.poolsize_max = poolsize_max
-        self.owner = owner
-        self.max_connections = max_connections
-        self.max_per_address = max_per_address
-        self.handshake_timeout = handshake_timeout
-        self.idle_timeout = idle_timeout
-        self.total_timeout = total_timeout
-        self.drain_timeout = drain_timeout
-        self.reuse_port = reuse_port
-        self.metrics = metrics
-        self.processes = processes
-        self.sharing = sharing
-        self.handover = handover
-        self.address = address
-        self.handler = handler
-        self.tls = tls
+    def _set_up(self) -> None:
         self.tls_context: ssl.SSLContext | None = None
         self.addresses: list[Any] = []  # bound to, as getsockname() tells them
         self.stats = Stats()
@@ -260,26 +186,6 @@ class Server:
         self._sockets = sockets
         self.addresses = list(dict.fromkeys(sock.getsockname() for sock in sockets))
         self._state = _State.LISTENING
-
-    def _check(self) -> None:
-        if self.poolsize_min > self.poolsize_max:
-            raise ValueError(
-                f"poolsize_min, {self.poolsize_min}, is more than poolsize_max, {self.poolsize_max}"
-            )
-        if self.processes is None and not (self.sharing is None and self.handover is None):
-            raise ValueError("sharing and handover are for servers with processes")
-        if not isinstance(self.handler, str):
-            self._check_handler()
-
-    def _check_handler(self) -> None:
-        is_protocol = hasattr(self.handler, "on_data")
-        if not callable(self.handler) and not is_protocol:
-            raise TypeError(f"the handler must be callable, not {type(self.handler).__name__}")
-        if is_protocol and self.strategy != "callback":
-            raise TypeError(f'a Protocol needs strategy="callback", not {self.strategy!r}')
-        missing = [name for name in METHODS if is_protocol and not hasattr(self.handler, name)]
-        if missing:
-            raise TypeError(f"the handler has on_data(), but no {missing[0]}()")
 
     def _make_page(self) -> "Server | None":
         if self.metrics is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 from ._addresses import parse_addresses
 
 if TYPE_CHECKING:
-    from ._server import Server
+    from ._configuration import Configuration
 
 __all__ = [
     "Setting",
@@ -41,14 +41,14 @@ class Setting(Generic[Value]):
     @overload
     def __get__(self, server: None, owner: type) -> "Setting[Value]": ...
     @overload
-    def __get__(self, server: "Server", owner: type) -> Value: ...
-    def __get__(self, server: "Server | None", owner: type) -> "Setting[Value] | Value":
+    def __get__(self, server: "Configuration", owner: type) -> Value: ...
+    def __get__(self, server: "Configuration | None", owner: type) -> "Setting[Value] | Value":
         if server is None:
             return self
         value: Value = server.__dict__[self._name]
         return value
 
-    def __set__(self, server: "Server", value: Value) -> None:
+    def __set__(self, server: "Configuration", value: Value) -> None:
         if server.is_listening:
             raise RuntimeError(f"{self._name} has to be set before listen()")
         vars(server)[self._name] = self._check(self._name, value)
