@@ -333,12 +333,12 @@ def test_memory_that_is_out_at_the_beginning_is_reported(
     reports: list[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(fd: int) -> None:
+    def refuse() -> None:
         raise MemoryError
 
     server = start_server(echo)
     with monkeypatch.context() as patch:
-        patch.setattr(_thread_strategy, "sk_conn", refuse)
+        patch.setattr(_thread_strategy, "get_hub", refuse)
         assert call_server(server).readsome(1) == b""
         until(lambda: server.stats.connections_served)
     assert [type(error) for error in reports] == [MemoryError]
