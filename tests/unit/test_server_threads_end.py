@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from processes import lines_of
-from thread_case import Gate, ask, echo, until
+from thread_case import NAME, Gate, ask, echo, until
 
 import pycoronet
 import pycoronet.testing
@@ -258,12 +258,13 @@ def test_cancelling_reaches_a_thread_that_is_only_just_beginning(
 ) -> None:
     began, go = threading.Event(), threading.Event()
 
-    def make_late(fd: int) -> Any:
-        began.set()
-        go.wait()
-        return pycoronet.sk_conn(fd)
+    def arrive_late() -> pycoronet.Hub:
+        if threading.current_thread().name == NAME:
+            began.set()
+            go.wait()
+        return pycoronet.get_hub()
 
-    monkeypatch.setattr(_thread_strategy, "sk_conn", make_late)
+    monkeypatch.setattr(_thread_strategy, "get_hub", arrive_late)
     monkeypatch.setattr(_thread_strategy, "CLEAN_UP_SECONDS", 1000)
     server = start_server(echo)
     conn = call_server(server)
@@ -303,7 +304,7 @@ def test_a_job_whose_hub_has_just_been_closed_is_not_cancelled_any_more() -> Non
     with pycoronet.testing.virtual_time() as hub:
         pass
     left, right = socket.socketpair()
-    job = _thread_strategy._Job(None, left.detach(), None)  # type: ignore[arg-type]
+    job = _thread_strategy._Job(None, pycoronet.sk_conn(left), None)  # type: ignore[arg-type]
     job._hub = hub
     job.cancel()
     job.drop()
