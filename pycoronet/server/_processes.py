@@ -61,7 +61,7 @@ class Processes:
             undo.pop_all()
         self.sockets = _sockets_of(listeners)
         self.page_sockets = _sockets_of(pages)
-        self.shared_stats = SharedStats(server.stats.created)
+        self.shared_stats = SharedStats(server.stats)
         self.master = Master(
             server._run_worker,
             listeners + pages,

@@ -303,6 +303,8 @@ class Server(Configuration):
         page_sockets = self._processes.page_sockets
         self._shared_stats = self._processes.shared_stats
         self._processes = None
+        self.stats = Stats()  # those of earlier runs are in the shared ones
+        self.stats.traffic = self._traffic = Traffic()
         self._shutdown_callbacks = []
         self._worker = worker
         self.tls_context = load_tls(self.tls)  # a reload may be about new certificates

@@ -76,9 +76,10 @@ class Row:
 class SharedStats:
     """The rows of all workers. Made before the first fork; each worker inherits it."""
 
-    def __init__(self, created: float) -> None:
-        """Take the memory. created: when the server was made, in seconds since the epoch."""
-        self.created = created
+    def __init__(self, before: Stats) -> None:
+        """Take the memory. before: what has been counted already, by workers of an earlier run."""
+        self.created = before.created
+        self._before = [*_counters_of(before), *([0] * len(_GAUGES)), 0, before.workers_started]
         memory = mmap.mmap(-1, (MAX_ROWS + 1) * _ROW_WORDS * _WORD)
         self._words = memoryview(memory).cast("q")  # the first: how many rows were ever used
         self._free: list[int] = []
@@ -107,7 +108,7 @@ class SharedStats:
 
     def total(self) -> Stats:
         """Return the sum of what all workers have published, dead ones too; in any process."""
-        sums = [0] * _COLUMNS
+        sums = self._before
         for number in range(self._words[0]):
             start = (number + 1) * _ROW_WORDS
             row = self._words[start : start + _COLUMNS]

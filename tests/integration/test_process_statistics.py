@@ -206,3 +206,27 @@ def test_readers_of_the_page_that_say_nothing_harm_no_worker(page: Page) -> None
                 one.close()
         server.signal(signal.SIGTERM)
         assert server.finish() == 0
+
+
+def test_a_server_that_is_run_again_counts_on() -> None:
+    source = """
+    server = Server(("127.0.0.1", 0), answer, processes=2)
+    for _ in range(3):
+        server.listen()
+        logging.info("listening %r", server.addresses[0])
+        try:
+            server.serve_forever()
+        except SystemExit:
+            stats = server.stats
+            logging.info("served %d of %d, read %d, by %d workers", stats.connections_served,
+                         stats.accepted, stats.bytes_read, stats.workers_started)
+    """
+    with MasterProgram(source, SERVER_PREAMBLE) as server:
+        for run in (1, 2, 3):
+            address = server.wait_for_address()
+            server.wait_for_ready()
+            for _ in range(3):
+                ask(address)
+            server.signal(signal.SIGTERM)
+            server.wait_for(f"served {3 * run} of {3 * run}, read {18 * run}, by {2 * run} workers")
+        assert server.finish() == 0

@@ -70,7 +70,7 @@ def page_without_a_server() -> None:
 
 
 def rows_come_and_go() -> None:
-    shared = SharedStats(0.0)
+    shared = SharedStats(Stats())
     for _ in range(3):
         rows = [shared.take_row() for _ in range(3)]
         for row in rows:

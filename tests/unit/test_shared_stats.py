@@ -32,6 +32,13 @@ def make_stats(scale: int = 1) -> Stats:
     return stats
 
 
+def made_before(scale: int = 0) -> Stats:
+    """Return statistics of a server that was made at a known time."""
+    stats = make_stats(scale)
+    stats.created = CREATED
+    return stats
+
+
 def in_child(function: Callable[[], object]) -> None:
     """Run a function in a forked process, and wait for its end."""
     pid = os.fork()
@@ -53,14 +60,14 @@ def expect_sum(shared: SharedStats, scale: int, **others: int) -> None:
 
 
 def test_shared_total_of_nobody_is_nothing() -> None:
-    values = SharedStats(CREATED).total().as_dict()
+    values = SharedStats(made_before()).total().as_dict()
     expected = Stats().as_dict()
     expected["created"] = CREATED
     assert values == expected
 
 
 def test_shared_total_has_every_value_of_every_worker() -> None:
-    shared = SharedStats(CREATED)
+    shared = SharedStats(made_before())
     rows = [shared.take_row() for _ in range(3)]
     for scale, row in enumerate(rows, start=1):
         row.publish(make_stats(100))  # replaced by what comes later
@@ -69,7 +76,7 @@ def test_shared_total_has_every_value_of_every_worker() -> None:
 
 
 def test_shared_total_is_seen_across_processes_of_any_age() -> None:
-    shared = SharedStats(CREATED)
+    shared = SharedStats(made_before())
     first = shared.take_row()
     in_child(lambda: first.publish(make_stats(1)))
     ready, wake = os.pipe()
@@ -90,7 +97,7 @@ def test_shared_total_is_seen_across_processes_of_any_age() -> None:
 
 
 def test_shared_retired_row_keeps_its_counters_and_loses_its_gauges() -> None:
-    shared = SharedStats(CREATED)
+    shared = SharedStats(made_before())
     row = shared.take_row()
     row.publish(make_stats(5))
     shared.retire(row)
@@ -99,7 +106,7 @@ def test_shared_retired_row_keeps_its_counters_and_loses_its_gauges() -> None:
 
 
 def test_shared_row_taken_again_counts_on_from_its_predecessor() -> None:
-    shared = SharedStats(CREATED)
+    shared = SharedStats(made_before())
     other = shared.take_row()
     for scale in (1, 2, 3):
         row = shared.take_row()
@@ -114,7 +121,7 @@ def test_shared_row_taken_again_counts_on_from_its_predecessor() -> None:
 
 def test_shared_more_workers_than_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_shared_stats, "MAX_ROWS", 2)
-    shared = SharedStats(CREATED)
+    shared = SharedStats(made_before())
     row = shared.take_row()
     last = shared.take_row()
     with pytest.raises(RuntimeError, match="2 worker processes"):
@@ -123,3 +130,16 @@ def test_shared_more_workers_than_rows_are_refused(monkeypatch: pytest.MonkeyPat
     shared.retire(row)
     shared.take_row()
     expect_sum(shared, 3, workers=2, workers_started=3)
+
+
+def test_shared_total_goes_on_from_what_was_counted_before() -> None:
+    before = made_before(3)
+    before.workers_started = 2
+    shared = SharedStats(before)
+    # Nobody is open or running any more.
+    nobody = {"open": 0, "threads": 0, "waiting": 0}
+    expect_sum(shared, 3, **nobody, workers_started=2)
+    row = shared.take_row()
+    row.publish(make_stats(4))
+    shared.retire(row)
+    expect_sum(shared, 7, **nobody, workers_started=3)
