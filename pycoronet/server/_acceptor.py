@@ -182,13 +182,17 @@ class Acceptor:
 
     def close(self) -> None:
         """End at once, and give everything back. Never switches."""
-        self.forget()
         for task in self._tasks:
             task.cancel()
-        for listener in self._listeners:
-            close_listener(listener)
+        self._give_back()
 
     def forget(self) -> None:
-        """Give back what the hub, which is closed, had not."""
+        """Give back what the hub, when it was closed, had not; in any thread."""
+        self._admission.forget()
+        self._give_back()
+
+    def _give_back(self) -> None:
         self._is_open = False
         self._spare.give()
+        for listener in self._listeners:
+            close_listener(listener)

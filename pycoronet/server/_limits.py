@@ -83,6 +83,10 @@ class Admission:
                     listener.enable(READ)
             self._room.unpark()
 
+    def forget(self) -> None:
+        """Tell nobody that there is room: the hub has been closed, where they have waited."""
+        self._is_paused = False
+
     def _pause_if_full(self) -> None:
         if self.is_full and not self._is_paused:
             self._is_paused = True

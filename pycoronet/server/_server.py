@@ -454,10 +454,16 @@ class Server(Configuration):
         try:
             self._hub.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
-            # The hub has been closed, and with it what was served.
+            self._forget_hub()
+
+    def _forget_hub(self) -> None:
+        """End after the hub has been closed, and with it what was served in it."""
+        if self._state is not _State.CLOSED:
             self._state = _State.CLOSED
             self._close_page()
             self._acceptor.forget()
+            self._strategy.forget()
+            self._call_shutdown_callbacks()
 
     def _close(self) -> None:
         if self._state is not _State.CLOSED:
@@ -481,6 +487,9 @@ class Server(Configuration):
             self._strategy.close()
             while self._over.unpark():
                 pass
+        self._call_shutdown_callbacks()
+
+    def _call_shutdown_callbacks(self) -> None:
         for function in list(self._shutdown_callbacks):
             call_reported(function, self)
 

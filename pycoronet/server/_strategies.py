@@ -53,6 +53,9 @@ class Strategy(Interface):
     def close(self) -> None:
         """Give back what start() took; who has not ended by now is abandoned."""
 
+    def forget(self) -> None:
+        """Do what close() does for what outlives the hub, which is closed; in any thread."""
+
 
 class Running:
     """The connections being served, each with what is known of it; and who waits for their end."""
@@ -68,6 +71,12 @@ class Running:
             while self._lot.unpark():
                 pass
         return entry
+
+    def forget(self) -> list[Any]:
+        """Forget and return all of them, when the hub is closed and nobody waits."""
+        left = list(self.entries)
+        self.entries.clear()
+        return left
 
     def wait(self, timeout: float | None) -> bool:
         deadline = None if timeout is None else get_hub().time + timeout
@@ -133,6 +142,9 @@ class CoroutineStrategy:
             task.cancel("the server is closed")
             conn.abort()
             self._end(conn, address)
+
+    def forget(self) -> None:
+        pass  # the tasks have ended with the hub
 
 
 class _Function(Protocol):
@@ -345,3 +357,6 @@ class CallbackStrategy:
         for conn in list(self._entries):
             conn.abort()
             self.end(conn)
+
+    def forget(self) -> None:
+        pass  # the hub has closed the connections, and on_close() has told

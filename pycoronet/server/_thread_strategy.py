@@ -197,8 +197,10 @@ class ThreadStrategy:
         job.drop()
 
     def _note_end(self, job: _Job) -> None:
-        if not self._running.remove(job):
-            return  # it was abandoned
+        if self._running.remove(job):  # or it was abandoned
+            self._count_end(job)
+
+    def _count_end(self, job: _Job) -> None:
         if job.shed_by is not None:
             self._stats.shed[job.shed_by] += 1
         for kind in job.errors:
@@ -257,6 +259,15 @@ class ThreadStrategy:
         for job in list(self._entries):
             job.cancel()
             self._note_end(job)  # for us: a thread that is blocked cannot be ended
+        self._count_threads()
+
+    def forget(self) -> None:
+        for job in cast(list[_Job], self._pool.close()):
+            job.shed_by = "closing"
+            job.drop()
+        for job in self._running.forget():
+            job.cancel()  # if it has not ended already
+            self._count_end(job)
         self._count_threads()
 
     def _shed_waiting(self) -> None:

@@ -119,7 +119,12 @@ def _forget(listener: Any) -> tuple[Path, Identity] | tuple[None, None]:
 
 def _key_of(listener: Any) -> Key | None:
     """Return what a listener is known by, None if it has no path."""
-    name = listener.getsockname()
+    # A connection whose hub is closed tells other threads its descriptor, and no more.
+    sock = socket.socket(fileno=listener.fileno())
+    try:
+        name = sock.getsockname()
+    finally:
+        sock.detach()  # the descriptor is the listener's
     if not isinstance(name, str | bytes) or is_abstract(name):
         return None
     return os.fsdecode(name), os.fstat(listener.fileno()).st_ino

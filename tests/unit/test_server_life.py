@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from connections import count_descriptors, open_descriptors
+from connections import PEER_TIMEOUT, count_descriptors, open_descriptors
 from processes import lines_of
 from recorders import turn
 from server_case import HANDLERS, LOCAL, echo
+from thread_case import threads_of_servers
 
 import pycoronet
 from pycoronet import Server, get_hub, sleep, spawn, stop_all
@@ -157,6 +158,36 @@ def test_another_thread_can_have_it_stopped_or_closed_and_gets_no_hub(server: An
         thread.join()
         (error,) = raised
         assert "another thread" in str(error)
+
+
+def test_a_server_whose_hub_was_closed_gives_everything_back(server: Any) -> None:
+    server.max_connections = 1
+    ended = []
+    server.add_shutdown_callback(ended.append)
+    peers = []
+
+    def run() -> None:
+        server.start()
+        peers.append(socket.create_connection(server.addresses[0], PEER_TIMEOUT))
+        while server.stats.open == 0:
+            sleep(0.001)
+        get_hub().close()
+
+    before = open_descriptors()
+    for _ in range(2):
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        server.close()
+        for left in threads_of_servers():
+            left.join()
+        with peers.pop() as peer:
+            assert peer.recv(1) == b""
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(server.addresses[0], PEER_TIMEOUT)
+        assert open_descriptors() == before
+    assert (server.stats.accepted, server.stats.connections_served, server.stats.open) == (2, 2, 0)
+    assert ended == [server, server]
 
 
 def test_serve_forever_in_another_thread_does_no_harm(server: Any, call: Any) -> None:
