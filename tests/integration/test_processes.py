@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from master_case import (
+    PATIENCE_SECONDS,
     SERVER_PREAMBLE,
     Load,
     MasterProgram,
@@ -244,6 +246,60 @@ def test_all_processes_may_be_told_at_once() -> None:
                 assert server.finish() == (0 if signum == signal.SIGTERM else -signum)
             assert load.counts["lost"] == 0, load.problems
             assert "Traceback" not in server.output.replace("Traceback", "", signum == 2)
+
+
+# --- A socket that is not the server's ----------------------------------------------------------
+
+
+@pytest.fixture(params=["AF_INET", "AF_UNIX"])
+def theirs(request: pytest.FixtureRequest, ends: Any, tmp_path: Path) -> socket.socket:
+    """Return a listening socket that somebody else has too."""
+    family = socket.AddressFamily[request.param]
+    sock: socket.socket = ends.keep(socket.socket(family))
+    sock.bind(str(tmp_path / "theirs") if family is socket.AF_UNIX else ("127.0.0.1", 0))
+    sock.listen(8)
+    sock.settimeout(PATIENCE_SECONDS)
+    return sock
+
+
+def accept_one(listener: socket.socket) -> bytes:
+    """Accept who waits; return what that one says."""
+    conn, _ = listener.accept()
+    with conn:
+        return conn.recv(100)
+
+
+def test_a_socket_that_others_have_too_keeps_its_queue(theirs: socket.socket, ends: Any) -> None:
+    source = f"serve(address='fd:{theirs.fileno()}')"
+    with program(source, pass_fds=[theirs.fileno()]) as server:
+        pids = server.wait_for_ready().values()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        early = ends.keep(connect(theirs.getsockname()))
+        early.sendall(b"early")
+        server.signal(signal.SIGTERM)
+        server.wait_for("stopping")
+        late = ends.keep(connect(theirs.getsockname()))
+        late.sendall(b"late")
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert server.finish() == 0, server.output
+    assert [accept_one(theirs) for _ in range(2)] == [b"early", b"late"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_socket_that_others_have_too_outlives_the_server(
+    theirs: socket.socket, signum: int
+) -> None:
+    source = f"serve(address='fd:{theirs.fileno()}')"
+    with program(source, pass_fds=[theirs.fileno()]) as server:
+        server.wait_for_ready()
+        ask(theirs.getsockname())
+        server.signal(signum)
+        server.finish()
+    with connect(theirs.getsockname()) as peer:
+        peer.sendall(b"later")
+        assert accept_one(theirs) == b"later"
 
 
 # --- Misuse, and what goes wrong at the start -------------------------------------------------
