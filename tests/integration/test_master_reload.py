@@ -147,8 +147,9 @@ def test_a_new_worker_that_is_ready_ends_well_if_another_one_fails(tmp_path: Pat
         program.signal(signal.SIGHUP)
         (new,) = program.wait_for_ready(1).values()
         with connect_to(address, new) as sock:
-            os.close(os.open(fifo, os.O_RDWR))
+            writer = os.open(fifo, os.O_RDWR)  # the other one may still be on its way there
             program.wait_for("not reloaded, the old workers stay: worker 1 .*: not any more")
+            os.close(writer)
             while ask(address) == new:
                 pass
             sock.sendall(b"two\n")
