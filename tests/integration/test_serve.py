@@ -308,18 +308,23 @@ def test_closing_the_listener_during_a_shortage_ends_the_server(
         def __exit__(self, *_: object) -> None:
             listener.close()
 
+        def fileno(self) -> int:
+            return int(listener.fileno())
+
         def accept(self) -> None:
             calls.append(1)
             raise OSError(number, os.strerror(number))
 
     stop(listener, server)
     listener = listen((HOST, 0))
+    waiting = socket.create_connection(listener.getsockname(), 20)
     monkeypatch.setattr(pycoronet._sockets, "listen", lambda *_, **__: Short())
     server = spawn(serve, (HOST, 0), echo)
     while len(calls) < 3:
         sleep(0.01)
     listener.close()
     assert server.get() is None
+    waiting.close()
 
 
 def test_other_failures_of_accept_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
