@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from connections import open_descriptors, reset
 from recorders import turn
-from thread_case import threads_of_servers
+from thread_case import threads_of_servers, until
 from tls_peer import TlsPeer
 
 from pycoronet import Server, sleep
@@ -176,12 +176,26 @@ class World:
         assert stats.open >= 0
         if not self.server.is_listening:
             assert stats.open == 0
-        most = self.server.max_connections
-        assert most is None or stats.open <= most
+        for most in (self.server.max_connections, self.server.max_per_address):
+            assert most is None or stats.open <= most
+
+    def check_that_it_serves(self) -> None:
+        """Check that there is a place for one more when all have gone."""
+        with suppress(RuntimeError):  # it serves already
+            self.server.start()
+        turn()
+        until(lambda: self.server.stats.open == 0)
+        last = Client(self.server.addresses[0], self.context)
+        until(lambda: self.server.stats.open == 1)
+        last.sock.close()
 
     def end(self) -> None:
+        if not self.server.is_listening:
+            self.server.start()
         for client in self.clients:
             client.sock.close()
+        if not self.server.closing:
+            self.check_that_it_serves()
         self.server.close()
         for thread in threads_of_servers():
             thread.join()
