@@ -233,7 +233,10 @@ class Server(Configuration):
 
     def _start(self) -> None:
         if isinstance(self.handler, str):
-            vars(self)["handler"] = load_handler(self.handler)  # it listens already
+            handler = load_handler(self.handler)
+            if self._state is not _State.LISTENING:
+                return  # the module has waited for something, and a signal was quicker
+            vars(self)["handler"] = handler  # it is fixed for others
             self._check_handler()
         self._failure = None
         self._cancelled = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -90,6 +91,23 @@ def test_sigint_drains_though_the_hub_has_run_before() -> None:
         "answer b'hello\\n' b''",
         "atexit",
     ]
+
+
+def test_one_that_comes_while_the_handler_is_imported_ends_the_server(tmp_path: Path) -> None:
+    module = (
+        "import os, signal, pycoronet\nos.kill(os.getpid(), signal.SIGTERM)\npycoronet.sleep(0.01)"
+    )
+    (tmp_path / "waiting.py").write_text(module + "\nhandler = print\n")
+    program = f"""
+    sys.path.insert(0, {str(tmp_path)!r})
+    server = Server(LOCAL, "waiting:handler")
+    server.listen()
+    try:
+        server.serve_forever()
+    finally:
+        say(server.is_listening)
+    """
+    assert lines(program) == ["False", "atexit"]
 
 
 def test_in_a_task_of_its_own_it_ends_the_main_program() -> None:
