@@ -407,10 +407,7 @@ class Master:
         self._restart_at.clear()
         self._candidates = []
         self._end_handovers()
-        for entry in list(self._listeners):
-            if entry.address in inherited or entry.are_borrowed:
-                entry.leave()
-                self._listeners.remove(entry)
+        self._leave_to_others(inherited)
         drained = [entry for entry in self._listeners if entry.is_drained]
         for entry in drained:
             for sock in entry.sockets:
@@ -418,6 +415,13 @@ class Master:
         logger.info("stopping")
         for worker in list(self._workers.values()):
             self._retire(worker, DRAIN if drained else RETIRE)
+
+    def _leave_to_others(self, inherited: Collection[str]) -> None:
+        """Close what somebody else goes on with, so that they find it as it was."""
+        for entry in list(self._listeners):
+            if entry.address in inherited or entry.are_borrowed:
+                entry.leave()
+                self._listeners.remove(entry)
 
     def _hurry(self) -> None:
         """Have handlers cancelled, and at the third request kill whoever is left."""
@@ -459,6 +463,7 @@ class Master:
         """Cancel all handlers, then kill; after an error, or what a signal handler raised."""
         self._stop_requests = 2
         self._rescues = 0
+        self._leave_to_others(self._shared_addresses())
         self._restart_at.clear()
         self._candidates = []
         try:

@@ -22,6 +22,8 @@ from master_case import (
     read_answer,
 )
 
+from pycoronet.server._handover import take_over
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
@@ -213,6 +215,32 @@ def test_sigterm_of_the_old_one_during_a_handover_harms_the_new_one_not(
                 os.close(gate)
                 assert int(read_answer(sock).split()[0]) in pids.values()
             end(new)
+
+
+def test_a_path_stays_the_new_one_s_if_the_old_one_ends_by_an_error_meanwhile(
+    path: str, preamble: str, tmp_path: Path
+) -> None:
+    source = """
+    def fail(*_):
+        sys.exit(7)
+
+    signal.signal(signal.SIGTERM, fail)
+    """
+    address = str(tmp_path / "address")
+    with MasterProgram(source + f"serve(address={address!r}, handover={path!r})", preamble) as old:
+        old.wait_for_ready()
+        while not Path(path).exists():
+            pass
+        new = take_over(path)
+        assert new is not None
+        (listener,) = new.take(f"unix:{address}")
+        try:
+            old.signal(signal.SIGTERM)
+            assert old.finish() == 7, old.output
+            connect(address).close()
+        finally:
+            new.close()
+            listener.close()
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2), (3, 1)])
