@@ -413,6 +413,8 @@ class Server(Configuration):
     def _close_listeners(self, deadline: float | None) -> None:
         worker = self._worker
         takes_queues = worker is None or worker.takes_queues
+        if self._page is not None and not takes_queues:
+            self._page._acceptor.close()  # others show it, and maybe other figures
         self._acceptor.close_listeners(
             deadline, is_last=worker is None or worker.owns_sockets, takes_queues=takes_queues
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -505,3 +507,38 @@ def test_the_page_goes_over_to_a_new_program(tmp_path: Path) -> None:
             assert scrape(f"{tmp_path}/page")["pycoronet_workers"] == 2
             end(new)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_program_alone_shows_the_page_while_the_old_one_drains(tmp_path: Path) -> None:
+    pytest.importorskip("h11")
+    page = f"{tmp_path}/page"
+    handover = str(tmp_path / "handover")
+    source = f"serve(metrics='unix:{page}', handover={handover!r}, drain_timeout=None)"
+    with program(source) as old:
+        address = old.wait_for_address()
+        old.wait_for_ready()
+        # One who has not asked yet is waited for.
+        with connect(address) as silent, program(source) as new:
+            pids = new.wait_for_ready().values()
+            old.wait_for("a new master serves")
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            deadline = time.monotonic() + PATIENCE_SECONDS / 4
+            try:
+                while is_answered(page):
+                    assert time.monotonic() < deadline
+            finally:
+                for pid in pids:
+                    os.kill(pid, signal.SIGCONT)
+            assert scrape(page)["pycoronet_workers"] == 2
+            silent.sendall(b"hello\n")
+            assert read_answer(silent).endswith(b" hello\n")
+            silent.close()
+            assert old.finish() == 0
+            end(new)
+
+
+def is_answered(page: str) -> bool:
+    with connect(page) as sock:
+        sock.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        return bool(select.select([sock], [], [], 0.3)[0])
