@@ -51,13 +51,6 @@ watch(struct callbacks *self)
     SkConnObject *conn = self->conn;
     struct reactor *reactor = &conn->hub->reactor;
     bool was_registered = reactor_is_registered(reactor, conn->fd);
-    if (conn->was_accepted && !was_registered && !callbacks_receives_itself(self)) {
-        // Something may be there already, and all be over before anything is waited for. If
-        // not, callbacks_serve() has it watched.
-        conn->may_read = true;
-        callbacks_notice(conn);
-        return 0;
-    }
     int error = conn_register(conn);
     if (error < 0 || callbacks_is_acceptor(self)) {
         return error;

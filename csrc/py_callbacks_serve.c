@@ -507,13 +507,6 @@ serve_connection(struct callbacks *self)
     if (callbacks_is_current(self)) {
         send_written(self);
     }
-    if (callbacks_is_current(self) &&
-        !reactor_is_registered(&conn->hub->reactor, conn->fd)) {
-        int error = conn_register(conn);
-        if (error < 0) {
-            fail_with_errno(self, error, 0);
-        }
-    }
 }
 
 void

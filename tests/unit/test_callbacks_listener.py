@@ -373,7 +373,7 @@ def test_a_listener_that_breaks_is_reported_and_closed(listener: Any, reports: l
     assert recorder.log == []
 
 
-def test_what_was_there_before_it_is_watched_is_served(
+def test_what_was_there_before_it_was_accepted_is_served(
     listener: Any, dial: Callable[[], socket.socket]
 ) -> None:
     clients = [dial() for _ in range(3)]
@@ -383,7 +383,7 @@ def test_what_was_there_before_it_is_watched_is_served(
     recorder = Recorder()
     listener.set_callbacks(recorder)
     turn()
-    clients[2].sendall(b" and later")  # it is watched by now
+    clients[2].sendall(b" and later")
     turn()
     assert recorder.received == b"at onceat once and later"
     assert recorder.log.count("open") == recorder.log.count("data") == 3
@@ -392,18 +392,3 @@ def test_what_was_there_before_it_is_watched_is_served(
         client.close()
     turn()
     assert recorder.log.count("close") == 3
-
-
-def test_one_that_is_over_at_once_is_never_watched(
-    listener: Any, dial: Callable[[], socket.socket]
-) -> None:
-    watched: list[bool] = []
-
-    def answer_and_close(conn: Any) -> None:
-        watched.append(conn.fileno() in {fd for fd, *_ in get_hub().registrations()})
-        conn.close()
-
-    dial().sendall(b"x")
-    listener.set_callbacks(Recorder(data=answer_and_close))
-    turn()
-    assert watched == [False]
