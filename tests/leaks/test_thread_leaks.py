@@ -20,6 +20,12 @@ LOCAL = ("127.0.0.1", 0)
 TYPES = (sk_conn, Task, Hub, Server, ThreadPool, threading.Thread, _thread_strategy._Job)
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have servers stop without the moment that they give to handshakes, round by round."""
+    monkeypatch.setattr("pycoronet.server._acceptor.HANDSHAKE_SECONDS", 0.0)
+
+
 def join_threads() -> None:
     for thread in threading.enumerate():
         if thread is not threading.main_thread():
