@@ -224,9 +224,11 @@ def test_close_waits_for_nobody(
     reports: list[Any],
 ) -> None:
     cancelled = threading.Event()
+    begun: list[bytes] = []
 
     def handler(conn: Any, address: Any) -> None:
-        if conn.readln() == b"block\n":
+        begun.append(conn.readln())
+        if begun[-1] == b"block\n":
             gate(conn, address)
         try:
             conn.readln()
@@ -237,7 +239,7 @@ def test_close_waits_for_nobody(
     blocked, waiting = call_server(server), call_server(server)
     blocked.write(b"block\n")
     waiting.write(b"wait\n")
-    until(lambda: gate.count == 1)
+    until(lambda: gate.count == 1 and len(begun) == 2)
     late = call_server(server)
     until(lambda: server.stats.waiting == 1)
     server.close()
