@@ -43,10 +43,11 @@ class Acceptor:
         self._stats = self._server.stats
         self._strategy = strategy
         self._idle_timeout = self._server.idle_timeout
-        borrowed = [is_borrowed(sock) for sock in sockets]
         self._listeners = [self._listener_of(sock) for sock in sockets]
         self._borrowed = {
-            listener for listener, is_lent in zip(self._listeners, borrowed, strict=True) if is_lent
+            listener
+            for listener, sock in zip(self._listeners, sockets, strict=True)
+            if is_borrowed(sock)
         }
         self._admission.start(
             self._listeners, self._server.max_connections, self._server.max_per_address
