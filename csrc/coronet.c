@@ -12,12 +12,28 @@
 #include "py_convert.h"
 #include "py_once.h"
 #include "py_signal_handler.h"
+#include "py_sync.h"
 #include "py_task.h"
 #include "py_wait.h"
 
 struct module_state *
 module_state_of(PyObject *module)
 {
+    return PyModule_GetState(module);
+}
+
+// Defined at the end, for it refers to everything else.
+static struct PyModuleDef module_definition;
+
+struct module_state *
+module_state_of_type(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModule(type);
+    while (module == NULL || PyModule_GetDef(module) != &module_definition) {
+        PyErr_Clear(); // a class written in Python, which has none
+        type = type->tp_base;
+        module = PyType_GetModule(type);
+    }
     return PyModule_GetState(module);
 }
 
@@ -265,6 +281,9 @@ import_errors(struct module_state *state)
         {&state->LineTooLongError, "LineTooLongError"},
         {&state->IncompleteReadError, "IncompleteReadError"},
         {&state->DeadlockError, "DeadlockError"},
+        {&state->ShutDown, "ShutDown"},
+        {&state->queue_empty, "Empty"},
+        {&state->queue_full, "Full"},
     };
     int error = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(wanted) && error == 0; i++) {
@@ -319,6 +338,8 @@ make_types(PyObject *module, struct module_state *state)
         {&state->rate_limit_type, rate_limit_type_new},
         {&state->rate_group_type, rate_group_type_new},
         {&state->traffic_type, traffic_type_new},
+        {&state->lock_type, lock_type_new},
+        {&state->queue_type, queue_type_new},
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
         *types[i].type = types[i].make(module);
@@ -326,7 +347,7 @@ make_types(PyObject *module, struct module_state *state)
             return -1;
         }
     }
-    return 0;
+    return sync_add_types(module);
 }
 
 static int
@@ -383,12 +404,18 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->line_iterator_type);
     Py_VISIT(state->rate_limit_type);
     Py_VISIT(state->rate_group_type);
+    Py_VISIT(state->traffic_type);
+    Py_VISIT(state->lock_type);
+    Py_VISIT(state->queue_type);
     Py_VISIT(state->Cancelled);
     Py_VISIT(state->ClosedError);
     Py_VISIT(state->BusyError);
     Py_VISIT(state->LineTooLongError);
     Py_VISIT(state->IncompleteReadError);
     Py_VISIT(state->DeadlockError);
+    Py_VISIT(state->ShutDown);
+    Py_VISIT(state->queue_empty);
+    Py_VISIT(state->queue_full);
     Py_VISIT(state->resolve);
     Py_VISIT(state->interrupt_handler);
     Py_VISIT(state->signal_dispatcher);
@@ -420,6 +447,9 @@ module_clear(PyObject *module)
     Py_CLEAR(state->line_iterator_type);
     Py_CLEAR(state->rate_limit_type);
     Py_CLEAR(state->rate_group_type);
+    Py_CLEAR(state->traffic_type);
+    Py_CLEAR(state->lock_type);
+    Py_CLEAR(state->queue_type);
     Py_CLEAR(state->name_wrap);
     Py_CLEAR(state->name_unwrap);
     Py_CLEAR(state->name_finish);
@@ -431,6 +461,9 @@ module_clear(PyObject *module)
     Py_CLEAR(state->LineTooLongError);
     Py_CLEAR(state->IncompleteReadError);
     Py_CLEAR(state->DeadlockError);
+    Py_CLEAR(state->ShutDown);
+    Py_CLEAR(state->queue_empty);
+    Py_CLEAR(state->queue_full);
     Py_CLEAR(state->resolve);
     Py_CLEAR(state->interrupt_handler);
     Py_CLEAR(state->signal_dispatcher);

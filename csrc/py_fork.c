@@ -105,7 +105,9 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
 {
     (void)unused;
     HubObject *hub = hub_peek();
-    forget_other_hubs(module_state_of(module), hub);
+    struct module_state *state = module_state_of(module);
+    state->fork_count++;
+    forget_other_hubs(state, hub);
     if (hub == NULL) {
         Py_RETURN_NONE;
     }

@@ -353,7 +353,10 @@ int hub_check_may_wait(HubObject *hub, const char *operation);
 // is NULL) until it is woken. [operation] and [subject] (borrowed, or NULL) name the wait in
 // reports. Returns WOKEN_READY, WOKEN_TIMEOUT or WOKEN_CLOSED, or -1 with an exception: the
 // task is cancelled, the main program interrupted, something was thrown in, or this is a
-// hub callback, where nobody may wait. Switches.
+// hub callback, where nobody may wait. PARK_FORFEITED instead of -1 says that it had been
+// woken as ready before that came: what it was given then is to be given to somebody else.
+// Switches.
+#define PARK_FORFEITED (-2)
 int hub_park(HubObject *hub, struct waiter **place, struct list_node *queue,
              enum waiter_kind kind, int64_t timeout_ns, const char *operation,
              PyObject *subject);
@@ -377,6 +380,26 @@ hub_count_operation(HubObject *hub)
     }
     return hub_give_way(hub);
 }
+
+// --- py_parking.c -------------------------------------------------------------------
+
+// Queues of waiters of any hub and any thread. The GIL guards them.
+
+// The hub that the caller can park in: that of its thread, which is made if there is none.
+// Borrowed; NULL with an exception as of hub_park(). This may run code and let other threads
+// run; hub_park() then does not before the waiter stands in its queue. So who looks at what it
+// waits for between the two misses nothing.
+HubObject *parking_prepare(struct module_state *state, const char *operation);
+
+// Wakes who waits longest for [status], in whatever thread. Its task, borrowed; NULL if
+// nobody waits.
+TaskObject *parking_wake_first(struct list_node *queue, enum waiter_status status);
+
+void parking_wake_all(struct list_node *queue, enum waiter_status status);
+
+// Lets go of those who can never run again, for they are of a thread that has ended or was
+// left behind by a fork: all there are, when the owner of the queue goes.
+void parking_clear(struct list_node *queue);
 
 // --- py_worker.c --------------------------------------------------------------------
 

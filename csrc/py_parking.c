@@ -1,24 +1,80 @@
-// py_parking.c: the parking lot, under everything that waits for other tasks or threads.
+// py_parking.c: queues of waiters of any hub and any thread, and the parking lot.
 //
-// A lot is a queue of waiters and nothing else: whoever builds on it keeps the condition
-// (a flag, a count, a result) and looks at it again after waking. First in, first out.
+// Under everything that waits for other tasks or threads. A queue is a list of waiters and
+// nothing else: whoever builds on it keeps the condition (a flag, a count, an owner). First
+// in, first out.
+//
+// Each waiter is parked in the hub of its own thread, so a coroutine never blocks its thread,
+// and a thread without coroutines waits as the main program of a hub. To wake one of another
+// thread is to put it on the ready list of its hub, which the GIL allows, and to end the poll
+// that this hub may be in. So it allocates nothing and cannot fail.
 
 #include "py_hub.h"
 
 #include "py_convert.h"
+#include "py_task.h"
+
+HubObject *
+parking_prepare(struct module_state *state, const char *operation)
+{
+    HubObject *hub = hub_get(state);
+    // Looking for the running greenlet ends those that other threads have let go of.
+    return hub == NULL || hub_check_may_wait(hub, operation) < 0 ? NULL : hub;
+}
+
+// False for a hub that runs nobody any more: its thread has ended, or it was left behind by a
+// fork.
+static bool
+is_alive(const HubObject *hub)
+{
+    return list_is_linked(&hub->state_link);
+}
+
+TaskObject *
+parking_wake_first(struct list_node *queue, enum waiter_status status)
+{
+    struct list_node *node;
+    while ((node = list_take_first(queue)) != NULL) {
+        struct waiter *waiter = CONTAINER_OF(node, struct waiter, link);
+        HubObject *hub = waiter->task->hub;
+        if (is_alive(hub) && waiter_wake(hub, waiter, status)) {
+            if (hub->is_polling) {
+                hub->reactor.operations->wake(hub->reactor.engine);
+            }
+            return waiter->task;
+        }
+    }
+    return NULL;
+}
+
+void
+parking_wake_all(struct list_node *queue, enum waiter_status status)
+{
+    while (parking_wake_first(queue, status) != NULL) {
+    }
+}
+
+void
+parking_clear(struct list_node *queue)
+{
+    while (list_take_first(queue) != NULL) {
+    }
+}
+
+// --- The parking lot --------------------------------------------------------------------
 
 typedef struct {
     PyObject_HEAD
-    HubObject *hub;           // owned
-    struct list_node waiters; // by link, the one waiting longest first
-    bool is_external;         // another thread wakes them: no deadlock while they wait
+    struct module_state *state; // borrowed
+    struct list_node waiters;   // by link, the one waiting longest first
+    bool is_external;           // what wakes them is no task: no deadlock while they wait
 } ParkingLotObject;
 
 PyDoc_STRVAR(
     park_doc,
     "park($self, operation, /, timeout=None)\n--\n\n"
     "Wait until unpark() wakes the caller. True if it did, False after timeout seconds.\n\n"
-    "operation: a str that names the wait in reports. Switches.");
+    "operation: a str that names the wait in reports. For any thread. Switches.");
 
 static PyObject *
 ParkingLot_park(ParkingLotObject *lot, PyObject *const *arguments, Py_ssize_t count,
@@ -29,40 +85,36 @@ ParkingLot_park(ParkingLotObject *lot, PyObject *const *arguments, Py_ssize_t co
     PyObject *values[2];
     int64_t timeout_ns;
     if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
-        convert_timeout(values[1], &timeout_ns) < 0 ||
-        hub_check_thread(lot->hub, "the parking lot") < 0) {
+        convert_timeout(values[1], &timeout_ns) < 0) {
         return NULL;
     }
     const char *operation = PyUnicode_AsUTF8(values[0]);
     if (operation == NULL) {
         return NULL;
     }
-    int status = hub_park(lot->hub, NULL, &lot->waiters,
+    HubObject *hub = parking_prepare(lot->state, operation);
+    if (hub == NULL) {
+        return NULL;
+    }
+    int status = hub_park(hub, NULL, &lot->waiters,
                           lot->is_external ? WAITS_FOR_KERNEL : WAITS_FOR_OTHERS,
                           timeout_ns, operation, NULL);
+    if (status == PARK_FORFEITED) {
+        parking_wake_first(&lot->waiters, WOKEN_READY);
+    }
     return status < 0 ? NULL : PyBool_FromLong(status == WOKEN_READY);
 }
 
 PyDoc_STRVAR(
     unpark_doc,
     "unpark($self, /)\n--\n\n"
-    "Wake the one who waits longest; True if there was one. For the hub's own thread.");
+    "Wake the one who waits longest; True if there was one. For any thread. Never switches.");
 
 static PyObject *
 ParkingLot_unpark(ParkingLotObject *lot, PyObject *unused)
 {
     (void)unused;
-    if (hub_check_thread(lot->hub, "the parking lot") < 0) {
-        return NULL;
-    }
-    struct list_node *node;
-    while ((node = list_take_first(&lot->waiters)) != NULL) {
-        // One that was cancelled or timed out before it could leave is passed over.
-        if (waiter_wake(lot->hub, CONTAINER_OF(node, struct waiter, link), WOKEN_READY)) {
-            Py_RETURN_TRUE;
-        }
-    }
-    Py_RETURN_FALSE;
+    return PyBool_FromLong(parking_wake_first(&lot->waiters, WOKEN_READY) != NULL);
 }
 
 static PyObject *
@@ -74,33 +126,22 @@ ParkingLot_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
                                      &is_external)) {
         return NULL;
     }
-    HubObject *hub = hub_get(PyType_GetModuleState(type));
-    ParkingLotObject *lot =
-        hub == NULL ? NULL : (ParkingLotObject *)type->tp_alloc(type, 0);
+    ParkingLotObject *lot = (ParkingLotObject *)type->tp_alloc(type, 0);
     if (lot == NULL) {
         return NULL;
     }
-    lot->hub = (HubObject *)Py_NewRef((PyObject *)hub);
+    lot->state = module_state_of_type(type);
     lot->is_external = is_external != 0;
     list_init(&lot->waiters);
     return (PyObject *)lot;
 }
 
-static int
-ParkingLot_traverse(ParkingLotObject *lot, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(lot));
-    Py_VISIT(lot->hub);
-    return 0;
-}
-
-// Whoever waits holds the lot through its call, so there are no waiters here.
+// Whoever waits holds the lot through its call, so none of those is here.
 static void
 ParkingLot_dealloc(ParkingLotObject *lot)
 {
     PyTypeObject *type = Py_TYPE(lot);
-    PyObject_GC_UnTrack(lot);
-    Py_CLEAR(lot->hub);
+    parking_clear(&lot->waiters);
     type->tp_free(lot);
     Py_DECREF(type);
 }
@@ -115,20 +156,21 @@ static PyMethodDef ParkingLot_methods[] = {
 PyDoc_STRVAR(
     ParkingLot_doc,
     "ParkingLot(external=False)\n--\n\n"
-    "A queue of waiting tasks, under what waits for tasks or threads.\n\n"
-    "external: they are woken on behalf of another thread, so that their waiting is no\n"
-    "deadlock.");
+    "A queue of waiting tasks and threads, under what waits for others.\n\n"
+    "external: who wakes them is no task, so that their waiting is no deadlock.");
 
 static PyType_Slot ParkingLot_slots[] = {
-    {Py_tp_doc, (void *)ParkingLot_doc}, {Py_tp_new, ParkingLot_new},
-    {Py_tp_dealloc, ParkingLot_dealloc}, {Py_tp_traverse, ParkingLot_traverse},
-    {Py_tp_methods, ParkingLot_methods}, {0, NULL},
+    {Py_tp_doc, (void *)ParkingLot_doc},
+    {Py_tp_new, ParkingLot_new},
+    {Py_tp_dealloc, ParkingLot_dealloc},
+    {Py_tp_methods, ParkingLot_methods},
+    {0, NULL},
 };
 
 static PyType_Spec ParkingLot_spec = {
     .name = "pycoronet._coronet.ParkingLot",
     .basicsize = sizeof(ParkingLotObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = ParkingLot_slots,
 };
 

@@ -31,6 +31,8 @@ struct module_state {
     PyTypeObject *rate_limit_type;
     PyTypeObject *rate_group_type;
     PyTypeObject *traffic_type;
+    PyTypeObject *lock_type;
+    PyTypeObject *queue_type;
 
     // Exceptions, owned; defined in pycoronet/errors.py.
     PyObject *Cancelled;
@@ -39,6 +41,11 @@ struct module_state {
     PyObject *LineTooLongError;
     PyObject *IncompleteReadError;
     PyObject *DeadlockError;
+    PyObject *ShutDown;
+
+    // The queue module's, owned.
+    PyObject *queue_empty;
+    PyObject *queue_full;
 
     // Names of a protocol's methods, owned and interned.
     PyObject *on_open;
@@ -61,11 +68,15 @@ struct module_state {
     PyObject *signal_dispatcher; // owned; the handler behind signal_handler()
     struct list_node open_hubs;  // those of all threads
     long idle_thread_count;      // threads of ours that wait for work and can wake nobody
+    unsigned long fork_count;    // forks between the first process and this one
     unsigned long task_count;    // tasks made so far, for their default names
     bool reuses_workers;         // false with PYCORONET_FRESH_GREENLETS=1
 };
 
 struct module_state *module_state_of(PyObject *module);
+
+// The same by one of the module's types, or by one derived from it.
+struct module_state *module_state_of_type(PyTypeObject *type);
 
 // Makes the type of [spec] and adds it to the module under its name. A new reference,
 // NULL with an exception.
@@ -86,5 +97,7 @@ PyTypeObject *line_iterator_type_new(PyObject *module);
 PyTypeObject *rate_limit_type_new(PyObject *module);
 PyTypeObject *rate_group_type_new(PyObject *module);
 PyTypeObject *traffic_type_new(PyObject *module);
+PyTypeObject *lock_type_new(PyObject *module);
+PyTypeObject *queue_type_new(PyObject *module);
 
 #endif

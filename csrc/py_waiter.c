@@ -267,6 +267,9 @@ end_wait(HubObject *hub, struct waiter *waiter, struct waiter **place, int resul
     if (result == 0) {
         result = conclude_wait(hub, waiter, status);
     }
+    if (result < 0 && status == WOKEN_READY && waiter->kind != WAITS_FOR_TURN) {
+        result = PARK_FORFEITED;
+    }
     // Not before: concluding may run code that waits, and needs a record of its own.
     release_record(hub, waiter);
     return result;

@@ -5,6 +5,9 @@ with its errno.
 """
 
 import errno
+import queue
+from queue import Empty as Empty
+from queue import Full as Full
 
 __all__ = [
     "BusyError",
@@ -13,6 +16,7 @@ __all__ = [
     "DeadlockError",
     "IncompleteReadError",
     "LineTooLongError",
+    "ShutDown",
 ]
 
 
@@ -59,3 +63,11 @@ class DeadlockError(RuntimeError):
         lines = "".join(f"\n  {waiter}" for waiter in waiters)
         super().__init__(f"every task waits and nothing can wake them:{lines}")
         self.waiters = waiters  # "Task 'name': operation subject", a str each
+
+
+class _ShutDown(Exception):
+    """The queue, or channel, was shut down: nothing more goes in, or nothing is left."""
+
+
+# queue has one of its own from Python 3.13 on.
+ShutDown: type[Exception] = getattr(queue, "ShutDown", _ShutDown)
