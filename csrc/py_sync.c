@@ -55,8 +55,7 @@ PyTypeObject *
 sync_add_derived_type(PyObject *module, PyType_Spec *spec, const char *base)
 {
     PyObject *bases = PyObject_GetAttrString(module, base);
-    PyObject *type =
-        bases == NULL ? NULL : PyType_FromModuleAndSpec(module, spec, bases);
+    PyObject *type = bases == NULL ? NULL : PyType_FromModuleAndSpec(module, spec, bases);
     Py_XDECREF(bases);
     if (type != NULL && PyModule_AddType(module, (PyTypeObject *)type) < 0) {
         Py_CLEAR(type);
@@ -67,11 +66,9 @@ sync_add_derived_type(PyObject *module, PyType_Spec *spec, const char *base)
 int
 sync_add_types(PyObject *module)
 {
-    PyTypeObject *(*const makers[])(PyObject *module) = {
-        event_type_new,        semaphore_type_new,
-        recursive_lock_type_new,
-        simple_queue_type_new, bounded_semaphore_type_new,
-        lifo_queue_type_new,
+    PyTypeObject *(*const makers[])(PyObject * module) = {
+        event_type_new,        semaphore_type_new,         recursive_lock_type_new,
+        simple_queue_type_new, bounded_semaphore_type_new, lifo_queue_type_new,
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(makers); i++) {
         PyTypeObject *type = makers[i](module);

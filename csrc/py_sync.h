@@ -36,7 +36,8 @@ int sync_convert_blocking(PyObject *blocking, PyObject *timeout, int64_t *timeou
 PyObject *sync_type_name(PyObject *object);
 
 // As add_type(), with the module's type called [base] as the base.
-PyTypeObject *sync_add_derived_type(PyObject *module, PyType_Spec *spec, const char *base);
+PyTypeObject *sync_add_derived_type(PyObject *module, PyType_Spec *spec,
+                                    const char *base);
 
 // Makes the types of these files and adds them to the module. 0, or -1 with an exception.
 int sync_add_types(PyObject *module);

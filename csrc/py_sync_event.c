@@ -67,9 +67,10 @@ Event_set(EventObject *event, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(clear_doc,
-             "clear($self, /)\n--\n\n"
-             "Have wait() wait again. Who was woken before has seen the event all the same.");
+PyDoc_STRVAR(
+    clear_doc,
+    "clear($self, /)\n--\n\n"
+    "Have wait() wait again. Who was woken before has seen the event all the same.");
 
 static PyObject *
 Event_clear(EventObject *event, PyObject *unused)
@@ -93,10 +94,9 @@ static PyObject *
 Event_repr(EventObject *event)
 {
     PyObject *name = sync_type_name((PyObject *)event);
-    PyObject *text = name == NULL
-                         ? NULL
-                         : PyUnicode_FromFormat("<%U at %p: %s>", name, event,
-                                                event->is_set ? "set" : "unset");
+    PyObject *text = name == NULL ? NULL
+                                  : PyUnicode_FromFormat("<%U at %p: %s>", name, event,
+                                                         event->is_set ? "set" : "unset");
     Py_XDECREF(name);
     return text;
 }
@@ -155,10 +155,10 @@ PyDoc_STRVAR(Event_doc,
              "For the tasks of all hubs and all threads.");
 
 static PyType_Slot Event_slots[] = {
-    {Py_tp_doc, (void *)Event_doc},   {Py_tp_new, Event_new},
-    {Py_tp_init, Event_init},         {Py_tp_dealloc, Event_dealloc},
-    {Py_tp_repr, Event_repr},         {Py_tp_methods, Event_methods},
-    {Py_tp_members, Event_members},   {0, NULL},
+    {Py_tp_doc, (void *)Event_doc}, {Py_tp_new, Event_new},
+    {Py_tp_init, Event_init},       {Py_tp_dealloc, Event_dealloc},
+    {Py_tp_repr, Event_repr},       {Py_tp_methods, Event_methods},
+    {Py_tp_members, Event_members}, {0, NULL},
 };
 
 static PyType_Spec Event_spec = {

@@ -20,9 +20,9 @@ struct LockObject {
     struct module_state *state; // borrowed
     PyObject *weak_references;
     struct list_node waiters; // by link, the one waiting longest first
-    unsigned long depth;      // how often it was acquired and not released; 0 = it is free
-    PyObject *owner;          // owned; a Task or a Hub, NULL = a main program, or nobody
-    unsigned long thread;     // the owner's
+    unsigned long depth;  // how often it was acquired and not released; 0 = it is free
+    PyObject *owner;      // owned; a Task or a Hub, NULL = a main program, or nobody
+    unsigned long thread; // the owner's
 };
 
 // --- Owners ---------------------------------------------------------------------------
@@ -240,8 +240,9 @@ Lock_locked(LockObject *lock, PyObject *unused)
     return PyBool_FromLong(lock->depth > 0);
 }
 
-PyDoc_STRVAR(reinit_doc, "_at_fork_reinit($self, /)\n--\n\n"
-                         "Free the lock in a forked child, whoever held it in the parent.");
+PyDoc_STRVAR(reinit_doc,
+             "_at_fork_reinit($self, /)\n--\n\n"
+             "Free the lock in a forked child, whoever held it in the parent.");
 
 static PyObject *
 Lock_at_fork_reinit(LockObject *lock, PyObject *unused)
@@ -281,9 +282,9 @@ check_mine(LockObject *lock)
     if (lock_is_mine(lock)) {
         return 0;
     }
-    PyErr_SetString(PyExc_RuntimeError, lock->depth == 0
-                                            ? "release() of a lock that is not locked"
-                                            : "release() of a lock that somebody else has");
+    PyErr_SetString(PyExc_RuntimeError,
+                    lock->depth == 0 ? "release() of a lock that is not locked"
+                                     : "release() of a lock that somebody else has");
     return -1;
 }
 
@@ -401,8 +402,9 @@ Lock_repr(LockObject *lock)
     if (owner == NULL) {
         return NULL;
     }
-    PyObject *text = PyUnicode_FromFormat("<locked %s object owner=%R count=%lu at %p>",
-                                          Py_TYPE(lock)->tp_name, owner, lock->depth, lock);
+    PyObject *text =
+        PyUnicode_FromFormat("<locked %s object owner=%R count=%lu at %p>",
+                             Py_TYPE(lock)->tp_name, owner, lock->depth, lock);
     Py_DECREF(owner);
     return text;
 }
@@ -506,25 +508,32 @@ static PyMemberDef Lock_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(Lock_doc,
-             "Lock()\n--\n\n"
-             "A lock of threading's meaning that parks tasks instead of blocking threads.\n\n"
-             "For the tasks of all hubs and all threads. First come, first served.");
+PyDoc_STRVAR(
+    Lock_doc,
+    "Lock()\n--\n\n"
+    "A lock of threading's meaning that parks tasks instead of blocking threads.\n\n"
+    "For the tasks of all hubs and all threads. First come, first served.");
 
-PyDoc_STRVAR(RLock_doc,
-             "RLock()\n--\n\n"
-             "A lock that its owner may acquire again, and nobody else may release.\n\n"
-             "A task is an owner of its own, also among those of one thread. Otherwise as Lock.");
+PyDoc_STRVAR(
+    RLock_doc,
+    "RLock()\n--\n\n"
+    "A lock that its owner may acquire again, and nobody else may release.\n\n"
+    "A task is an owner of its own, also among those of one thread. Otherwise as Lock.");
 
 static PyTypeObject *
 make_type(PyObject *module, const char *name, const char *doc, PyMethodDef *methods)
 {
     PyType_Slot slots[] = {
-        {Py_tp_doc, (void *)(uintptr_t)doc}, {Py_tp_new, Lock_new},
-        {Py_tp_dealloc, Lock_dealloc},       {Py_tp_traverse, Lock_traverse},
-        {Py_tp_clear, Lock_clear},           {Py_tp_repr, Lock_repr},
-        {Py_tp_methods, methods},            {Py_tp_getset, Lock_getset},
-        {Py_tp_members, Lock_members},       {0, NULL},
+        {Py_tp_doc, (void *)(uintptr_t)doc},
+        {Py_tp_new, Lock_new},
+        {Py_tp_dealloc, Lock_dealloc},
+        {Py_tp_traverse, Lock_traverse},
+        {Py_tp_clear, Lock_clear},
+        {Py_tp_repr, Lock_repr},
+        {Py_tp_methods, methods},
+        {Py_tp_getset, Lock_getset},
+        {Py_tp_members, Lock_members},
+        {0, NULL},
     };
     PyType_Spec spec = {
         .name = name,

@@ -62,7 +62,8 @@ queue_take(QueueObject *queue)
     }
     PyObject *item = queue->slots[place];
     if (queue->slot_count > FIRST_SLOT_COUNT && queue->count < queue->slot_count / 4) {
-        (void)resize_ring(queue, queue->slot_count / 2); // without memory it stays as it is
+        (void)resize_ring(queue,
+                          queue->slot_count / 2); // without memory it stays as it is
     }
     return item;
 }
@@ -392,8 +393,7 @@ int
 queue_finish_one(QueueObject *queue)
 {
     if (queue->unfinished == 0) {
-        PyErr_SetString(PyExc_ValueError,
-                        "task_done() was called more often than put()");
+        PyErr_SetString(PyExc_ValueError, "task_done() was called more often than put()");
         return -1;
     }
     if (--queue->unfinished == 0) {

@@ -55,10 +55,11 @@ Queue_put(QueueObject *queue, PyObject *const *arguments, Py_ssize_t count,
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(simple_put_doc,
-             "put($self, /, item, block=True, timeout=None)\n--\n\n"
-             "Put an item at the end. block and timeout are ignored, for it never waits.\n\n"
-             "Raises ShutDown after shutdown(). For any thread. Never switches.");
+PyDoc_STRVAR(
+    simple_put_doc,
+    "put($self, /, item, block=True, timeout=None)\n--\n\n"
+    "Put an item at the end. block and timeout are ignored, for it never waits.\n\n"
+    "Raises ShutDown after shutdown(). For any thread. Never switches.");
 
 static PyObject *
 SimpleQueue_put(QueueObject *queue, PyObject *const *arguments, Py_ssize_t count,
@@ -169,8 +170,9 @@ Queue_task_done(QueueObject *queue, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(join_doc, "join($self, /)\n--\n\n"
-                       "Wait until task_done() was called for each item put. May switch.");
+PyDoc_STRVAR(join_doc,
+             "join($self, /)\n--\n\n"
+             "Wait until task_done() was called for each item put. May switch.");
 
 static PyObject *
 Queue_join(QueueObject *queue, PyObject *unused)
@@ -232,11 +234,12 @@ set_maxsize(QueueObject *queue, PyObject *number, void *unused)
 
 static const char *const hook_names[] = {"_init", "_qsize", "_put", "_get"};
 
-PyDoc_STRVAR(init_hook_doc,
-             "_init($self, maxsize, /)\n--\n\n"
-             "For subclasses that keep the items in their own way, with _qsize(), _put() and\n"
-             "_get(): called once at first. The others are called one at a time, with a mutex\n"
-             "held; they may not use the queue.");
+PyDoc_STRVAR(
+    init_hook_doc,
+    "_init($self, maxsize, /)\n--\n\n"
+    "For subclasses that keep the items in their own way, with _qsize(), _put() and\n"
+    "_get(): called once at first. The others are called one at a time, with a mutex\n"
+    "held; they may not use the queue.");
 
 static PyObject *
 Queue_hook_init(QueueObject *queue, PyObject *maxsize)
@@ -374,11 +377,11 @@ Queue_repr(QueueObject *queue)
     PyObject *text = NULL;
     if (size >= 0) {
         const char *end = queue->is_shutdown ? " shut down" : "";
-        text = queue->maxsize > 0
-                   ? PyUnicode_FromFormat("<%U at %p: size=%zd/%zd%s>", name, queue, size,
-                                          queue->maxsize, end)
-                   : PyUnicode_FromFormat("<%U at %p: size=%zd%s>", name, queue, size,
-                                          end);
+        text =
+            queue->maxsize > 0
+                ? PyUnicode_FromFormat("<%U at %p: size=%zd/%zd%s>", name, queue, size,
+                                       queue->maxsize, end)
+                : PyUnicode_FromFormat("<%U at %p: size=%zd%s>", name, queue, size, end);
     }
     Py_XDECREF(name);
     return text;
@@ -425,28 +428,30 @@ Queue_dealloc(QueueObject *queue)
 
 #define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
 
-#define COMMON_METHODS                                                                   \
-    {"put_nowait", (PyCFunction)Queue_put_nowait, METH_O, put_nowait_doc},           \
-        {"get", FASTCALL(Queue_get), METH_FASTCALL | METH_KEYWORDS, get_doc},            \
-        {"get_nowait", (PyCFunction)Queue_get_nowait, METH_NOARGS, get_nowait_doc},      \
-        {"qsize", (PyCFunction)Queue_qsize, METH_NOARGS, qsize_doc},                     \
-        {"empty", (PyCFunction)Queue_empty, METH_NOARGS, empty_doc},                     \
-        {"shutdown", FASTCALL(Queue_shutdown), METH_FASTCALL | METH_KEYWORDS,            \
-         shutdown_doc},                                                                  \
-    {                                                                                    \
-        "__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,                       \
-            PyDoc_STR("__class_getitem__($type, item, /)\n--\n\nFor Queue[int].")        \
-    }
+PyDoc_STRVAR(class_getitem_doc,
+             "__class_getitem__($type, item, /)\n--\n\nFor types: Queue[int].");
 
 static PyMethodDef SimpleQueue_methods[] = {
-    COMMON_METHODS,
     {"put", FASTCALL(SimpleQueue_put), METH_FASTCALL | METH_KEYWORDS, simple_put_doc},
+    {"put_nowait", (PyCFunction)Queue_put_nowait, METH_O, put_nowait_doc},
+    {"get", FASTCALL(Queue_get), METH_FASTCALL | METH_KEYWORDS, get_doc},
+    {"get_nowait", (PyCFunction)Queue_get_nowait, METH_NOARGS, get_nowait_doc},
+    {"qsize", (PyCFunction)Queue_qsize, METH_NOARGS, qsize_doc},
+    {"empty", (PyCFunction)Queue_empty, METH_NOARGS, empty_doc},
+    {"shutdown", FASTCALL(Queue_shutdown), METH_FASTCALL | METH_KEYWORDS, shutdown_doc},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, class_getitem_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef Queue_methods[] = {
-    COMMON_METHODS,
     {"put", FASTCALL(Queue_put), METH_FASTCALL | METH_KEYWORDS, put_doc},
+    {"put_nowait", (PyCFunction)Queue_put_nowait, METH_O, put_nowait_doc},
+    {"get", FASTCALL(Queue_get), METH_FASTCALL | METH_KEYWORDS, get_doc},
+    {"get_nowait", (PyCFunction)Queue_get_nowait, METH_NOARGS, get_nowait_doc},
+    {"qsize", (PyCFunction)Queue_qsize, METH_NOARGS, qsize_doc},
+    {"empty", (PyCFunction)Queue_empty, METH_NOARGS, empty_doc},
+    {"shutdown", FASTCALL(Queue_shutdown), METH_FASTCALL | METH_KEYWORDS, shutdown_doc},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, class_getitem_doc},
     {"full", (PyCFunction)Queue_full, METH_NOARGS, full_doc},
     {"task_done", (PyCFunction)Queue_task_done, METH_NOARGS, task_done_doc},
     {"join", (PyCFunction)Queue_join, METH_NOARGS, join_doc},
@@ -498,11 +503,16 @@ PyTypeObject *
 queue_type_new(PyObject *module)
 {
     static PyType_Slot slots[] = {
-        {Py_tp_doc, (void *)Queue_doc},   {Py_tp_new, Queue_new},
-        {Py_tp_init, Queue_init},         {Py_tp_dealloc, Queue_dealloc},
-        {Py_tp_traverse, Queue_traverse}, {Py_tp_clear, Queue_clear},
-        {Py_tp_repr, Queue_repr},         {Py_tp_methods, Queue_methods},
-        {Py_tp_getset, Queue_getset},     {Py_tp_members, Queue_members},
+        {Py_tp_doc, (void *)Queue_doc},
+        {Py_tp_new, Queue_new},
+        {Py_tp_init, Queue_init},
+        {Py_tp_dealloc, Queue_dealloc},
+        {Py_tp_traverse, Queue_traverse},
+        {Py_tp_clear, Queue_clear},
+        {Py_tp_repr, Queue_repr},
+        {Py_tp_methods, Queue_methods},
+        {Py_tp_getset, Queue_getset},
+        {Py_tp_members, Queue_members},
         {0, NULL},
     };
     static PyType_Spec spec = {

@@ -73,11 +73,12 @@ Semaphore_acquire(SemaphoreObject *semaphore, PyObject *const *arguments,
     return status < 0 ? NULL : PyBool_FromLong(status == WOKEN_READY);
 }
 
-PyDoc_STRVAR(release_doc,
-             "release($self, /, n=1)\n--\n\n"
-             "Give back, or add, n permits: to who waits longest, what is left is free.\n\n"
-             "Raises ValueError for an n below 1, and of a BoundedSemaphore if more would be\n"
-             "free than there were at first. For any thread. Never switches.");
+PyDoc_STRVAR(
+    release_doc,
+    "release($self, /, n=1)\n--\n\n"
+    "Give back, or add, n permits: to who waits longest, what is left is free.\n\n"
+    "Raises ValueError for an n below 1, and of a BoundedSemaphore if more would be\n"
+    "free than there were at first. For any thread. Never switches.");
 
 static PyObject *
 Semaphore_release(SemaphoreObject *semaphore, PyObject *const *arguments,
@@ -131,11 +132,12 @@ Semaphore_repr(SemaphoreObject *semaphore)
     if (name == NULL) {
         return NULL;
     }
-    PyObject *text = semaphore->bound < 0
-                         ? PyUnicode_FromFormat("<%U at %p: value=%zd>", name, semaphore,
-                                                semaphore->value)
-                         : PyUnicode_FromFormat("<%U at %p: value=%zd/%zd>", name, semaphore,
-                                                semaphore->value, semaphore->bound);
+    PyObject *text =
+        semaphore->bound < 0
+            ? PyUnicode_FromFormat("<%U at %p: value=%zd>", name, semaphore,
+                                   semaphore->value)
+            : PyUnicode_FromFormat("<%U at %p: value=%zd/%zd>", name, semaphore,
+                                   semaphore->value, semaphore->bound);
     Py_DECREF(name);
     return text;
 }
@@ -205,25 +207,27 @@ static PyMemberDef Semaphore_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(Semaphore_doc,
-             "Semaphore(value=1)\n--\n\n"
-             "So many permits, of threading's meaning: acquire() takes one, release() adds one.\n\n"
-             "For the tasks of all hubs and all threads. First come, first served. Raises\n"
-             "ValueError for a value below 0.");
+PyDoc_STRVAR(
+    Semaphore_doc,
+    "Semaphore(value=1)\n--\n\n"
+    "So many permits, of threading's meaning: acquire() takes one, release() adds one.\n\n"
+    "For the tasks of all hubs and all threads. First come, first served. Raises\n"
+    "ValueError for a value below 0.");
 
-PyDoc_STRVAR(BoundedSemaphore_doc,
-             "BoundedSemaphore(value=1)\n--\n\n"
-             "A Semaphore whose release() raises ValueError rather than have more than value\n"
-             "permits free.");
+PyDoc_STRVAR(
+    BoundedSemaphore_doc,
+    "BoundedSemaphore(value=1)\n--\n\n"
+    "A Semaphore whose release() raises ValueError rather than have more than value\n"
+    "permits free.");
 
 PyTypeObject *
 semaphore_type_new(PyObject *module)
 {
     static PyType_Slot slots[] = {
-        {Py_tp_doc, (void *)Semaphore_doc},  {Py_tp_new, Semaphore_new},
-        {Py_tp_init, Semaphore_init},        {Py_tp_dealloc, Semaphore_dealloc},
-        {Py_tp_repr, Semaphore_repr},        {Py_tp_methods, Semaphore_methods},
-        {Py_tp_members, Semaphore_members},  {0, NULL},
+        {Py_tp_doc, (void *)Semaphore_doc}, {Py_tp_new, Semaphore_new},
+        {Py_tp_init, Semaphore_init},       {Py_tp_dealloc, Semaphore_dealloc},
+        {Py_tp_repr, Semaphore_repr},       {Py_tp_methods, Semaphore_methods},
+        {Py_tp_members, Semaphore_members}, {0, NULL},
     };
     static PyType_Spec spec = {
         .name = "pycoronet.Semaphore",

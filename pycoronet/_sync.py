@@ -42,6 +42,8 @@ class Condition:
     A task that is cancelled in `wait()` holds the lock again when Cancelled comes out of it.
     """
 
+    __module__ = "pycoronet"
+
     def __init__(self, lock: Any = None) -> None:
         self._lock = RLock() if lock is None else lock
         self.acquire = self._lock.acquire
@@ -120,9 +122,7 @@ class Condition:
         if not ticket.is_set():
             self._tickets.remove(ticket)
 
-    def wait_for(
-        self, predicate: Callable[[], Result], timeout: float | None = None
-    ) -> Result:
+    def wait_for(self, predicate: Callable[[], Result], timeout: float | None = None) -> Result:
         """Wait until predicate() is true; return what it returned last.
 
         timeout: seconds for all of it; then the result is false. Otherwise as `wait()`.
@@ -174,6 +174,8 @@ class Barrier:
     raises, the barrier is broken. timeout: for each `wait()` that has none of its own.
     """
 
+    __module__ = "pycoronet"
+
     def __init__(
         self,
         parties: int,
@@ -206,7 +208,9 @@ class Barrier:
 
     def __repr__(self) -> str:
         name = f"{type(self).__module__}.{type(self).__qualname__} at {id(self):#x}"
-        return f"<{name}: {'broken' if self.broken else f'waiters={self.n_waiting}/{self.parties}'}>"
+        return (
+            f"<{name}: {'broken' if self.broken else f'waiters={self.n_waiting}/{self.parties}'}>"
+        )
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait until all have come; return an index from 0, a different one for each of them.
@@ -272,6 +276,8 @@ class PriorityQueue(Queue[Item]):
     Comparing runs while the queue is held, so it may not use the queue.
     """
 
+    __module__ = "pycoronet"
+
     def _init(self, maxsize: int) -> None:
         self.queue: list[Item] = []
 
@@ -279,10 +285,10 @@ class PriorityQueue(Queue[Item]):
         return len(self.queue)
 
     def _put(self, item: Item) -> None:
-        heapq.heappush(self.queue, item)  # type: ignore[misc]
+        heapq.heappush(self.queue, item)  # type: ignore[type-var]
 
     def _get(self) -> Item:
-        return heapq.heappop(self.queue)
+        return heapq.heappop(self.queue)  # type: ignore[type-var]
 
 
 class _Offer(Generic[Item]):
@@ -318,6 +324,8 @@ class Channel(Generic[Item]):
     capacity: how many items may be ahead of those who get; 0 is a rendezvous. First come,
     first served. For the tasks of all hubs and all threads.
     """
+
+    __module__ = "pycoronet"
 
     def __init__(self, capacity: int = 0) -> None:
         if capacity < 0:

@@ -5,7 +5,7 @@ with its errno.
 """
 
 import errno
-import queue
+import sys
 from queue import Empty as Empty
 from queue import Full as Full
 
@@ -65,9 +65,9 @@ class DeadlockError(RuntimeError):
         self.waiters = waiters  # "Task 'name': operation subject", a str each
 
 
-class _ShutDown(Exception):
-    """The queue, or channel, was shut down: nothing more goes in, or nothing is left."""
+if sys.version_info >= (3, 13):
+    from queue import ShutDown as ShutDown
+else:
 
-
-# queue has one of its own from Python 3.13 on.
-ShutDown: type[Exception] = getattr(queue, "ShutDown", _ShutDown)
+    class ShutDown(Exception):  # noqa: N818 - as queue calls it from Python 3.13 on
+        """The queue or channel was shut down: nothing more goes in, or nothing is left."""

@@ -242,11 +242,15 @@ def test_options_are_set_in_the_connections_thread(ends: Ends) -> None:
     assert conn.linger == 30
 
 
-def test_parking_lot_of_another_thread_is_refused() -> None:
+def test_parking_lot_serves_all_threads() -> None:
     lot = pycoronet._coronet.ParkingLot()
-    for call in (lot.unpark, lambda: lot.park("park")):
-        with pytest.raises(RuntimeError, match="another thread"):
-            run_thread(call)
+    assert run_thread(lot.unpark) is False
+    task = spawn(lot.park, "park")
+    sleep(0)
+    assert run_thread(lot.unpark) is True
+    assert task.get() is True
+    assert run_thread(lambda: lot.park("park", timeout=0.001)) is False
+    assert lot.unpark() is False
 
 
 def test_interrupts_are_the_main_thread_s_alone() -> None:
