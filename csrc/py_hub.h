@@ -361,6 +361,16 @@ int hub_park(HubObject *hub, struct waiter **place, struct list_node *queue,
              enum waiter_kind kind, int64_t timeout_ns, const char *operation,
              PyObject *subject);
 
+// The two halves of hub_park(). The first takes a record for the running greenlet: its task's
+// own if that is free, else one from the heap. Borrowed, NULL with an exception where nobody may
+// wait. It may run code. Between it and the second half, which runs none before the waiter stands
+// in its queue, one may still look and release the record instead.
+struct waiter *hub_hold_waiter(HubObject *hub, const char *operation);
+void hub_release_waiter(HubObject *hub, struct waiter *waiter);
+int hub_park_held(HubObject *hub, struct waiter *waiter, struct waiter **place,
+                  struct list_node *queue, enum waiter_kind kind, int64_t timeout_ns,
+                  const char *operation, PyObject *subject);
+
 // Wakes a parked waiter for [status]; false if it is not parked (any more).
 bool waiter_wake(HubObject *hub, struct waiter *waiter, enum waiter_status status);
 
@@ -385,11 +395,21 @@ hub_count_operation(HubObject *hub)
 
 // Queues of waiters of any hub and any thread. The GIL guards them.
 
-// The hub that the caller can park in: that of its thread, which is made if there is none.
-// Borrowed; NULL with an exception as of hub_park(). This may run code and let other threads
-// run; hub_park() then does not before the waiter stands in its queue. So who looks at what it
-// waits for between the two misses nothing.
-HubObject *parking_prepare(struct module_state *state, const char *operation);
+// Takes a record for the caller in the hub of its thread, which is made if there is none, and
+// stores that, borrowed, in [*hub]. NULL with an exception. As hub_hold_waiter(): what the
+// caller waits for may be changed by others meanwhile, so it looks once more, and then either
+// parks or releases the record.
+struct waiter *parking_prepare(struct module_state *state, const char *operation,
+                               HubObject **hub);
+
+// The second half.
+static inline int
+parking_wait(HubObject *hub, struct waiter *waiter, struct list_node *queue,
+             int64_t timeout_ns, const char *operation, PyObject *subject)
+{
+    return hub_park_held(hub, waiter, NULL, queue, WAITS_FOR_OTHERS, timeout_ns,
+                         operation, subject);
+}
 
 // Wakes who waits longest for [status], in whatever thread. Its task, borrowed; NULL if
 // nobody waits.

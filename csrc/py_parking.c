@@ -14,12 +14,11 @@
 #include "py_convert.h"
 #include "py_task.h"
 
-HubObject *
-parking_prepare(struct module_state *state, const char *operation)
+struct waiter *
+parking_prepare(struct module_state *state, const char *operation, HubObject **hub)
 {
-    HubObject *hub = hub_get(state);
-    // Looking for the running greenlet ends those that other threads have let go of.
-    return hub == NULL || hub_check_may_wait(hub, operation) < 0 ? NULL : hub;
+    *hub = hub_get(state);
+    return *hub == NULL ? NULL : hub_hold_waiter(*hub, operation);
 }
 
 // False for a hub that runs nobody any more: its thread has ended, or it was left behind by a
@@ -92,7 +91,7 @@ ParkingLot_park(ParkingLotObject *lot, PyObject *const *arguments, Py_ssize_t co
     if (operation == NULL) {
         return NULL;
     }
-    HubObject *hub = parking_prepare(lot->state, operation);
+    HubObject *hub = hub_get(lot->state);
     if (hub == NULL) {
         return NULL;
     }

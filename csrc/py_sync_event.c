@@ -42,15 +42,17 @@ Event_wait(EventObject *event, PyObject *const *arguments, Py_ssize_t count,
     if (timeout_ns == 0) {
         Py_RETURN_FALSE;
     }
-    HubObject *hub = parking_prepare(event->state, "wait");
-    if (hub == NULL) {
+    HubObject *hub;
+    struct waiter *waiter = parking_prepare(event->state, "wait", &hub);
+    if (waiter == NULL) {
         return NULL;
     }
     if (event->is_set) {
+        hub_release_waiter(hub, waiter);
         Py_RETURN_TRUE;
     }
-    int status = hub_park(hub, NULL, &event->waiters, WAITS_FOR_OTHERS, timeout_ns,
-                          "wait", (PyObject *)event);
+    int status =
+        parking_wait(hub, waiter, &event->waiters, timeout_ns, "wait", (PyObject *)event);
     return status < 0 ? NULL : PyBool_FromLong(status == WOKEN_READY);
 }
 

@@ -103,15 +103,17 @@ lock_acquire(LockObject *lock, int64_t timeout_ns)
     if (timeout_ns == 0) {
         return 0;
     }
-    HubObject *hub = parking_prepare(lock->state, "acquire");
-    if (hub == NULL) {
+    HubObject *hub;
+    struct waiter *waiter = parking_prepare(lock->state, "acquire", &hub);
+    if (waiter == NULL) {
         return -1;
     }
     if (try_lock(lock)) {
+        hub_release_waiter(hub, waiter);
         return 1;
     }
-    int status = hub_park(hub, NULL, &lock->waiters, WAITS_FOR_OTHERS, timeout_ns,
-                          "acquire", (PyObject *)lock);
+    int status = parking_wait(hub, waiter, &lock->waiters, timeout_ns, "acquire",
+                              (PyObject *)lock);
     if (status == PARK_FORFEITED) {
         PyObject *exception = take_exception();
         lock_release(lock);

@@ -176,16 +176,9 @@ forget_left_behind(QueueObject *queue)
     }
 }
 
-// Begins an operation. 0, or -1 with an exception.
 static int
-enter(QueueObject *queue)
+lock_mutex(QueueObject *queue)
 {
-    if (queue->fork_count != queue->state->fork_count) {
-        forget_left_behind(queue);
-    }
-    if (queue->mutex == NULL) {
-        return 0;
-    }
     if (lock_is_mine(queue->mutex)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "a queue was used while its own _put(), _get() or _qsize() ran");
@@ -194,7 +187,17 @@ enter(QueueObject *queue)
     return lock_acquire(queue->mutex, -1) < 0 ? -1 : 0;
 }
 
-static void
+// Begins an operation. 0, or -1 with an exception.
+static inline int
+enter(QueueObject *queue)
+{
+    if (queue->fork_count != queue->state->fork_count) {
+        forget_left_behind(queue);
+    }
+    return queue->mutex == NULL ? 0 : lock_mutex(queue);
+}
+
+static inline void
 leave(QueueObject *queue)
 {
     if (queue->mutex != NULL) {
@@ -219,18 +222,25 @@ admit(QueueObject *queue, struct queue_line *line)
     }
 }
 
-// Ends an operation, with or without an exception: whoever can go on now may.
+// Those who wait go on as far as they can now; keeps an exception that is set.
 static void
+admit_all(QueueObject *queue)
+{
+    PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
+    admit(queue, &queue->getters);
+    admit(queue, &queue->putters);
+    if (exception != NULL) {
+        restore_exception(exception);
+    }
+}
+
+// Ends an operation, with or without an exception.
+static inline void
 finish(QueueObject *queue)
 {
     if (!list_is_empty(&queue->getters.waiters) ||
         !list_is_empty(&queue->putters.waiters)) {
-        PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
-        admit(queue, &queue->getters);
-        admit(queue, &queue->putters);
-        if (exception != NULL) {
-            restore_exception(exception);
-        }
+        admit_all(queue);
     }
     leave(queue);
 }
@@ -244,12 +254,12 @@ end_promise(struct queue_line *line)
 // Parks at the end of [line] and comes back with a promise, which is over, in an operation that
 // has begun: 0; or -1 with an exception and without an operation. [failure] is for a timeout.
 static int
-stand_in_line(QueueObject *queue, HubObject *hub, struct queue_line *line,
-              int64_t timeout_ns, PyObject *failure)
+stand_in_line(QueueObject *queue, HubObject *hub, struct waiter *waiter,
+              struct queue_line *line, int64_t timeout_ns, PyObject *failure)
 {
     leave(queue);
-    int status = hub_park(hub, NULL, &line->waiters, WAITS_FOR_OTHERS, timeout_ns,
-                          line == &queue->getters ? "get" : "put", (PyObject *)queue);
+    int status = parking_wait(hub, waiter, &line->waiters, timeout_ns,
+                              line == &queue->getters ? "get" : "put", (PyObject *)queue);
     if (status == WOKEN_TIMEOUT || status == WOKEN_CLOSED) {
         PyErr_SetNone(status == WOKEN_TIMEOUT ? failure : queue->state->ShutDown);
         return -1;
@@ -302,14 +312,16 @@ await_turn(QueueObject *queue, struct queue_line *line, int64_t timeout_ns,
     if (turn != TURN_AWAITED) {
         return turn;
     }
-    HubObject *hub = NULL;
+    HubObject *hub;
+    struct waiter *waiter = NULL;
     if (timeout_ns == 0) {
         PyErr_SetNone(failure);
     }
     else {
-        hub = parking_prepare(queue->state, line == &queue->getters ? "get" : "put");
+        waiter =
+            parking_prepare(queue->state, line == &queue->getters ? "get" : "put", &hub);
     }
-    if (hub == NULL) {
+    if (waiter == NULL) {
         finish(queue);
         return TURN_FAILED;
     }
@@ -317,10 +329,11 @@ await_turn(QueueObject *queue, struct queue_line *line, int64_t timeout_ns,
         // Others may have run meanwhile.
         turn = look(queue, line);
         if (turn != TURN_AWAITED) {
+            hub_release_waiter(hub, waiter);
             return turn;
         }
     }
-    if (stand_in_line(queue, hub, line, timeout_ns, failure) < 0) {
+    if (stand_in_line(queue, hub, waiter, line, timeout_ns, failure) < 0) {
         return TURN_FAILED;
     }
     if (!queue->is_shutdown) {
@@ -377,15 +390,17 @@ queue_join(QueueObject *queue)
     if (queue->unfinished == 0) {
         return sync_count_operation();
     }
-    HubObject *hub = parking_prepare(queue->state, "join");
-    if (hub == NULL) {
+    HubObject *hub;
+    struct waiter *waiter = parking_prepare(queue->state, "join", &hub);
+    if (waiter == NULL) {
         return -1;
     }
     if (queue->unfinished == 0) {
+        hub_release_waiter(hub, waiter);
         return 0;
     }
-    int status = hub_park(hub, NULL, &queue->joiners, WAITS_FOR_OTHERS, -1, "join",
-                          (PyObject *)queue);
+    int status =
+        parking_wait(hub, waiter, &queue->joiners, -1, "join", (PyObject *)queue);
     return status < 0 ? -1 : 0;
 }
 

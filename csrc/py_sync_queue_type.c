@@ -21,10 +21,7 @@ convert_patience(PyObject *block, PyObject *timeout, int64_t *timeout_ns)
         *timeout_ns = 0;
         return 0;
     }
-    if (convert_timeout(timeout, timeout_ns) < 0) {
-        return -1;
-    }
-    return *timeout_ns == 0 ? 0 : sync_count_operation();
+    return convert_timeout(timeout, timeout_ns);
 }
 
 // --- Putting and getting ------------------------------------------------------------------
@@ -46,9 +43,16 @@ Queue_put(QueueObject *queue, PyObject *const *arguments, Py_ssize_t count,
     static const char *const names[] = {"item", "block", "timeout", NULL};
     static const struct parameters parameters = {"put", names, 1, 3};
     PyObject *values[3];
-    int64_t timeout_ns;
-    if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
-        convert_patience(values[1], values[2], &timeout_ns) < 0 ||
+    int64_t timeout_ns = -1;
+    if (count == 1 && keyword_names == NULL) {
+        // As nearly always.
+        values[0] = arguments[0];
+    }
+    else if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
+             convert_patience(values[1], values[2], &timeout_ns) < 0) {
+        return NULL;
+    }
+    if ((timeout_ns != 0 && sync_count_operation() < 0) ||
         queue_put(queue, values[0], timeout_ns) < 0) {
         return NULL;
     }
@@ -103,12 +107,14 @@ Queue_get(QueueObject *queue, PyObject *const *arguments, Py_ssize_t count,
     static const char *const names[] = {"block", "timeout", NULL};
     static const struct parameters parameters = {"get", names, 0, 2};
     PyObject *values[2];
-    int64_t timeout_ns;
-    if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
-        convert_patience(values[0], values[1], &timeout_ns) < 0) {
+    int64_t timeout_ns = -1;
+    if ((count > 0 || keyword_names != NULL) &&
+        (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
+         convert_patience(values[0], values[1], &timeout_ns) < 0)) {
         return NULL;
     }
-    return queue_get(queue, timeout_ns);
+    return timeout_ns != 0 && sync_count_operation() < 0 ? NULL
+                                                         : queue_get(queue, timeout_ns);
 }
 
 PyDoc_STRVAR(get_nowait_doc,

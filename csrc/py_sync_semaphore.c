@@ -18,6 +18,14 @@ typedef struct {
     Py_ssize_t bound;         // no more may be free; -1 = no bound
 } SemaphoreObject;
 
+static bool
+take_permit(SemaphoreObject *semaphore)
+{
+    bool is_free = semaphore->value > 0;
+    semaphore->value -= is_free;
+    return is_free;
+}
+
 // Gives [count] permits to those who wait, and what is left is free.
 static void
 release_permits(SemaphoreObject *semaphore, Py_ssize_t count)
@@ -46,27 +54,28 @@ Semaphore_acquire(SemaphoreObject *semaphore, PyObject *const *arguments,
     static const struct parameters parameters = {"acquire", names, 0, 2};
     PyObject *values[2];
     int64_t timeout_ns;
-    HubObject *hub = NULL;
     if (parse_arguments(&parameters, arguments, count, keyword_names, values) < 0 ||
         sync_convert_blocking(values[0], values[1], &timeout_ns) < 0 ||
         (timeout_ns != 0 && sync_count_operation() < 0)) {
         return NULL;
     }
-    if (semaphore->value == 0 && timeout_ns != 0) {
-        hub = parking_prepare(semaphore->state, "acquire");
-        if (hub == NULL) {
-            return NULL;
-        }
-    }
-    if (semaphore->value > 0) {
-        semaphore->value--;
+    if (take_permit(semaphore)) {
         Py_RETURN_TRUE;
     }
     if (timeout_ns == 0) {
         Py_RETURN_FALSE;
     }
-    int status = hub_park(hub, NULL, &semaphore->waiters, WAITS_FOR_OTHERS, timeout_ns,
-                          "acquire", (PyObject *)semaphore);
+    HubObject *hub;
+    struct waiter *waiter = parking_prepare(semaphore->state, "acquire", &hub);
+    if (waiter == NULL) {
+        return NULL;
+    }
+    if (take_permit(semaphore)) {
+        hub_release_waiter(hub, waiter);
+        Py_RETURN_TRUE;
+    }
+    int status = parking_wait(hub, waiter, &semaphore->waiters, timeout_ns, "acquire",
+                              (PyObject *)semaphore);
     if (status == PARK_FORFEITED) {
         release_permits(semaphore, 1);
     }

@@ -77,10 +77,8 @@ hub_check_may_wait(HubObject *hub, const char *operation)
     return me == NULL ? -1 : 0;
 }
 
-// A record for the running greenlet, which it notes: the task's own if that is free, else
-// one from the heap. NULL with an exception.
-static struct waiter *
-acquire_record(HubObject *hub, const char *operation)
+struct waiter *
+hub_hold_waiter(HubObject *hub, const char *operation)
 {
     TaskObject *task;
     PyObject *me = find_running_task(hub, operation, &task);
@@ -105,8 +103,8 @@ acquire_record(HubObject *hub, const char *operation)
     return waiter;
 }
 
-static void
-release_record(HubObject *hub, struct waiter *waiter)
+void
+hub_release_waiter(HubObject *hub, struct waiter *waiter)
 {
     PyObject *greenlet = waiter->greenlet;
     TaskObject *task = waiter->task;
@@ -188,20 +186,16 @@ refuse_wait(HubObject *hub, struct waiter *waiter)
     return 0;
 }
 
-// Checks that the running greenlet may wait, and puts it on record as parked. The record,
-// or NULL with an exception.
-static NOT_INLINE struct waiter *
-begin_wait(HubObject *hub, struct waiter **place, struct list_node *queue,
-           enum waiter_kind kind, int64_t timeout_ns, const char *operation,
-           PyObject *subject)
+// Puts the running greenlet on record as parked. 0, or -1 with an exception and the record
+// released.
+static NOT_INLINE int
+begin_wait(HubObject *hub, struct waiter *waiter, struct waiter **place,
+           struct list_node *queue, enum waiter_kind kind, int64_t timeout_ns,
+           const char *operation, PyObject *subject)
 {
-    struct waiter *waiter = acquire_record(hub, operation);
-    if (waiter == NULL) {
-        return NULL;
-    }
     if (refuse_wait(hub, waiter) < 0) {
-        release_record(hub, waiter);
-        return NULL;
+        hub_release_waiter(hub, waiter);
+        return -1;
     }
     if (waiter->is_cancelled) {
         kind = WAITS_FOR_TURN;
@@ -228,7 +222,7 @@ begin_wait(HubObject *hub, struct waiter **place, struct list_node *queue,
     }
     // Last, for layers of what is sent run Python code, which may do what we wait for.
     hub_flush_output(hub);
-    return waiter;
+    return 0;
 }
 
 // What the waker's reason means to the caller of hub_park().
@@ -271,8 +265,21 @@ end_wait(HubObject *hub, struct waiter *waiter, struct waiter **place, int resul
         result = PARK_FORFEITED;
     }
     // Not before: concluding may run code that waits, and needs a record of its own.
-    release_record(hub, waiter);
+    hub_release_waiter(hub, waiter);
     return result;
+}
+
+int
+hub_park_held(HubObject *hub, struct waiter *waiter, struct waiter **place,
+              struct list_node *queue, enum waiter_kind kind, int64_t timeout_ns,
+              const char *operation, PyObject *subject)
+{
+    if (begin_wait(hub, waiter, place, queue, kind, timeout_ns, operation, subject) < 0) {
+        return -1;
+    }
+    // This frame and those that called it are kept for each suspended greenlet, and copied
+    // at each switch; hence what comes before and after has frames of its own.
+    return end_wait(hub, waiter, place, switch_until_chosen(hub, waiter));
 }
 
 int
@@ -280,14 +287,10 @@ hub_park(HubObject *hub, struct waiter **place, struct list_node *queue,
          enum waiter_kind kind, int64_t timeout_ns, const char *operation,
          PyObject *subject)
 {
-    struct waiter *waiter =
-        begin_wait(hub, place, queue, kind, timeout_ns, operation, subject);
-    if (waiter == NULL) {
-        return -1;
-    }
-    // This frame and those that called it are kept for each suspended greenlet, and copied
-    // at each switch; hence what comes before and after has frames of its own.
-    return end_wait(hub, waiter, place, switch_until_chosen(hub, waiter));
+    struct waiter *waiter = hub_hold_waiter(hub, operation);
+    return waiter == NULL ? -1
+                          : hub_park_held(hub, waiter, place, queue, kind, timeout_ns,
+                                          operation, subject);
 }
 
 int
