@@ -46,21 +46,26 @@ queue_store(QueueObject *queue, PyObject *item)
 }
 
 PyObject *
-queue_take(QueueObject *queue)
+queue_take(QueueObject *queue, size_t skipped)
 {
     if (queue->count == 0) {
         PyErr_SetString(PyExc_IndexError, "the queue is empty");
         return NULL;
     }
+    size_t last_slot = queue->slot_count - 1; // a mask, too
     queue->count--;
-    size_t place = queue->first;
+    PyObject *item;
     if (queue->takes_last) {
-        place = (queue->first + queue->count) & (queue->slot_count - 1);
+        item = queue->slots[(queue->first + queue->count) & last_slot];
     }
     else {
-        queue->first = (queue->first + 1) & (queue->slot_count - 1);
+        item = queue->slots[(queue->first + skipped) & last_slot];
+        for (; skipped > 0; skipped--) {
+            queue->slots[(queue->first + skipped) & last_slot] =
+                queue->slots[(queue->first + skipped - 1) & last_slot];
+        }
+        queue->first = (queue->first + 1) & last_slot;
     }
-    PyObject *item = queue->slots[place];
     if (queue->slot_count > FIRST_SLOT_COUNT && queue->count < queue->slot_count / 4) {
         (void)resize_ring(queue,
                           queue->slot_count / 2); // without memory it stays as it is
@@ -107,10 +112,12 @@ store_item(QueueObject *queue, PyObject *item)
     return result == NULL ? -1 : 0;
 }
 
+// Of the ring's items the first [skipped] are for others.
 static PyObject *
-take_item(QueueObject *queue)
+take_item(QueueObject *queue, Py_ssize_t skipped)
 {
-    return queue->mutex == NULL ? queue_take(queue) : call_hook(queue, "_get", NULL);
+    return queue->mutex == NULL ? queue_take(queue, (size_t)skipped)
+                                : call_hook(queue, "_get", NULL);
 }
 
 static Py_ssize_t
@@ -280,6 +287,7 @@ enum turn {
     TURN_FAILED = -1, // with an exception, and the operation is over
     TURN_REFUSED,     // the queue is shut down as far as the caller is concerned
     TURN_GRANTED,     // the caller may do it
+    TURN_PROMISED,    // it may, for it had a promise
     TURN_AWAITED,     // somebody else has to do something first
 };
 
@@ -337,10 +345,14 @@ await_turn(QueueObject *queue, struct queue_line *line, int64_t timeout_ns,
         return TURN_FAILED;
     }
     if (!queue->is_shutdown) {
-        return TURN_GRANTED;
+        return TURN_PROMISED;
+    }
+    if (line == &queue->putters) {
+        return TURN_REFUSED;
     }
     // What was promised may have been dropped.
-    return line == &queue->getters ? look(queue, line) : TURN_REFUSED;
+    turn = look(queue, line);
+    return turn == TURN_GRANTED ? TURN_PROMISED : turn;
 }
 
 int
@@ -376,7 +388,7 @@ queue_get(QueueObject *queue, int64_t timeout_ns)
         PyErr_SetNone(queue->state->ShutDown);
     }
     else {
-        item = take_item(queue);
+        item = take_item(queue, turn == TURN_PROMISED ? 0 : queue->getters.promised);
     }
     finish(queue);
     return item;
@@ -423,7 +435,7 @@ drop_items(QueueObject *queue)
 {
     Py_ssize_t count;
     while ((count = count_items(queue)) > 0) {
-        PyObject *item = take_item(queue);
+        PyObject *item = take_item(queue, 0);
         if (item == NULL) {
             return -1;
         }

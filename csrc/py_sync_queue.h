@@ -64,9 +64,9 @@ int queue_is_full(QueueObject *queue);
 void queue_set_maxsize(QueueObject *queue, Py_ssize_t maxsize);
 
 // The ring, also for subclasses that keep items in their own way. 0, or -1 with MemoryError;
-// a new reference, NULL with an IndexError.
+// the next item behind the first [skipped], a new reference, NULL with an IndexError.
 int queue_store(QueueObject *queue, PyObject *item);
-PyObject *queue_take(QueueObject *queue);
+PyObject *queue_take(QueueObject *queue, size_t skipped);
 
 // Drops what is in the ring.
 void queue_clear(QueueObject *queue);

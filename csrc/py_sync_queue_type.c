@@ -281,7 +281,7 @@ static PyObject *
 Queue_hook_get(QueueObject *queue, PyObject *unused)
 {
     (void)unused;
-    return queue_take(queue);
+    return queue_take(queue, 0);
 }
 
 // 1 if [type] has methods for the items of its own, 0 if not, -1 with an exception.

@@ -1,0 +1,642 @@
+"""Queue, LifoQueue, PriorityQueue, SimpleQueue: order, fairness, cancelling, shutdown, threads."""
+
+from __future__ import annotations
+
+import gc
+import queue as stdlib
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from processes import lines_of
+from sync_case import in_callback
+
+from pycoronet import (
+    Cancelled,
+    DeadlockError,
+    LifoQueue,
+    PriorityQueue,
+    Queue,
+    ShutDown,
+    SimpleQueue,
+    get_hub,
+    sleep,
+    spawn,
+    timeout,
+)
+
+pytestmark = pytest.mark.usefixtures("virtual_hub")
+
+BOUNDED: list[Any] = [Queue, LifoQueue, PriorityQueue]
+ALL: list[Any] = [*BOUNDED, SimpleQueue]
+
+
+# --- Order and fairness -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_getters_are_served_in_their_order(kind: Any) -> None:
+    queue = kind()
+    log: list[Any] = []
+    for number in range(5):
+        spawn(lambda number: log.append((number, queue.get())), number)
+    sleep(0)
+    for number in range(5):
+        queue.put(number)
+        sleep(0)
+    assert log == [(number, number) for number in range(5)]
+
+
+@pytest.mark.parametrize("kind", BOUNDED)
+def test_putters_are_served_in_their_order(kind: Any) -> None:
+    queue = kind(1)
+    queue.put(0)
+    done: list[int] = []
+    for number in range(1, 5):
+        spawn(lambda number: (queue.put(number), done.append(number)), number)
+    sleep(0)
+    for number in range(5):
+        assert queue.get() == number
+        sleep(0)
+        assert done == list(range(1, min(number + 2, 5)))
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_item_for_who_waits_counts_for_nobody_else(kind: Any) -> None:
+    queue = kind()
+    task = spawn(queue.get)
+    sleep(0)
+    queue.put("item")
+    assert queue.empty()
+    assert queue.qsize() == 0
+    with pytest.raises(stdlib.Empty):
+        queue.get_nowait()
+    assert task.get() == "item"
+
+
+@pytest.mark.parametrize("kind", BOUNDED)
+def test_place_for_who_waits_is_not_taken_by_others(kind: Any) -> None:
+    queue = kind(1)
+    queue.put(1)
+    task = spawn(queue.put, 2)
+    sleep(0)
+    assert queue.get() == 1
+    assert queue.full()
+    with pytest.raises(stdlib.Full):
+        queue.put_nowait(3)
+    task.join()
+    assert queue.get() == 2
+    assert not queue.full()
+
+
+@pytest.mark.parametrize("kind", [Queue, SimpleQueue])
+def test_item_is_got_by_whom_it_was_promised(kind: Any) -> None:
+    queue = kind()
+    tasks = [spawn(queue.get) for _ in range(3)]
+    sleep(0)
+    for number in range(6):
+        queue.put(number)
+    assert [queue.get_nowait() for _ in range(2)] == [3, 4]
+    assert [task.get() for task in tasks] == [0, 1, 2]
+    assert queue.get_nowait() == 5
+
+
+def test_order_of_each_kind() -> None:
+    items = [3, 1, 2]
+    for kind, order in (
+        (Queue, [3, 1, 2]),
+        (SimpleQueue, [3, 1, 2]),
+        (LifoQueue, [2, 1, 3]),
+        (PriorityQueue, [1, 2, 3]),
+    ):
+        queue: Any = kind()
+        for item in items:
+            queue.put(item)
+        assert queue.qsize() == 3
+        assert [queue.get() for _ in items] == order
+
+
+def test_queue_grows_and_shrinks_in_order() -> None:
+    queue: Queue[int] = Queue()
+    put = got = 0
+    for more, less in ((100, 30), (1000, 1065), (3, 3), (500, 505)):
+        for _ in range(more):
+            queue.put(put)
+            put += 1
+        for _ in range(less):
+            assert queue.get() == got
+            got += 1
+    assert put == got
+    assert queue.empty()
+
+
+def test_limit_is_changed_while_some_wait() -> None:
+    queue: Queue[int] = Queue(1)
+    tasks = [spawn(queue.put, number) for number in range(5)]
+    sleep(0)
+    assert queue.qsize() == 1
+    queue.maxsize = 3
+    sleep(0)
+    assert [task.done for task in tasks] == [True, True, True, False, False]
+    queue.maxsize = 0
+    sleep(0)
+    assert all(task.done for task in tasks)
+    assert [queue.get() for _ in range(5)] == list(range(5))
+
+
+def test_time_limits() -> None:
+    queue: Queue[int] = Queue(1)
+    with pytest.raises(stdlib.Empty):
+        queue.get(timeout=2)
+    assert get_hub().time >= 2
+    with pytest.raises(stdlib.Empty):
+        queue.get(True, 0)
+    queue.put(1)
+    with pytest.raises(stdlib.Full):
+        queue.put(2, timeout=1)
+    with pytest.raises(TimeoutError), timeout(1):
+        queue.put(2)
+    assert queue.get() == 1
+    with pytest.raises(TimeoutError), timeout(1):
+        queue.get()
+    queue.put(3)
+    assert queue.get() == 3
+
+
+# --- Cancelling -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_getter_that_is_cancelled_takes_nothing(kind: Any) -> None:
+    queue = kind()
+    first, second = spawn(queue.get), spawn(queue.get)
+    sleep(0)
+    first.cancel()
+    queue.put("item")
+    with pytest.raises(Cancelled):
+        first.get()
+    assert second.get() == "item"
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_getter_that_is_cancelled_after_it_was_served_has_its_item(kind: Any) -> None:
+    queue = kind()
+    got: list[str] = []
+
+    def work() -> None:
+        got.append(queue.get())
+        sleep(1)
+
+    task = spawn(work)
+    sleep(0)
+    queue.put("item")
+    task.cancel()
+    with pytest.raises(Cancelled):
+        task.get()
+    assert got == ["item"]
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_item_for_a_main_program_that_is_interrupted_goes_to_the_next(kind: Any) -> None:
+    queue = kind()
+
+    def interrupt() -> None:
+        queue.put("item")
+        raise KeyboardInterrupt
+
+    get_hub().call_later(1, interrupt)
+    second = spawn(lambda: (sleep(0.5), queue.get())[1])
+    with pytest.raises(KeyboardInterrupt):
+        queue.get()
+    assert second.get() == "item"
+    # And with nobody next it stays.
+    get_hub().call_later(1, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        queue.get()
+    assert queue.get_nowait() == "item"
+
+
+@pytest.mark.parametrize("kind", BOUNDED)
+def test_place_of_a_putter_that_is_cancelled_goes_to_the_next(kind: Any) -> None:
+    queue = kind(1)
+    queue.put(0)
+    first, second = spawn(queue.put, 1), spawn(queue.put, 2)
+    sleep(0)
+    first.cancel()
+    assert queue.get() == 0
+    with pytest.raises(Cancelled):
+        first.get()
+    second.join()
+    assert queue.get() == 2
+
+
+# --- Joining and shutting down ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", BOUNDED)
+def test_join_waits_for_task_done(kind: Any) -> None:
+    queue = kind()
+    queue.join()
+    queue.put(1)
+    queue.put(2)
+    assert queue.unfinished_tasks == 2
+    task = spawn(queue.join)
+    queue.get()
+    queue.task_done()
+    sleep(1)
+    assert not task.done
+    queue.task_done()
+    task.join()
+    with pytest.raises(ValueError, match="more often"):
+        queue.task_done()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_shutdown_lets_what_is_there_be_got(kind: Any) -> None:
+    queue = kind()
+    queue.put(1)
+    queue.shutdown()
+    assert queue.is_shutdown
+    for call in (lambda: queue.put(2), lambda: queue.put_nowait(2)):
+        with pytest.raises(ShutDown):
+            call()
+    assert queue.get() == 1
+    for call in (queue.get, queue.get_nowait, lambda: queue.get(timeout=1)):
+        with pytest.raises(ShutDown):
+            call()
+    assert "shut down" in repr(queue)
+
+
+@pytest.mark.parametrize("kind", BOUNDED)
+@pytest.mark.usefixtures("reports")
+def test_shutdown_wakes_who_waits(kind: Any) -> None:
+    queue = kind(1)
+    getters = [spawn(queue.get) for _ in range(3)]
+    sleep(0)
+    queue.put("promised")
+    queue.shutdown()
+    assert getters[0].get() == "promised"
+    for task in getters[1:]:
+        with pytest.raises(ShutDown):
+            task.get()
+    queue = kind(1)
+    queue.put(0)
+    putters = [spawn(queue.put, 1) for _ in range(3)]
+    joiner = spawn(queue.join)
+    sleep(0)
+    queue.get()  # the first of them may put, and has not yet
+    queue.shutdown()
+    for task in putters:
+        with pytest.raises(ShutDown):
+            task.get()
+    queue.task_done()
+    joiner.join()
+
+
+@pytest.mark.parametrize("kind", BOUNDED)
+def test_immediate_shutdown_drops_all_and_counts_it_as_done(kind: Any) -> None:
+    queue = kind()
+    getter = spawn(queue.get)
+    sleep(0)
+    for number in range(4):
+        queue.put(number)
+    joiner = spawn(queue.join)
+    sleep(0)
+    queue.shutdown(immediate=True)
+    assert getter.get() == (3 if kind is LifoQueue else 0)
+    assert queue.qsize() == 0
+    with pytest.raises(ShutDown):
+        queue.get()
+    assert not joiner.done
+    queue.task_done()
+    joiner.join()
+
+
+def test_promise_is_void_when_all_is_dropped() -> None:
+    queue: Queue[int] = Queue()
+    getter = spawn(queue.get)
+    sleep(0)
+    queue.put(1)
+    queue.shutdown(immediate=True)
+    with pytest.raises(ShutDown):
+        getter.get()
+
+
+# --- Threads and forks ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("is_producer", [False, True])
+def test_threads_and_tasks_exchange_items(kind: Any, is_producer: bool) -> None:
+    get_hub().close()  # real time
+    queue = kind() if kind is SimpleQueue else kind(3)
+    got: list[int] = []
+    others: list[int] = []
+
+    def put() -> None:
+        for number in range(500):
+            queue.put(number)
+        queue.put(10**6)
+
+    def get() -> None:
+        while (item := queue.get()) != 10**6:
+            got.append(item)
+
+    thread = threading.Thread(target=put if is_producer else get)
+    thread.start()
+    other = spawn(lambda: [others.append(sleep(0) or 1) for _ in range(10)])
+    spawn(get if is_producer else put).join()
+    thread.join()
+    other.join()
+    if kind in (Queue, SimpleQueue):
+        assert got == list(range(500))
+    assert set(got) <= set(range(500))
+    assert len(others) == 10
+
+
+def test_many_threads_and_tasks_lose_nothing() -> None:
+    get_hub().close()
+    queue: Queue[int] = Queue(5)
+    got: list[int] = []
+
+    def put(start: int) -> None:
+        for number in range(start, start + 100):
+            queue.put(number)
+
+    def get() -> None:
+        for _ in range(100):
+            got.append(queue.get())
+
+    threads = [threading.Thread(target=put, args=(number * 100,)) for number in range(3)]
+    threads += [threading.Thread(target=get) for _ in range(3)]
+    tasks = [spawn(put, number * 100) for number in range(3, 6)] + [spawn(get) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for task in tasks:
+        task.join()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == list(range(600))
+
+
+@pytest.mark.parametrize("kind", ["Queue", "PriorityQueue", "SimpleQueue"])
+def test_forked_child_uses_a_queue_that_others_waited_at(kind: str) -> None:
+    program = f"""
+    queue = {kind}()
+    getters = [spawn(queue.get) for _ in range(2)]
+    sleep(0)
+    queue.put(1)  # promised to the first one, who has not run when we fork
+    pid = os.fork()
+    if pid == 0:
+        assert queue.get() == 1
+        queue.put(2)
+        assert queue.get() == 2
+        task = spawn(queue.get)
+        sleep(0)
+        queue.put(3)
+        assert task.get() == 3
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    queue.put(2)
+    say(*[task.get() for task in getters])
+    """
+    assert lines_of(program) == ["1 2"]
+
+
+# --- Subclasses -------------------------------------------------------------------------
+
+
+class Unique(Queue[Any]):
+    """Keeps no item twice."""
+
+    def _init(self, maxsize: int) -> None:
+        self.items: dict[Any, None] = {}
+
+    def _qsize(self) -> int:
+        return len(self.items)
+
+    def _put(self, item: Any) -> None:
+        self.items[item] = None
+
+    def _get(self) -> Any:
+        return self.items.pop(next(iter(self.items))) or "item"
+
+
+def test_subclass_keeps_items_in_its_own_way() -> None:
+    queue = Unique(2)
+    for item in (1, 1, 1, 2):
+        queue.put(item)
+    assert queue.qsize() == 2
+    assert queue.full()
+    first, second = spawn(queue.get), spawn(queue.get)
+    third = spawn(queue.get)
+    sleep(0)
+    assert (first.get(), second.get()) == ("item", "item")
+    assert not third.done
+    queue.put(3)
+    assert third.get() == "item"
+
+
+@pytest.mark.usefixtures("reports")
+def test_subclass_that_fails_leaves_the_queue_in_order() -> None:
+    class Failing(Unique):
+        failures: list[str]
+
+        def _put(self, item: Any) -> None:
+            if "put" in self.failures:
+                raise LookupError("put")
+            super()._put(item)
+
+        def _get(self) -> Any:
+            if "get" in self.failures:
+                raise LookupError("get")
+            return super()._get()
+
+    queue = Failing(1)
+    queue.failures = ["put"]
+    with pytest.raises(LookupError):
+        queue.put(1)
+    queue.failures = []
+    queue.put(1)
+    first, second = spawn(queue.put, 2), spawn(queue.put, 3)
+    sleep(0)
+    queue.failures = ["put"]
+    queue.get()
+    with pytest.raises(LookupError):
+        first.get()
+    with pytest.raises(LookupError):
+        second.get()
+    queue.failures = []
+    getters = [spawn(queue.get) for _ in range(2)]
+    sleep(0)
+    queue.failures = ["get"]
+    queue.put(4)
+    with pytest.raises(LookupError):
+        getters[0].get()
+    with pytest.raises(LookupError):
+        getters[1].get()  # the item stayed, and it was the next one's turn
+    queue.failures = []
+    assert queue.get_nowait() == "item"
+
+
+@pytest.mark.parametrize("size", [-1, "1", None])
+def test_subclass_with_a_wrong_size_is_told(size: Any) -> None:
+    class Wrong(Unique):
+        def _qsize(self) -> Any:
+            return size
+
+    queue = Wrong(1)
+    for call in (queue.qsize, queue.get, queue.full, queue.empty, lambda: queue.put(1)):
+        with pytest.raises((TypeError, ValueError)):
+            call()
+
+
+def test_queue_that_is_used_by_its_own_method_is_an_error() -> None:
+    class Recursive(Unique):
+        def _put(self, item: Any) -> None:
+            self.put(item)
+
+    with pytest.raises(RuntimeError, match="its own _put"):
+        Recursive().put(1)
+
+
+def test_comparing_items_of_a_priority_queue_may_fail() -> None:
+    queue: PriorityQueue[Any] = PriorityQueue()
+    queue.put(1)
+    with pytest.raises(TypeError):
+        queue.put("text")
+    assert queue.get() == 1
+
+
+# --- Misuse and lifetime ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: Queue("1"), TypeError),
+        (lambda: Queue(1, 2), TypeError),
+        (lambda: LifoQueue(size=1), TypeError),
+        (lambda: SimpleQueue(1), TypeError),
+        (lambda: Queue().put(), TypeError),
+        (lambda: Queue().put(1, True, 1, 1), TypeError),
+        (lambda: Queue().put(1, timeout="1"), TypeError),
+        (lambda: Queue().get(timeout=-1), ValueError),
+        (lambda: Queue().get(timeout=float("nan")), ValueError),
+        (lambda: Queue().get(wait=True), TypeError),
+        (lambda: Queue().shutdown(now=True), TypeError),
+        (lambda: setattr(Queue(), "maxsize", "1"), TypeError),
+        (lambda: delattr(Queue(), "maxsize"), TypeError),
+        (lambda: setattr(Queue(), "is_shutdown", True), AttributeError),
+        (lambda: Queue()._get(), IndexError),
+    ],
+)
+def test_wrong_arguments_are_refused(call: Callable[[], object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        call()
+
+
+def test_simple_queue_ignores_what_it_does_not_need() -> None:
+    queue: SimpleQueue[int] = SimpleQueue()
+    queue.put(1, False, -1)
+    queue.put(2, block=True, timeout=None)
+    assert queue.get(False, -1) == 1
+    assert Queue[int] is not None
+    assert SimpleQueue[int] is not None
+
+
+def test_waiting_in_a_callback_is_refused_and_takes_no_place() -> None:
+    queue: Queue[int] = Queue(1)
+    with pytest.raises(RuntimeError, match="hub callback cannot"):
+        in_callback(queue.get)
+    in_callback(lambda: queue.put(1))
+    for call in (lambda: queue.put(2), queue.join):
+        with pytest.raises(RuntimeError, match="hub callback cannot"):
+            in_callback(call)
+    assert in_callback(queue.get) == 1
+    queue.put_nowait(3)
+    assert queue.get_nowait() == 3
+
+
+@pytest.mark.usefixtures("reports")
+def test_deadlock_names_the_queue() -> None:
+    queue: Queue[int] = Queue(1)
+    spawn(lambda: (queue.put(1), queue.put(2))).name = "putter"
+    spawn(queue.join).name = "joiner"
+    sleep(0)
+    empty: Queue[int] = Queue()
+    with pytest.raises(DeadlockError) as caught:
+        empty.get()
+    assert caught.value.waiters == [
+        f"Task 'main program': get {empty!r}",
+        f"Task 'putter': put {queue!r}",
+        f"Task 'joiner': join {queue!r}",
+    ]
+    queue.shutdown(immediate=True)
+    sleep(0)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_queue_in_a_cycle_with_its_items_is_freed(kind: Any) -> None:
+    class Item:
+        pass
+
+    queue = kind()
+    item = Item()
+    item.queue = queue  # type: ignore[attr-defined]
+    queue.put(item)
+    gone = weakref.ref(queue), weakref.ref(item)
+    del queue, item
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
+
+
+def test_items_are_let_go_of_as_they_are_got() -> None:
+    queue: Queue[object] = Queue()
+    item = object()
+    count = sys.getrefcount(item)
+    for _ in range(100):
+        queue.put(item)
+    for _ in range(100):
+        queue.get()
+    assert sys.getrefcount(item) == count
+    task = spawn(queue.get)
+    sleep(0)
+    queue.put(item)
+    task.join()
+    del task
+    assert sys.getrefcount(item) == count
+
+
+def test_calls_that_never_switch() -> None:
+    queue: Queue[int] = Queue(2)
+    task = spawn(queue.get)
+    sleep(0)
+    before = get_hub().switch_count
+    queue.put_nowait(1)
+    queue.put(2, False)
+    queue.put(3, block=False)
+    assert queue.get_nowait() == 2
+    repr((queue, queue.qsize(), queue.full(), queue.empty()))
+    queue.task_done()
+    queue.shutdown()
+    assert get_hub().switch_count == before
+    assert task.get() == 1
+
+
+def test_item_whose_end_uses_the_queue() -> None:
+    queue: SimpleQueue[Any] = SimpleQueue()
+
+    class Item:
+        def __del__(self) -> None:
+            queue.put("from the end")
+
+    queue.put(Item())
+    queue.put(Item())
+    assert type(queue.get()) is Item
+    queue.get()
+    gc.collect()
+    assert [queue.get(), queue.get()] == ["from the end", "from the end"]
