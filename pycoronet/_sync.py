@@ -92,6 +92,10 @@ class Condition:
     def _check_owned(self, operation: str) -> None:
         if not self._is_owned():
             raise RuntimeError(f"{operation}() of a condition whose lock the caller does not hold")
+        if self._process != os.getpid():
+            # A child: those who waited are the parent's.
+            self._process = os.getpid()
+            self._tickets.clear()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Release the lock, wait until notified, and acquire it again.
@@ -145,10 +149,6 @@ class Condition:
         Never switches.
         """
         self._check_owned("notify")
-        if self._process != os.getpid():
-            # A child: those who waited are the parent's.
-            self._process = os.getpid()
-            self._tickets.clear()
         while n > 0 and self._tickets:
             self._tickets.popleft().set()
             n -= 1

@@ -24,6 +24,7 @@ from pycoronet import (
     sleep,
     spawn,
     timeout,
+    to_thread,
 )
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
@@ -287,6 +288,7 @@ def test_channel_with_capacity_runs_ahead_so_far() -> None:
     assert [channel.get(), channel.get()] == [1, 2]
 
 
+@pytest.mark.usefixtures("reports")
 def test_closing_ends_the_iteration_after_what_had_room() -> None:
     channel: Channel[int] = Channel(2)
     putters = [spawn(channel.put, number) for number in range(4)]
@@ -371,7 +373,7 @@ def test_channel_between_threads_and_tasks() -> None:
             thread.start()
         reader = spawn(lambda: got.extend(channel))
         spawn(lambda: [channel.put(number) for number in range(100, 200)]).join()
-        threads[0].join()
+        to_thread(threads[0].join)  # the reader goes on meanwhile
         channel.close()
         reader.join()
         threads[1].join()
