@@ -290,8 +290,11 @@ has_hooks(PyTypeObject *type, struct module_state *state)
 {
     for (size_t i = 0; i < Py_ARRAY_LENGTH(hook_names); i++) {
         PyObject *own = get_attribute((PyObject *)type, hook_names[i]);
-        PyObject *ours = get_attribute((PyObject *)state->queue_type, hook_names[i]);
-        bool is_error = own == NULL || ours == NULL;
+        // Not with an exception set, which interning the name would clear.
+        PyObject *ours =
+            own == NULL ? NULL
+                        : get_attribute((PyObject *)state->queue_type, hook_names[i]);
+        bool is_error = ours == NULL;
         bool is_same = own == ours;
         Py_XDECREF(own);
         Py_XDECREF(ours);

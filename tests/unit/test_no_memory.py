@@ -27,6 +27,24 @@ OPERATIONS = {
     "scopes": ("", "timeout(5).__enter__().__exit__(None, None, None); shield(1)"),
     "ended scope": ("s = timeout(5)", "cancelled(s)"),
     "lot": ("", "_coronet.ParkingLot()"),
+    "locks": (
+        "",
+        "m = Lock(); m.acquire(); repr(m); m = RLock(); m.acquire(); repr(m); m.release()",
+    ),
+    "event": ("e = Event(); t = spawn(e.wait); sleep(0)", "e.set(); repr(e); Event()"),
+    "semaphore": ("", "m = BoundedSemaphore(2); m.acquire(); m.release(); repr(m)"),
+    "queue": (
+        "",
+        "q = Queue(); [q.put(n) for n in range(9)]; [q.get() for n in range(9)]; repr(q)",
+    ),
+    "kept by a subclass": ("q = PriorityQueue()", "q.put(1); q.put(0); q.get(); q.get()"),
+    "empty queue": ("q = SimpleQueue()", "attempt(errors.Empty, q.get, False)"),
+    "served getter": (
+        "q = Queue(); q.put(0); q.get(); t = spawn(q.get); sleep(0)",
+        "q.put(1) or t.name",
+    ),
+    "shut down": ("q = Queue(); t = spawn(q.join); q.put(1); sleep(0)", "q.shutdown(True); t.name"),
+    "channel": ("", "c = Channel(1); c.put_nowait(1); c.get_nowait(); c.close(); c = None"),
     "callback": ("", "get_hub().call_soon_threadsafe(int)"),
     "timer": ("", "get_hub().call_later(1, int)"),
     "hook": ("h = []", "h.append(get_hub().add_hook(check=int)); h.pop().cancel()"),
@@ -99,7 +117,7 @@ if sys.version_info >= (3, 11):
 
 PROGRAM = """
 import _testcapi, array, gc, socket
-from pycoronet import _coronet
+from pycoronet import _coronet, errors
 from pycoronet.conet import co_create
 
 def pair():

@@ -360,24 +360,30 @@ def test_channel_in_a_callback() -> None:
     assert task.get() == 5
 
 
-def test_channel_between_threads_and_tasks() -> None:
-    get_hub().close()
-    for capacity in (0, 3):
-        channel: Channel[int] = Channel(capacity)
-        got: list[int] = []
-        threads = [
-            threading.Thread(target=lambda: [channel.put(number) for number in range(100)]),
-            threading.Thread(target=lambda: got.extend(channel)),
-        ]
-        for thread in threads:
-            thread.start()
-        reader = spawn(lambda: got.extend(channel))
-        spawn(lambda: [channel.put(number) for number in range(100, 200)]).join()
-        to_thread(threads[0].join)  # the reader goes on meanwhile
-        channel.close()
-        reader.join()
-        threads[1].join()
-        assert sorted(got) == list(range(200))
+@pytest.mark.parametrize("capacity", [0, 3])
+def test_channel_between_threads_and_tasks(capacity: int) -> None:
+    get_hub().close()  # real time
+    channel: Channel[int] = Channel(capacity)
+    got: list[int] = []
+
+    def put(start: int) -> None:
+        for number in range(start, start + 100):
+            channel.put(number)
+
+    def get() -> None:
+        got.extend(channel)
+
+    putter = threading.Thread(target=put, args=(0,))
+    getter = threading.Thread(target=get)
+    putter.start()
+    getter.start()
+    reader = spawn(get)
+    spawn(put, 100).join()
+    to_thread(putter.join)  # the reader goes on meanwhile
+    channel.close()
+    reader.join()
+    getter.join()
+    assert sorted(got) == list(range(200))
 
 
 @pytest.mark.parametrize(
