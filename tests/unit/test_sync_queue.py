@@ -141,6 +141,16 @@ def test_limit_is_changed_while_some_wait() -> None:
     assert [queue.get() for _ in range(5)] == list(range(5))
 
 
+def test_many_operations_without_waiting_give_way() -> None:
+    queue: Queue[int] = Queue()
+    for call in (lambda: queue.put(1), queue.get):
+        seen: list[int] = []
+        spawn(seen.append, 1)
+        for _ in range(300):
+            call()
+        assert seen == [1]
+
+
 def test_time_limits() -> None:
     queue: Queue[int] = Queue(1)
     with pytest.raises(stdlib.Empty):
@@ -288,6 +298,20 @@ def test_shutdown_wakes_who_waits(kind: Any) -> None:
             task.get()
     queue.task_done()
     joiner.join()
+
+
+@pytest.mark.usefixtures("reports")
+@pytest.mark.parametrize("kind", BOUNDED)
+def test_shutdown_of_a_full_queue_wakes_who_waits_to_put(kind: Any) -> None:
+    queue = kind(1)
+    queue.put(0)
+    putters = [spawn(queue.put, 1) for _ in range(3)]
+    sleep(0)
+    queue.shutdown()
+    for task in putters:
+        with pytest.raises(ShutDown):
+            task.get()
+    assert queue.get() == 0
 
 
 @pytest.mark.parametrize("kind", BOUNDED)
