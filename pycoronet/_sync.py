@@ -383,7 +383,7 @@ class Channel(Generic[Item]):
             if is_withdrawn or not isinstance(error, Cancelled):
                 raise
         else:
-            with self._lock:
+            with shield(), self._lock:
                 if self._withdraw(offer):
                     raise Full
         if offer.is_refused:
