@@ -274,6 +274,8 @@ class Server(Configuration):
         signals.raise_on()
 
     def _wait_until_closed(self) -> None:
+        if not self._is_in_its_hub():
+            raise RuntimeError("serve_forever() is for the thread that has called start()")
         try:
             while self._state is not _State.CLOSED:
                 self._over.park("serve_forever")
