@@ -151,6 +151,7 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
     list_init(&hub->draining);
     list_init(&hub->idle);
     list_init(&hub->idle_watchers);
+    list_init(&hub->parking_lots);
     call_queue_init(&hub->calls);
     list_init(&hub->handles);
     list_init(&hub->hooks);
@@ -563,6 +564,7 @@ hub_abandon(HubObject *hub)
     }
     hub->is_closed = true;
     list_remove(&hub->state_link);
+    parking_lots_end(hub);
     handles_end_all(hub); // first: a handler of SIGINT gives it back to the hub
     hub_give_signals_back(hub);
     conn_forget_all(hub);

@@ -150,6 +150,7 @@ struct HubObject {
     struct worker *starting;    // bound, but its function has not begun yet; or NULL
     PyObject *main_exception;   // owned; to be raised in the main program next
     struct list_node idle_watchers; // waiters of Hub.run()
+    struct list_node parking_lots;  // those whose waiters its end wakes, by hub_link
 
     unsigned needs;                // enum hub_needs
     unsigned layer_depth;          // calls of layers and hooks that are going on
@@ -255,6 +256,11 @@ bool hub_is_idle(HubObject *hub);
 
 // What everybody waits for: a list of "task: operation subject" strings, a new reference.
 PyObject *hub_describe_waiters(HubObject *hub);
+
+// --- py_parking.c -------------------------------------------------------------------
+
+// The hub runs nobody any more: wakes who waits for something in it, in any thread.
+void parking_lots_end(HubObject *hub);
 
 // --- py_hub_type.c: functions of the module -------------------------------------------
 

@@ -66,14 +66,38 @@ typedef struct {
     PyObject_HEAD
     struct module_state *state; // borrowed
     struct list_node waiters;   // by link, the one waiting longest first
+    struct list_node hub_link;  // on hub->parking_lots if the end of a hub wakes them too
     bool is_external;           // what wakes them is no task: no deadlock while they wait
+    bool is_over;               // that hub has ended
 } ParkingLotObject;
+
+void
+parking_lots_end(HubObject *hub)
+{
+    struct list_node *node;
+    while ((node = list_take_first(&hub->parking_lots)) != NULL) {
+        ParkingLotObject *lot = CONTAINER_OF(node, ParkingLotObject, hub_link);
+        lot->is_over = true;
+        parking_wake_all(&lot->waiters, WOKEN_READY);
+    }
+}
+
+static int
+check_lot(const ParkingLotObject *lot)
+{
+    if (lot->is_over) {
+        PyErr_SetString(PyExc_RuntimeError, "the hub was closed");
+        return -1;
+    }
+    return 0;
+}
 
 PyDoc_STRVAR(
     park_doc,
     "park($self, operation, /, timeout=None)\n--\n\n"
     "Wait until unpark() wakes the caller. True if it did, False after timeout seconds.\n\n"
-    "operation: a str that names the wait in reports. For any thread. Switches.");
+    "operation: a str that names the wait in reports. RuntimeError if the hub of the lot has\n"
+    "ended, before or meanwhile. For any thread. Switches.");
 
 static PyObject *
 ParkingLot_park(ParkingLotObject *lot, PyObject *const *arguments, Py_ssize_t count,
@@ -92,7 +116,7 @@ ParkingLot_park(ParkingLotObject *lot, PyObject *const *arguments, Py_ssize_t co
         return NULL;
     }
     HubObject *hub = hub_get(lot->state);
-    if (hub == NULL) {
+    if (hub == NULL || check_lot(lot) < 0) {
         return NULL;
     }
     int status = hub_park(hub, NULL, &lot->waiters,
@@ -101,7 +125,8 @@ ParkingLot_park(ParkingLotObject *lot, PyObject *const *arguments, Py_ssize_t co
     if (status == PARK_FORFEITED) {
         parking_wake_first(&lot->waiters, WOKEN_READY);
     }
-    return status < 0 ? NULL : PyBool_FromLong(status == WOKEN_READY);
+    bool has_failed = status < 0 || check_lot(lot) < 0;
+    return has_failed ? NULL : PyBool_FromLong(status == WOKEN_READY);
 }
 
 PyDoc_STRVAR(
@@ -119,10 +144,16 @@ ParkingLot_unpark(ParkingLotObject *lot, PyObject *unused)
 static PyObject *
 ParkingLot_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"external", NULL};
+    static char *names[] = {"external", "hub", NULL};
     int is_external = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|p:ParkingLot", names,
-                                     &is_external)) {
+    HubObject *hub = NULL;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|pO!:ParkingLot", names,
+                                     &is_external, module_state_of_type(type)->hub_type,
+                                     &hub)) {
+        return NULL;
+    }
+    if (hub != NULL && !is_alive(hub)) {
+        PyErr_SetString(PyExc_RuntimeError, "this hub is closed");
         return NULL;
     }
     ParkingLotObject *lot = (ParkingLotObject *)type->tp_alloc(type, 0);
@@ -132,6 +163,9 @@ ParkingLot_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     lot->state = module_state_of_type(type);
     lot->is_external = is_external != 0;
     list_init(&lot->waiters);
+    if (hub != NULL) {
+        list_append(&hub->parking_lots, &lot->hub_link);
+    }
     return (PyObject *)lot;
 }
 
@@ -140,6 +174,7 @@ static void
 ParkingLot_dealloc(ParkingLotObject *lot)
 {
     PyTypeObject *type = Py_TYPE(lot);
+    list_remove(&lot->hub_link);
     parking_clear(&lot->waiters);
     type->tp_free(lot);
     Py_DECREF(type);
@@ -154,9 +189,10 @@ static PyMethodDef ParkingLot_methods[] = {
 
 PyDoc_STRVAR(
     ParkingLot_doc,
-    "ParkingLot(external=False)\n--\n\n"
+    "ParkingLot(external=False, hub=...)\n--\n\n"
     "A queue of waiting tasks and threads, under what waits for others.\n\n"
-    "external: who wakes them is no task, so that their waiting is no deadlock.");
+    "external: who wakes them is no task, so that their waiting is no deadlock. hub: one\n"
+    "whose end ends their waiting. RuntimeError if it has ended.");
 
 static PyType_Slot ParkingLot_slots[] = {
     {Py_tp_doc, (void *)ParkingLot_doc},

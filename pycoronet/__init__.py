@@ -58,10 +58,11 @@ from ._coronet import (
     wait_writable,
 )
 from ._meter import LoopMeter
+from ._names import getaddrinfo, gethostbyname, getnameinfo
 from ._protocol import Protocol
 from ._sockets import connect, listen, max_capacity, serve
 from ._sync import Barrier, Channel, Condition, PriorityQueue
-from ._threads import getaddrinfo, to_thread
+from ._threads import get_thread_limits, set_thread_limits, to_thread
 from .errors import (
     BusyError,
     Cancelled,
@@ -126,13 +127,17 @@ __all__ = [
     "current",
     "flush_all",
     "get_hub",
+    "get_thread_limits",
     "getaddrinfo",
+    "gethostbyname",
+    "getnameinfo",
     "listen",
     "max_capacity",
     "notify_closing",
     "once",
     "serve",
     "server_ssl_context",
+    "set_thread_limits",
     "shield",
     "shutdown",
     "signal_handler",

@@ -14,7 +14,7 @@ from ._accepting import AcceptErrorFunction, accept_all
 from ._binding import Address, bind, find_places, is_path, numeric_family
 from ._coronet import READ, ParkingLot, Task, _listen, _socket, sk_conn, spawn, spawn_handler
 from ._coronet import timeout as time_limit
-from ._threads import getaddrinfo
+from ._names import getaddrinfo
 
 if TYPE_CHECKING:
     import ssl  # loaded when it is used: many programs have no TLS

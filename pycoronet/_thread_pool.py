@@ -8,7 +8,9 @@ threads that do not fight for the interpreter, and one that blocks holds up nobo
 """
 
 import collections
+import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -23,6 +25,20 @@ Job = Callable[[], Callable[[], object] | None]
 
 
 _forks = 0  # from the first process of the program to this one
+
+
+def _end_process() -> None:
+    """End a child that a thread of a pool has forked, when that thread is through.
+
+    Idle threads of the child's own pools would keep it alive.
+    """
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(0)
 
 
 class _Worker:
@@ -93,6 +109,24 @@ class ThreadPool:
         """How many jobs wait for a thread."""
         return len(self._waiting)
 
+    @property
+    def maximum(self) -> int:
+        """How many threads may run."""
+        return self._maximum
+
+    def set_maximum(self, maximum: int) -> None:
+        """Have no more threads than that from now on; 1 or more, and not below the minimum.
+
+        Jobs that wait get threads at once if there may be more now. Threads that are too many
+        end, the busy ones when they are through with their jobs. RuntimeError: there is no
+        thread and the system gives none.
+        """
+        with self._lock:
+            self._maximum = maximum
+            self._end_idle(max(0, min(len(self._idle), self._threads - maximum)))
+            if self._waiting and not self._is_calling:
+                self._call_for_waiting()
+
     def start(self) -> None:
         """Start as many threads as there are at least. RuntimeError: the system refuses."""
         with self._lock:
@@ -138,6 +172,12 @@ class ThreadPool:
 
     # With the lock held.
 
+    def _call_for_waiting(self) -> None:
+        """Give the job that waits longest to a thread, if there is one or may be one more."""
+        worker = self._call_worker()
+        if worker is not None:
+            worker.give(self._waiting.popleft())
+
     def _call_worker(self) -> _Worker | None:
         """Return a thread to be given a job, if there is one or may be one more."""
         worker = None
@@ -181,7 +221,7 @@ class ThreadPool:
             while job is not None:
                 finish = job()
                 if worker.forks != _forks:
-                    return  # the job has forked, and this is all that lives on in the child
+                    _end_process()  # the job has forked: this is the child, all of it
                 # What the job referred to must not live until the next one comes.
                 job = self._take_waiting(worker)
                 if finish is not None:
@@ -200,16 +240,17 @@ class ThreadPool:
         if job is not None:
             with self._lock:
                 self._is_calling = False
-                if self._waiting and (another := self._call_worker()) is not None:
-                    another.give(self._waiting.popleft())
+                if self._waiting:
+                    self._call_for_waiting()
         return job
 
     def _take_waiting(self, worker: _Worker) -> Job | None:
         """Return a job that waits; if there is none the thread is idle from now on, or ends."""
         with self._lock:
-            if self._waiting:
+            is_one_too_many = self._threads > self._maximum
+            if self._waiting and not is_one_too_many:
                 return self._waiting.popleft()
-            if self._is_closed:
+            if self._is_closed or is_one_too_many:
                 self._threads -= 1
                 worker.give(None)
             else:

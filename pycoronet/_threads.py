@@ -1,15 +1,14 @@
-"""Blocking calls in threads of a small pool, awaited like anything else."""
+"""Blocking calls in threads of small pools, awaited like anything else."""
 
 import contextvars
 import os
-import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ._coronet import ParkingLot, _set_resolver, get_hub
+from ._coronet import ParkingLot, get_hub
 from ._thread_pool import ThreadPool
 
-__all__ = ["getaddrinfo", "to_thread"]
+__all__ = ["call_in_pool", "get_thread_limits", "name_pool", "set_thread_limits", "to_thread"]
 
 MAX_THREADS = min(32, (os.cpu_count() or 1) + 4)
 
@@ -17,20 +16,23 @@ Result = TypeVar("Result")
 
 
 class _Call:
-    """One function call on its way through the pool, and its outcome on the way back."""
+    """One function call on its way through a pool, and its outcome on the way back."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
-        self._function = function
+        self._function: Callable[[], Any] | None = function
         self._hub = get_hub()
         self._lot = ParkingLot(external=True)
         self._is_done = False
         self._value: Any = None
         self._error: BaseException | None = None
 
-    def run(self) -> Callable[[], None]:
-        """Make the call; in a thread of the pool."""
+    def run(self) -> Callable[[], None] | None:
+        """Make the call, unless nobody waits any more; in a thread of the pool."""
+        function = self._function
+        if function is None:
+            return None
         try:
-            self._value = self._function()
+            self._value = function()
         except BaseException as error:
             self._error = error
         return self._deliver
@@ -48,8 +50,11 @@ class _Call:
 
     def wait(self) -> Any:
         """Wait for the outcome; in the hub's thread."""
-        while not self._is_done:
-            self._lot.park("to_thread")
+        try:
+            while not self._is_done:
+                self._lot.park("to_thread")
+        finally:
+            self._function = None
         if self._error is not None:
             try:
                 raise self._error
@@ -60,38 +65,55 @@ class _Call:
 
 _pool = ThreadPool(0, MAX_THREADS)
 
+# Apart, so that servers of names that do not answer hold up nothing but names.
+name_pool = ThreadPool(0, MAX_THREADS, name="pycoronet names")
+
+
+def call_in_pool(
+    pool: ThreadPool, function: Callable[..., Result], /, *args: Any, **kwargs: Any
+) -> Result:
+    """`to_thread()` with another pool."""
+    context = contextvars.copy_context()
+    call = _Call(lambda: context.run(function, *args, **kwargs))
+    pool.submit(call.run)
+    result: Result = call.wait()
+    return result
+
 
 def to_thread(function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
     """Call a function that blocks in a thread, and wait for it as for anything else.
 
     It runs with a copy of the caller's context variables. Returns what it returns, raises
-    what it raises. If the waiting task is cancelled the call goes on in its thread and its
-    outcome is dropped. At most `MAX_THREADS` calls run at once, more wait their turn.
-    Switches.
+    what it raises. If the waiting task is cancelled, a call that has begun goes on in its
+    thread and its outcome is dropped; one that still waits for a thread is not made. So many
+    calls run at once as `set_thread_limits()` says, more wait their turn. RuntimeError: there
+    is no thread yet and the system gives none. Switches.
     """
-    context = contextvars.copy_context()
-    call = _Call(lambda: context.run(function, *args, **kwargs))
-    _pool.submit(call.run)
-    result: Result = call.wait()
-    return result
+    return call_in_pool(_pool, function, *args, **kwargs)
 
 
-def getaddrinfo(
-    host: str | bytes | None,
-    port: str | int | None,
-    family: int = 0,
-    type: int = 0,
-    proto: int = 0,
-    flags: int = 0,
-) -> list[tuple[int, int, int, str, Any]]:
-    """`socket.getaddrinfo`, without blocking the hub. Switches. Raises socket.gaierror."""
-    look_up: Callable[..., Any] = socket.getaddrinfo
-    return to_thread(look_up, host, port, family, type, proto, flags)
+def set_thread_limits(calls: int | None = None, names: int | None = None) -> None:
+    """Say how many threads there may be, in this process; None leaves a limit as it is.
+
+    calls: for `to_thread()`. names: for looking up names, which have threads of their own, so
+    that slow names do not hold up files, nor files names. Both are a few more than there are
+    processors unless they are set. Threads start when they are needed; those that are too many
+    end when they are through with their calls.
+
+    Raises ValueError for a limit below 1, TypeError for what is no int. For any thread, at
+    any time; never switches.
+    """
+    limits = ((_pool, calls), (name_pool, names))
+    for _, limit in limits:
+        if limit is not None and not isinstance(limit, int):
+            raise TypeError(f"a limit of threads must be an int, not {type(limit).__name__}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"a limit of threads must be 1 or more, not {limit}")
+    for pool, limit in limits:
+        if limit is not None:
+            pool.set_maximum(limit)
 
 
-def _resolve(host: str, port: int, family: int, type: int) -> Any:
-    """Look up the first address of a host name, for sk_conn.connect() and sendto()."""
-    return getaddrinfo(host, port, family, type)[0][4]
-
-
-_set_resolver(_resolve)
+def get_thread_limits() -> dict[str, int]:
+    """Return what `set_thread_limits()` sets, by its names. Never switches."""
+    return {"calls": _pool.maximum, "names": name_pool.maximum}

@@ -32,6 +32,7 @@ from typing import Any
 
 from ._coronet import get_hub, sk_conn
 from ._descriptors import Entry, add, find, find_open, number_of, open_entries
+from ._names import getaddrinfo
 from ._packets import (
     BUFFER_FILE_READ_SIZE,
     BUFFER_PACKET_POOL,
@@ -54,7 +55,6 @@ from ._sock_layers import (
     sock_tlc_set,
 )
 from ._sockets import listen, max_capacity
-from ._threads import getaddrinfo
 from .errors import ClosedError
 from .libreact import Reactor, reactor_add, reactor_remove
 

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from connections import Ends
 from processes import lines_of, run_program
 
 import pycoronet
-from pycoronet import Cancelled, Protocol, current, get_hub, sleep, spawn, to_thread
+from pycoronet import (
+    Cancelled,
+    Protocol,
+    _threads,
+    current,
+    get_hub,
+    get_thread_limits,
+    set_thread_limits,
+    sleep,
+    spawn,
+    to_thread,
+)
 from pycoronet._threads import MAX_THREADS
+
+JOIN_SECONDS = 30
 
 
 def run_thread(function: Any) -> Any:
@@ -100,14 +116,17 @@ def test_more_calls_than_threads() -> None:
 
 def test_cancelled_waiter_leaves_its_call_behind() -> None:
     read_end, write_end = os.pipe()
+    begun = threading.Event()
     done = threading.Event()
 
     def call() -> None:
+        begun.set()
         os.read(read_end, 1)
         done.set()
 
     task = spawn(to_thread, call)
     sleep(0)
+    begun.wait()
     task.cancel()
     with pytest.raises(Cancelled):
         task.get()
@@ -132,6 +151,221 @@ def test_arguments_and_results_are_not_kept() -> None:
         sleep(0.001)
         gc.collect()
     assert reference() is None
+
+
+# --- Limits -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limits() -> Iterator[dict[str, int]]:
+    """Return the limits of threads, which are as before in the end."""
+    before = get_thread_limits()
+    yield before
+    set_thread_limits(**before)
+
+
+class Blocked:
+    """Calls that block their threads until they are let go."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.count = 0
+        self.gate = threading.Event()
+
+    def __call__(self, *_: object) -> int:
+        self.count += 1
+        self.begun.release()
+        self.gate.wait(JOIN_SECONDS)
+        return self.count
+
+    def await_begun(self, count: int) -> None:
+        for _ in range(count):
+            assert self.begun.acquire(timeout=JOIN_SECONDS)
+
+
+@pytest.fixture
+def blocked() -> Iterator[Blocked]:
+    """Return something to be called in threads that blocks; in the end it is let go."""
+    blocked = Blocked()
+    yield blocked
+    blocked.gate.set()
+
+
+def test_limit_bounds_the_calls_at_once(limits: dict[str, int], blocked: Blocked) -> None:
+    set_thread_limits(2)
+    assert get_thread_limits() == {**limits, "calls": 2}
+    tasks = [spawn(to_thread, blocked) for _ in range(5)]
+    sleep(0)
+    blocked.await_begun(2)
+    assert blocked.count == 2
+    set_thread_limits(calls=4)  # those that wait begin at once
+    blocked.await_begun(2)
+    assert blocked.count == 4
+    set_thread_limits(calls=1)  # those that run go on
+    blocked.gate.set()
+    assert [task.get() for task in tasks] == [5 if n == 4 else ANY for n in range(5)]
+    assert _threads._pool.threads == 1
+    assert to_thread(int) == 0
+
+
+def test_limit_ends_the_idle_threads(limits: dict[str, int], blocked: Blocked) -> None:
+    set_thread_limits(3)
+    tasks = [spawn(to_thread, blocked) for _ in range(3)]
+    sleep(0)
+    blocked.await_begun(3)
+    blocked.gate.set()
+    for task in tasks:
+        task.join()
+    set_thread_limits(1)
+    assert _threads._pool.threads == 1
+    set_thread_limits(**limits)
+    assert to_thread(int) == 0
+
+
+@pytest.mark.parametrize("name", ["calls", "names"])
+def test_wrong_limits_are_refused(name: str, limits: dict[str, int]) -> None:
+    other = "names" if name == "calls" else "calls"
+    for value, error in ((0, ValueError), (-1, ValueError), ("5", TypeError), (1.5, TypeError)):
+        with pytest.raises(error, match="limit of threads"):
+            set_thread_limits(**{other: 3, name: value})  # type: ignore[arg-type]
+    set_thread_limits()
+    assert get_thread_limits() == limits
+
+
+def test_call_that_waits_for_a_thread_and_is_cancelled_is_not_made(
+    limits: dict[str, int], blocked: Blocked
+) -> None:
+    set_thread_limits(1)
+    running = spawn(to_thread, blocked)
+    made: list[int] = []
+    waiting = spawn(to_thread, made.append, 1)
+    sleep(0)
+    blocked.await_begun(1)
+    waiting.cancel()
+    with pytest.raises(Cancelled):
+        waiting.get()
+    blocked.gate.set()
+    assert running.get() == 1
+    assert to_thread(int) == 0
+    assert made == []
+
+
+# --- Names ------------------------------------------------------------------------------
+
+
+def test_names_are_found() -> None:
+    found = pycoronet.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+    assert found == socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+    assert pycoronet.gethostbyname("127.0.0.1") == "127.0.0.1"
+    flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+    assert pycoronet.getnameinfo(("127.0.0.1", 80), flags) == ("127.0.0.1", "80")
+    with pytest.raises(socket.gaierror):
+        pycoronet.getaddrinfo("127.0.0.1", "no such service")
+    with pytest.raises(OSError):  # noqa: PT011
+        pycoronet.getnameinfo(("no address", 80), flags)
+
+
+LOOK_UPS = {
+    "getaddrinfo": ("host", 80),
+    "getnameinfo": (("127.0.0.1", 80),),
+    "gethostbyname": ("host",),
+}
+
+
+@pytest.mark.parametrize("name", LOOK_UPS)
+def test_look_up_that_takes_too_long(
+    name: str, blocked: Blocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, name, blocked)
+    look_up = getattr(pycoronet, name)
+    with pytest.raises(TimeoutError):
+        look_up(*LOOK_UPS[name], timeout=0.001)
+    blocked.gate.set()
+    assert isinstance(look_up(*LOOK_UPS[name], timeout=JOIN_SECONDS), int)
+
+
+def test_slow_names_do_not_hold_up_calls_nor_calls_names(
+    limits: dict[str, int], blocked: Blocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_thread_limits(calls=1, names=1)
+    monkeypatch.setattr(socket, "gethostbyname", blocked)
+    looking = spawn(pycoronet.gethostbyname, "slow")
+    sleep(0)
+    blocked.await_begun(1)
+    assert to_thread(int) == 0
+    calling = spawn(to_thread, blocked)
+    waiting = spawn(pycoronet.gethostbyname, "slow")
+    blocked.gate.set()
+    for task in (looking, waiting, calling):
+        task.join()
+    blocked.gate.clear()
+    calling = spawn(to_thread, blocked)
+    sleep(0)
+    blocked.await_begun(3)
+    assert pycoronet.getaddrinfo("127.0.0.1", 80)
+    blocked.gate.set()
+    calling.join()
+
+
+# --- Forks ------------------------------------------------------------------------------
+
+
+def test_fork_while_threads_work() -> None:
+    program = """
+    import socket, warnings
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded")
+    set_thread_limits(calls=2, names=2)
+    go = threading.Event()
+    begun = threading.Semaphore(0)
+    def block(*_):
+        begun.release()
+        go.wait()
+        return "from a thread"
+    socket.gethostbyname = block
+    def ask(call, *args):
+        try:
+            say(call(*args))
+        finally:
+            if os.getpid() != parent: say("never in the child")
+    parent = os.getpid()
+    tasks = [spawn(ask, to_thread, block) for _ in range(3)]
+    tasks += [spawn(ask, gethostbyname, "name") for _ in range(3)]
+    sleep(0)
+    for _ in range(4): begun.acquire()
+    pid = os.fork()
+    if pid == 0:
+        say("child", to_thread(lambda: "has threads"), get_thread_limits())
+        say("child", getaddrinfo("127.0.0.1", 80)[0][4])
+        say("child", spawn(to_thread, int).get())
+        sys.exit(0)
+    say("status", os.waitpid(pid, 0)[1])
+    go.set()
+    for task in tasks: task.join()
+    """
+    assert lines_of(program) == [
+        "child has threads {'calls': 2, 'names': 2}",
+        "child ('127.0.0.1', 80)",
+        "child 0",
+        "status 0",
+        *["from a thread"] * 6,
+    ]
+
+
+def test_fork_in_a_thread() -> None:
+    # The child has that thread alone, and ends with the call.
+    program = """
+    import warnings
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded")
+    def fork():
+        pid = os.fork()
+        if pid == 0:
+            say("child", to_thread(lambda: "has threads"))
+        return pid
+    pid = to_thread(fork)
+    say("status", os.waitpid(pid, 0)[1])
+    say("parent", to_thread(int))
+    """
+    assert lines_of(program) == ["child has threads", "status 0", "parent 0"]
 
 
 # --- A hub in each thread ---------------------------------------------------------------
