@@ -138,6 +138,12 @@ PyDoc_STRVAR(
     "leaving never switch.");
 
 PyDoc_STRVAR(
+    move_on_after_doc,
+    "move_on_after($module, seconds, /)\n--\n\n"
+    "with move_on_after(seconds): as timeout(), but the block just ends when its time is over.\n\n"
+    "The scope's .expired tells whether it was. Entering and leaving never switch.");
+
+PyDoc_STRVAR(
     shield_doc,
     "shield($module, /, seconds=None)\n--\n\n"
     "with shield(seconds): a block that cancellation from outside does not reach.\n\n"
@@ -213,6 +219,7 @@ static PyMethodDef module_methods[] = {
     {"current", task_current, METH_NOARGS, current_doc},
     {"sleep", FASTCALL(task_sleep), METH_FASTCALL | METH_KEYWORDS, sleep_doc},
     {"timeout", scope_timeout, METH_O, timeout_doc},
+    {"move_on_after", scope_move_on_after, METH_O, move_on_after_doc},
     {"shield", FASTCALL(scope_shield), METH_FASTCALL | METH_KEYWORDS, shield_doc},
     {"get_hub", FASTCALL(hub_get_hub), METH_FASTCALL | METH_KEYWORDS, get_hub_doc},
     {"wait_fd", FASTCALL(wait_fd), METH_FASTCALL | METH_KEYWORDS, wait_fd_doc},
@@ -328,6 +335,7 @@ make_types(PyObject *module, struct module_state *state)
         {&state->task_type, task_type_new},
         {&state->conn_type, conn_type_new},
         {&state->scope_type, scope_type_new},
+        {&state->group_type, group_type_new},
         {&state->parking_lot_type, parking_lot_type_new},
         {&state->timer_type, timer_type_new},
         {&state->hook_type, hook_type_new},
@@ -359,7 +367,9 @@ add_constants(PyObject *module)
                    PyModule_AddIntConstant(module, "HANGUP", EVENT_HANGUP) < 0 ||
                    PyModule_AddIntConstant(module, "HIGH", PRIORITY_HIGH) < 0 ||
                    PyModule_AddIntConstant(module, "NORMAL", PRIORITY_NORMAL) < 0 ||
-                   PyModule_AddIntConstant(module, "LOW", PRIORITY_LOW) < 0
+                   PyModule_AddIntConstant(module, "LOW", PRIORITY_LOW) < 0 ||
+                   PyModule_AddObjectRef(module, "GreenletExit",
+                                         greenlet_exit_exception()) < 0
                ? -1
                : 0;
 }
@@ -395,6 +405,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->task_type);
     Py_VISIT(state->conn_type);
     Py_VISIT(state->scope_type);
+    Py_VISIT(state->group_type);
     Py_VISIT(state->parking_lot_type);
     Py_VISIT(state->timer_type);
     Py_VISIT(state->hook_type);
@@ -430,6 +441,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->task_type);
     Py_CLEAR(state->conn_type);
     Py_CLEAR(state->scope_type);
+    Py_CLEAR(state->group_type);
     Py_CLEAR(state->parking_lot_type);
     Py_CLEAR(state->timer_type);
     Py_CLEAR(state->hook_type);

@@ -35,6 +35,7 @@ abandon_task(HubObject *hub, TaskObject *task)
     list_remove(&task->waiter.link);
     Py_INCREF(task); // never given back: it must not end by being dropped
     task_stop_scopes(task);
+    group_abandon_member(task);
     if (!task->is_main) {
         list_remove(&task->hub_link);
         hub->task_count--;

@@ -1,10 +1,11 @@
-// py_scope.c: cancellation, and the scopes that bound it: timeout() and shield().
+// py_scope.c: cancellation, and the scopes that bound it: timeout(), move_on_after(), shield().
 //
 // Cancellation is level-triggered: once a task is cancelled, or a scope around it has
 // passed its deadline, every wait that is not shielded raises Cancelled, until the block
 // concerned has been left. It is delivered only where the task would park or yield.
-// timeout() turns the Cancelled of its own deadline into TimeoutError at its exit, so a
-// TimeoutError of the block itself is never taken for the scope's.
+// timeout() turns the Cancelled of its own deadline into TimeoutError at its exit, and
+// move_on_after() ends with it; so a TimeoutError of the block itself is never taken for the
+// scope's.
 
 #include "py_task.h"
 
@@ -13,7 +14,8 @@
 #include "py_convert.h"
 
 enum scope_kind {
-    SCOPE_TIMEOUT,
+    SCOPE_TIMEOUT, // ends with TimeoutError
+    SCOPE_MOVE_ON, // just ends
     SCOPE_SHIELD,
 };
 
@@ -21,6 +23,7 @@ struct ScopeObject {
     PyObject_HEAD
     TaskObject *task;   // owned while entered; NULL otherwise
     ScopeObject *outer; // owned while entered; the scope around it, NULL = none
+    PyObject *reason;   // owned; what cancel() was given, or NULL
     struct timer timer; // its deadline
     int64_t limit_ns;   // from entering; -1 = none
     uint8_t kind;       // enum scope_kind
@@ -41,7 +44,7 @@ task_is_cancel_due(TaskObject *task, ScopeObject **scope)
         if (s->kind == SCOPE_SHIELD && !s->has_expired) {
             return false;
         }
-        if (s->kind == SCOPE_TIMEOUT && s->has_expired) {
+        if (s->kind != SCOPE_SHIELD && s->has_expired) {
             *scope = s;
             return true;
         }
@@ -71,20 +74,33 @@ task_cancel(TaskObject *task, PyObject *reason)
         return;
     }
     task->is_cancelled = true;
-    Py_XSETREF(task->cancel_reason, Py_XNewRef(reason));
     task_deliver_cancel(task);
+    if (reason != NULL && reason != Py_None) {
+        Py_XSETREF(task->cancel_reason, Py_NewRef(reason)); // may run code
+    }
+}
+
+bool
+task_count_refusal(TaskObject *task)
+{
+    if (task->refusals < CANCEL_LIMIT && ++task->refusals == CANCEL_LIMIT) {
+        PyErr_Format(
+            PyExc_RuntimeError,
+            "%R has caught Cancelled %d times in a row and goes on waiting: from "
+            "now on each time takes %d ms",
+            (PyObject *)task, CANCEL_LIMIT, CANCEL_PAUSE_NS / 1000000);
+        report_exception((PyObject *)task);
+    }
+    return task->refusals == CANCEL_LIMIT;
 }
 
 int
 task_raise_cancelled(TaskObject *task, ScopeObject *scope)
 {
-    PyObject *reason = Py_None;
-    if (scope == NULL && task->cancel_reason != NULL) {
-        reason = task->cancel_reason;
-    }
-    PyObject *exception =
-        PyObject_CallFunctionObjArgs(task->hub->state->Cancelled, reason,
-                                     scope == NULL ? Py_None : (PyObject *)scope, NULL);
+    PyObject *reason = scope == NULL ? task->cancel_reason : scope->reason;
+    PyObject *exception = PyObject_CallFunctionObjArgs(
+        task->hub->state->Cancelled, reason == NULL ? Py_None : reason,
+        scope == NULL ? Py_None : (PyObject *)scope, NULL);
     raise_object(exception);
     return -1;
 }
@@ -106,6 +122,18 @@ expire_scope(ScopeObject *scope)
     task_deliver_cancel(scope->task);
 }
 
+void
+scope_cancel(ScopeObject *scope, PyObject *reason)
+{
+    if (scope->task == NULL || scope->has_expired) {
+        return;
+    }
+    timer_wheel_unlink(&scope->task->hub->reactor.timers, &scope->timer);
+    scope->was_cancelled = true;
+    scope->reason = Py_XNewRef(reason);
+    expire_scope(scope);
+}
+
 static void
 pass_deadline(struct timer *timer)
 {
@@ -113,14 +141,13 @@ pass_deadline(struct timer *timer)
 }
 
 static PyObject *
-new_scope(PyObject *module, enum scope_kind kind, PyObject *seconds)
+new_scope(struct module_state *state, enum scope_kind kind, PyObject *seconds)
 {
     int64_t limit_ns;
     if (convert_timeout(seconds, &limit_ns) < 0) {
         return NULL;
     }
-    PyTypeObject *type = module_state_of(module)->scope_type;
-    ScopeObject *scope = (ScopeObject *)type->tp_alloc(type, 0);
+    ScopeObject *scope = (ScopeObject *)state->scope_type->tp_alloc(state->scope_type, 0);
     if (scope == NULL) {
         return NULL;
     }
@@ -133,7 +160,13 @@ new_scope(PyObject *module, enum scope_kind kind, PyObject *seconds)
 PyObject *
 scope_timeout(PyObject *module, PyObject *seconds)
 {
-    return new_scope(module, SCOPE_TIMEOUT, seconds);
+    return new_scope(module_state_of(module), SCOPE_TIMEOUT, seconds);
+}
+
+PyObject *
+scope_move_on_after(PyObject *module, PyObject *seconds)
+{
+    return new_scope(module_state_of(module), SCOPE_MOVE_ON, seconds);
 }
 
 PyObject *
@@ -146,12 +179,11 @@ scope_shield(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
     if (parse_arguments(&parameters, arguments, count, keyword_names, &seconds) < 0) {
         return NULL;
     }
-    return new_scope(module, SCOPE_SHIELD, seconds);
+    return new_scope(module_state_of(module), SCOPE_SHIELD, seconds);
 }
 
-// The task that runs, borrowed; NULL with an exception.
-static TaskObject *
-task_to_bound(struct module_state *state)
+TaskObject *
+scope_find_task(struct module_state *state)
 {
     HubObject *hub = hub_get(state);
     TaskObject *task;
@@ -160,9 +192,32 @@ task_to_bound(struct module_state *state)
     }
     if (task == NULL) {
         PyErr_SetString(PyExc_RuntimeError,
-                        "a hub callback has no task that a scope could bound");
+                        "a hub callback has no task that a block could bound");
     }
     return task;
+}
+
+static void
+enter_scope(ScopeObject *scope, TaskObject *task)
+{
+    scope->has_expired = scope->was_cancelled = false;
+    Py_CLEAR(scope->reason);
+    scope->task = (TaskObject *)Py_NewRef((PyObject *)task);
+    scope->outer = task->scope; // the reference moves
+    task->scope = (ScopeObject *)Py_NewRef((PyObject *)scope);
+    if (scope->limit_ns >= 0) {
+        reactor_arm(&task->hub->reactor, &scope->timer, (uint64_t)scope->limit_ns);
+    }
+}
+
+ScopeObject *
+scope_open(TaskObject *task)
+{
+    PyObject *scope = new_scope(task->hub->state, SCOPE_MOVE_ON, Py_None);
+    if (scope != NULL) {
+        enter_scope((ScopeObject *)scope, task);
+    }
+    return (ScopeObject *)scope;
 }
 
 PyDoc_STRVAR(Scope_enter_doc,
@@ -177,17 +232,11 @@ Scope_enter(ScopeObject *scope, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "this scope is entered already");
         return NULL;
     }
-    TaskObject *task = task_to_bound(state);
+    TaskObject *task = scope_find_task(state);
     if (task == NULL) {
         return NULL;
     }
-    scope->has_expired = scope->was_cancelled = false;
-    scope->task = (TaskObject *)Py_NewRef((PyObject *)task);
-    scope->outer = task->scope; // the reference moves
-    task->scope = (ScopeObject *)Py_NewRef((PyObject *)scope);
-    if (scope->limit_ns >= 0) {
-        reactor_arm(&task->hub->reactor, &scope->timer, (uint64_t)scope->limit_ns);
-    }
+    enter_scope(scope, task);
     return Py_NewRef((PyObject *)scope);
 }
 
@@ -245,7 +294,7 @@ raise_timeout(ScopeObject *scope)
 PyDoc_STRVAR(
     Scope_exit_doc,
     "__exit__($self, type, value, traceback, /)\n--\n\n"
-    "End bounding the task; raise TimeoutError if its deadline ended the block.");
+    "End bounding the task; of timeout(): raise TimeoutError if it ended the block.");
 
 static PyObject *
 Scope_exit(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count)
@@ -276,7 +325,7 @@ Scope_exit(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count)
         return NULL;
     }
     PyObject *exception = arguments[1];
-    if (scope->kind != SCOPE_TIMEOUT || !scope->has_expired ||
+    if (scope->kind == SCOPE_SHIELD || !scope->has_expired ||
         !PyObject_TypeCheck(exception, (PyTypeObject *)state->Cancelled)) {
         Py_RETURN_FALSE;
     }
@@ -286,38 +335,35 @@ Scope_exit(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count)
     }
     bool is_ours = whose == (PyObject *)scope;
     Py_DECREF(whose);
-    if (is_ours) {
+    if (is_ours && scope->kind == SCOPE_TIMEOUT) {
         return raise_timeout(scope);
     }
-    Py_RETURN_FALSE;
+    return PyBool_FromLong(is_ours);
 }
 
 PyDoc_STRVAR(
     Scope_cancel_doc,
-    "cancel($self, /)\n--\n\n"
+    "cancel($self, /, reason=None)\n--\n\n"
     "End the block as if its deadline had passed now.\n\n"
-    "Of timeout(): the wait that the block is in, and each further one, raises Cancelled, and\n"
-    "the block ends with TimeoutError, unless it was done by then; a wait that has completed\n"
-    "is not cancelled. Of shield(): the protection ends. By whoever runs in the hub's thread:\n"
+    "reason: any object; it becomes the .reason of Cancelled.\n\n"
+    "The wait that the block is in, and each further one, raises Cancelled, and the block ends\n"
+    "as after its deadline, unless it was done by then; a wait that has completed is not\n"
+    "cancelled. Of shield(): the protection ends. By whoever runs in the hub's thread:\n"
     "RuntimeError in another one. Without effect before the block is entered, after it is\n"
     "left, and the second time. Never switches.");
 
 static PyObject *
-Scope_cancel(ScopeObject *scope, PyObject *unused)
+Scope_cancel(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count,
+             PyObject *keyword_names)
 {
-    (void)unused;
-    TaskObject *task = scope->task;
-    if (task == NULL) {
-        Py_RETURN_NONE;
-    }
-    if (hub_check_thread(task->hub, "a scope") < 0) {
+    static const char *const names[] = {"reason", NULL};
+    static const struct parameters parameters = {"cancel", names, 0, 1};
+    PyObject *reason;
+    if (parse_arguments(&parameters, arguments, count, keyword_names, &reason) < 0 ||
+        (scope->task != NULL && hub_check_thread(scope->task->hub, "a scope") < 0)) {
         return NULL;
     }
-    if (!scope->has_expired) {
-        timer_wheel_unlink(&task->hub->reactor.timers, &scope->timer);
-        scope->was_cancelled = true;
-        expire_scope(scope);
-    }
+    scope_cancel(scope, reason);
     Py_RETURN_NONE;
 }
 
@@ -327,11 +373,19 @@ Scope_traverse(ScopeObject *scope, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(scope));
     Py_VISIT(scope->task);
     Py_VISIT(scope->outer);
+    Py_VISIT(scope->reason);
     return 0;
 }
 
-// There is no tp_clear: an entered scope is on its task's chain, which is live, or the
-// task is cleared, which breaks the cycle.
+// Of what it refers to, only the reason: an entered scope is on its task's chain, which is
+// live, or the task is cleared, which breaks the cycle.
+static int
+Scope_clear(ScopeObject *scope)
+{
+    Py_CLEAR(scope->reason);
+    return 0;
+}
+
 static void
 Scope_dealloc(ScopeObject *scope)
 {
@@ -342,6 +396,7 @@ Scope_dealloc(ScopeObject *scope)
         Py_CLEAR(scope->task);
     }
     Py_CLEAR(scope->outer);
+    Py_CLEAR(scope->reason);
     type->tp_free(scope);
     Py_DECREF(type);
 }
@@ -356,7 +411,8 @@ Scope_get_expired(ScopeObject *scope, void *unused)
 static PyMethodDef Scope_methods[] = {
     {"__enter__", (PyCFunction)Scope_enter, METH_NOARGS, Scope_enter_doc},
     {"__exit__", (PyCFunction)(void (*)(void))Scope_exit, METH_FASTCALL, Scope_exit_doc},
-    {"cancel", (PyCFunction)Scope_cancel, METH_NOARGS, Scope_cancel_doc},
+    {"cancel", (PyCFunction)(void (*)(void))Scope_cancel, METH_FASTCALL | METH_KEYWORDS,
+     Scope_cancel_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -367,12 +423,17 @@ static PyGetSetDef Scope_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(Scope_doc, "What timeout() and shield() return: bounds a with block.");
+PyDoc_STRVAR(Scope_doc,
+             "What timeout(), move_on_after() and shield() return: bounds a with block.");
 
 static PyType_Slot Scope_slots[] = {
-    {Py_tp_doc, (void *)Scope_doc},   {Py_tp_dealloc, Scope_dealloc},
-    {Py_tp_traverse, Scope_traverse}, {Py_tp_methods, Scope_methods},
-    {Py_tp_getset, Scope_getset},     {0, NULL},
+    {Py_tp_doc, (void *)Scope_doc},
+    {Py_tp_dealloc, Scope_dealloc},
+    {Py_tp_traverse, Scope_traverse},
+    {Py_tp_clear, Scope_clear},
+    {Py_tp_methods, Scope_methods},
+    {Py_tp_getset, Scope_getset},
+    {0, NULL},
 };
 
 static PyType_Spec Scope_spec = {

@@ -21,6 +21,7 @@ struct module_state {
     PyTypeObject *task_type;
     PyTypeObject *conn_type;
     PyTypeObject *scope_type;
+    PyTypeObject *group_type;
     PyTypeObject *parking_lot_type;
     PyTypeObject *timer_type;
     PyTypeObject *hook_type;
@@ -87,6 +88,7 @@ PyTypeObject *hub_type_new(PyObject *module);
 PyTypeObject *task_type_new(PyObject *module);
 PyTypeObject *conn_type_new(PyObject *module);
 PyTypeObject *scope_type_new(PyObject *module);
+PyTypeObject *group_type_new(PyObject *module);
 PyTypeObject *parking_lot_type_new(PyObject *module);
 PyTypeObject *timer_type_new(PyObject *module);
 PyTypeObject *hook_type_new(PyObject *module);

@@ -148,7 +148,7 @@ keep_exception(TaskObject *task)
     if (ends_program) {
         hub_interrupt_main(hub, Py_NewRef(task->value));
     }
-    else if (list_is_empty(&task->joiners)) {
+    else if (list_is_empty(&task->joiners) && !group_takes_failure(task)) {
         restore_exception(Py_NewRef(task->value));
         report_exception((PyObject *)task);
     }
@@ -188,6 +188,9 @@ task_finish(TaskObject *task, PyObject *value)
     while ((node = list_take_first(&task->joiners)) != NULL) {
         waiter_wake(hub, CONTAINER_OF(node, struct waiter, link), WOKEN_READY);
     }
+    if (task->group != NULL) {
+        group_note_end(task);
+    }
     if (task == hub->orphan) {
         hub_end_orphaned_process(task);
     }
@@ -199,6 +202,7 @@ task_finish(TaskObject *task, PyObject *value)
     Py_CLEAR(task->arguments);
     Py_CLEAR(task->keyword_names);
     Py_CLEAR(task->context);
+    Py_CLEAR(task->group);
 }
 
 bool

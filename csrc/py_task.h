@@ -10,6 +10,7 @@
 #include "greenlet_bridge.h"
 #include "py_hub.h"
 
+typedef struct GroupObject GroupObject;
 typedef struct ScopeObject ScopeObject;
 
 enum task_state {
@@ -33,19 +34,23 @@ struct TaskObject {
     PyObject *connection;    // owned; a connection to close when the task ends, or NULL
     PyObject *value;         // owned; the outcome
     PyObject *name;          // owned; NULL = made from the function's name on demand
-    PyObject *cancel_reason; // owned or NULL
+    PyObject *cancel_reason; // owned; what cancel() was given last, or NULL
     unsigned long number;    // for the default name
     uint8_t state;           // enum task_state
     PyObject *greenlet;      // borrowed; the worker that runs it (the root, for the main
                              // program), NULL before and after
     bool is_main;            // stands for the main program
     bool is_cancelled;       // cancel() was called
+    uint16_t refusals;       // waits in a row that raised Cancelled
 
     struct list_node hub_link; // on hub->tasks from its start until it ends
     struct list_node waiters;  // the waits its greenlets are in
     struct list_node joiners;  // waiters of join() and get(), by link
     struct waiter waiter;      // for its start, then for any wait while it is free
     ScopeObject *scope;        // owned; innermost, NULL = none
+
+    GroupObject *group;          // owned; the TaskGroup it is in until it ends, or NULL
+    struct list_node group_link; // on its members; of one that failed, on its failures
 
     struct waiter *caller; // of who entered it by co_call and gets control back when
                            // it first waits; NULL = nobody
@@ -118,8 +123,12 @@ PyObject *task_sleep(PyObject *module, PyObject *const *arguments, Py_ssize_t co
 
 // --- py_scope.c ---------------------------------------------------------------------
 
-// Marks the task cancelled and wakes what it waits in, as far as no shield protects it.
+// Marks the task cancelled and wakes what it waits in, as far as no shield protects it. Runs
+// no code unless there is a reason in place of another one.
 void task_cancel(TaskObject *task, PyObject *reason);
+
+// The running task, for a block to bound it: borrowed, NULL with an exception.
+TaskObject *scope_find_task(struct module_state *state);
 
 // True if a wait of the task has to raise Cancelled now; [*scope] is the scope whose
 // deadline it was (borrowed), NULL if the task itself was cancelled.
@@ -131,16 +140,43 @@ int task_raise_cancelled(TaskObject *task, ScopeObject *scope);
 // Wakes the task's waiters if a cancel is due.
 void task_deliver_cancel(TaskObject *task);
 
+// A task that swallows so many Cancelled in a row is reported, and slowed down: each further
+// one comes after a pause, so that neither the others nor virtual time are held up.
+#define CANCEL_LIMIT 1000
+#define CANCEL_PAUSE_NS 10000000
+
+// Counts a wait that raises Cancelled. True from the limit on; when it is reached code runs.
+bool task_count_refusal(TaskObject *task);
+
 // Takes a task that ends off the scopes it has not left.
 void task_leave_scopes(TaskObject *task);
 
 // For a forked child: a scope's deadline of a task that is abandoned never comes.
 void task_stop_scopes(TaskObject *task);
 
-// timeout(seconds) and shield(seconds=None).
+// A scope without a deadline that [task] is in from now on; __exit__() leaves it. Its own
+// Cancelled ends the block and nothing else. A new reference, NULL with an exception.
+ScopeObject *scope_open(TaskObject *task);
+
+// Ends the block of an entered scope; [reason] may be NULL. Calls nothing.
+void scope_cancel(ScopeObject *scope, PyObject *reason);
+
+// timeout(seconds), move_on_after(seconds) and shield(seconds=None).
 PyObject *scope_timeout(PyObject *module, PyObject *seconds);
+PyObject *scope_move_on_after(PyObject *module, PyObject *seconds);
 PyObject *scope_shield(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
                        PyObject *keyword_names);
+
+// --- py_group.c -----------------------------------------------------------------------
+
+// True if the task's group is to hear of its failure, which is then reported by nobody else.
+bool group_takes_failure(const TaskObject *task);
+
+// Takes a task that has ended off its group, which keeps its failure and cancels the others.
+void group_note_end(TaskObject *task);
+
+// For a forked child: an abandoned task never ends, so its group does not wait for it.
+void group_abandon_member(TaskObject *task);
 
 // --- py_coroutine.c: the five calls of pcl(3) ----------------------------------------
 

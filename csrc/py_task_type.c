@@ -161,6 +161,13 @@ Task_get_done(TaskObject *task, void *unused)
     return PyBool_FromLong(task_has_ended(task));
 }
 
+static PyObject *
+Task_get_cancel_reason(TaskObject *task, void *unused)
+{
+    (void)unused;
+    return Py_NewRef(task->cancel_reason == NULL ? Py_None : task->cancel_reason);
+}
+
 PyObject *
 task_describe(TaskObject *task)
 {
@@ -286,6 +293,7 @@ Task_traverse(TaskObject *task, visitproc visit, void *arg)
     Py_VISIT(task->value);
     Py_VISIT(task->cancel_reason);
     Py_VISIT(task->scope);
+    Py_VISIT(task->group);
     return 0;
 }
 
@@ -299,7 +307,9 @@ Task_clear(TaskObject *task)
     Py_CLEAR(task->connection);
     Py_CLEAR(task->value);
     Py_CLEAR(task->cancel_reason);
-    Py_CLEAR(task->scope);
+    task_leave_scopes(task); // one by one: a long chain must not be let go at once
+    list_remove(&task->group_link);
+    Py_CLEAR(task->group);
     return 0;
 }
 
@@ -342,6 +352,8 @@ static PyGetSetDef Task_getset[] = {
      NULL},
     {"done", (getter)Task_get_done, NULL, PyDoc_STR("True once the task has ended."),
      NULL},
+    {"cancel_reason", (getter)Task_get_cancel_reason, NULL,
+     PyDoc_STR("The last reason that cancel() was given, or None."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -180,7 +180,8 @@ refuse_wait(HubObject *hub, struct waiter *waiter)
     ScopeObject *scope;
     waiter->is_cancelled = task_is_cancel_due(waiter->task, &scope);
     // Who swallows one Cancelled after the other gives way in between: see begin_wait.
-    if (waiter->is_cancelled && ++hub->unblocked_operations < HUB_OPERATION_BUDGET) {
+    if (waiter->is_cancelled && !task_count_refusal(waiter->task) &&
+        ++hub->unblocked_operations < HUB_OPERATION_BUDGET) {
         return task_raise_cancelled(waiter->task, scope);
     }
     return 0;
@@ -198,8 +199,10 @@ begin_wait(HubObject *hub, struct waiter *waiter, struct waiter **place,
         return -1;
     }
     if (waiter->is_cancelled) {
-        kind = WAITS_FOR_TURN;
-        timeout_ns = -1;
+        bool is_slowed = waiter->task->refusals == CANCEL_LIMIT;
+        kind = is_slowed ? WAITS_FOR_TIME : WAITS_FOR_TURN;
+        timeout_ns = is_slowed ? CANCEL_PAUSE_NS : -1;
+        queue = NULL; // it has no use for what it would be given there
     }
     waiter->operation = operation;
     waiter->subject = subject;
@@ -243,6 +246,7 @@ conclude_wait(HubObject *hub, struct waiter *waiter, enum waiter_status status)
         task_is_cancel_due(waiter->task, &scope);
         return task_raise_cancelled(waiter->task, scope);
     }
+    waiter->task->refusals = 0;
     return (int)status;
 }
 

@@ -45,6 +45,7 @@ from ._coronet import (
     current,
     flush_all,
     get_hub,
+    move_on_after,
     notify_closing,
     once,
     shield,
@@ -57,6 +58,7 @@ from ._coronet import (
     wait_readable,
     wait_writable,
 )
+from ._groups import TaskGroup
 from ._meter import LoopMeter
 from ._names import getaddrinfo, gethostbyname, getnameinfo
 from ._protocol import Protocol
@@ -119,6 +121,7 @@ __all__ = [
     "SignalHandle",
     "SimpleQueue",
     "Task",
+    "TaskGroup",
     "TimerHandle",
     "Traffic",
     "TransportLayer",
@@ -133,6 +136,7 @@ __all__ = [
     "getnameinfo",
     "listen",
     "max_capacity",
+    "move_on_after",
     "notify_closing",
     "once",
     "serve",

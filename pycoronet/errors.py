@@ -29,8 +29,8 @@ class Cancelled(BaseException):
 
     def __init__(self, reason: object = None, scope: object = None) -> None:
         super().__init__(*(() if reason is None else (reason,)))
-        self.reason = reason  # what was given to Task.cancel()
-        self.scope = scope  # the timeout() whose deadline has passed, or None
+        self.reason = reason  # what was given to cancel(), of a TaskGroup the Task that failed
+        self.scope = scope  # the Scope whose deadline has passed or that was cancelled, or None
 
 
 class ClosedError(OSError):

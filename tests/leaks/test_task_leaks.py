@@ -16,13 +16,38 @@ import pytest
 from connections import count_descriptors
 
 import pycoronet
-from pycoronet import Cancelled, current, get_hub, shield, sleep, spawn, timeout, to_thread
+from pycoronet import (
+    Cancelled,
+    TaskGroup,
+    current,
+    get_hub,
+    move_on_after,
+    shield,
+    sleep,
+    spawn,
+    timeout,
+    to_thread,
+)
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
 
 pytestmark = [pytest.mark.leaks, pytest.mark.usefixtures("virtual_hub")]
 
 WARM_UP = 30
 ROUNDS = 200
-TYPES = ("Task", "Scope", "ParkingLot", "greenlet", "Context", "Hub", "Cancelled", "frame", "cell")
+TYPES = (
+    "Task",
+    "TaskGroup",
+    "Scope",
+    "ParkingLot",
+    "greenlet",
+    "Context",
+    "Hub",
+    "Cancelled",
+    "frame",
+    "cell",
+)
 
 
 class Sentinel:
@@ -121,6 +146,89 @@ def shield_and_leave_wrongly() -> None:
     expect(RuntimeError, lambda: outer.__exit__(None, None, None))
     inner.__exit__(None, None, None)
     spawn(lambda: timeout(1).__enter__()).join()
+
+
+def move_on() -> None:
+    with move_on_after(1):
+        sleep(5)
+    with move_on_after(None) as scope:
+        scope.cancel(SENTINEL)
+        sleep(5)
+
+
+def group_ends_well() -> None:
+    with TaskGroup() as group:
+        group.spawn(lambda: group.spawn(lambda it: it, SENTINEL))
+        group.spawn(sleep, 1).cancel(SENTINEL)
+    with TaskGroup() as group:
+        group.spawn(sleep, 5)
+        group.cancel(SENTINEL)
+        sleep(5)
+
+
+def group_fails() -> None:
+    def work() -> None:
+        with TaskGroup() as group:
+            group.spawn(fail, LookupError(SENTINEL))
+            group.spawn(fail, LookupError(SENTINEL))
+            group.spawn(sleep, 5)
+            sleep(0)
+            fail(LookupError(SENTINEL))
+
+    def interrupt() -> None:
+        with TaskGroup() as group:
+            group.spawn(fail, KeyboardInterrupt(SENTINEL))
+            group.spawn(sleep, 5)
+
+    expect(ExceptionGroup, work)
+    expect(ExceptionGroup, spawn(work).get)
+    expect(KeyboardInterrupt, interrupt)
+
+
+def group_is_cancelled() -> None:
+    def work() -> None:
+        with TaskGroup() as group:
+            group.spawn(sleep, 5)
+
+    task = spawn(work)
+    sleep(0)
+    task.cancel(SENTINEL)
+    expect(Cancelled, task.get)
+
+    def time_out() -> None:
+        with timeout(1):
+            work()
+
+    expect(TimeoutError, time_out)
+
+
+def group_is_misused() -> None:
+    group = TaskGroup()
+    expect(RuntimeError, lambda: group.spawn(sleep))
+    expect(RuntimeError, lambda: group.__exit__(None, None, None))
+    with group:
+        expect(TypeError, lambda: group.spawn(SENTINEL.__class__.__name__))
+        expect(RuntimeError, spawn(lambda: group.spawn(sleep)).get)
+        expect(RuntimeError, group.__enter__)
+    # Never left: its task ends in it.
+    group_of_nobody = TaskGroup()
+    spawn(group_of_nobody.__enter__).join()
+
+
+def group_is_given_up() -> None:
+    def stay() -> None:
+        with shield(5):
+            pycoronet.Event().wait()
+
+    def work() -> None:
+        with TaskGroup() as group:
+            group.spawn(stay)
+            spawn(main_program.cancel)
+
+    main_program = spawn(work)
+    sleep(0)
+    main_program.cancel()
+    main_program.join()
 
 
 def wrong_arguments() -> None:
@@ -246,6 +354,12 @@ OPERATIONS = [
     cancel_in_each_state,
     swallow_many_cancels,
     time_out,
+    move_on,
+    group_ends_well,
+    group_fails,
+    group_is_cancelled,
+    group_is_misused,
+    group_is_given_up,
     shield_and_leave_wrongly,
     wrong_arguments,
     callbacks,

@@ -25,6 +25,8 @@ OPERATIONS = {
     "cancel": ("t = spawn(sleep, 1)", "t.cancel('why'); t.name; repr(t)"),
     "report": ("t = spawn(sleep, 1); sleep(0)", "get_hub().waiters()"),
     "scopes": ("", "timeout(5).__enter__().__exit__(None, None, None); shield(1)"),
+    "group": ("", "g = TaskGroup(); g.__enter__(); g.spawn(int); repr(g)"),
+    "empty group": ("g = TaskGroup(); g.__enter__()", "g.__exit__(None, None, None)"),
     "ended scope": ("s = timeout(5)", "cancelled(s)"),
     "lot": ("", "_coronet.ParkingLot()"),
     "locks": (
