@@ -12,12 +12,19 @@ import sys
 import buffered_lines
 import callgrind
 import chained_pipes
+import coroutines
 import environment
 import report
 from processes import raise_file_limit
 from scenarios import SCENARIOS
 
 TESTS = SCENARIOS | {
+    "spawn": coroutines.spawn,
+    "sleep-zero": coroutines.sleep_zero,
+    "hand-over": coroutines.hand_over,
+    "timeouts": coroutines.timeouts,
+    "timers": coroutines.timers,
+    "sleepers": coroutines.sleepers,
     "buffered-lines": buffered_lines.buffered_lines,
     "line-instructions": buffered_lines.line_instructions,
     "chained-pipes": chained_pipes.chained_pipes,

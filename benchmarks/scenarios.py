@@ -16,7 +16,6 @@ from environment import PYTHON, ROOT, make_certificate
 from processes import (
     BUILD,
     HERE,
-    SERVER_CORE,
     ConnectLoad,
     FileLoad,
     HttpLoad,
@@ -25,7 +24,6 @@ from processes import (
     TlsLoad,
     WorkerServer,
     raise_file_limit,
-    start_process,
 )
 from report import Table, judge, skipped
 
@@ -385,44 +383,6 @@ def idle_memory(settings):
     return Table(title, ["server", "KiB a connection", "must", "aim"], rows, raw)
 
 
-class ScriptRun:
-    """A run of one of the scripts that print nanoseconds, as a contestant."""
-
-    def __init__(self, name, script):
-        self.name = name
-        self.script = HERE / "python" / script
-        self.cpu_us = []
-        self.per_second = []
-
-    def measure(self, seconds):
-        process = start_process([PYTHON, self.script, self.name], SERVER_CORE, stdout=-1)
-        microseconds = float(process.communicate()[0]) / 1000
-        self.cpu_us.append(microseconds)
-        self.per_second.append(1e6 / microseconds)
-
-
-def spawn(settings):
-    names = choose(settings, ["pycoronet", "uvloop", "asyncio", "gevent", "eventlet"])
-    contestants = {name: ScriptRun(name, "spawn.py") for name in names}
-    run_rounds(settings, contestants.values())
-    limits = {"gevent": (0.15, None), "uvloop": (0.40, None)}
-    headers = ["library", "CPU µs/spawn (middle half)", "spawns/s", "pycoronet ÷ it", "must", "aim"]
-    rows = make_rows(contestants, "pycoronet", limits)
-    title = "Starting a coroutine that does nothing and joining it"
-    return Table(title, headers, rows, collect_raw(contestants))
-
-
-def hand_over(settings):
-    names = choose(settings, ["pycoronet", "uvloop", "asyncio", "gevent", "eventlet"])
-    contestants = {name: ScriptRun(name, "hand_over.py") for name in names}
-    run_rounds(settings, contestants.values())
-    limits = {"gevent": (0.25, None), "uvloop": (0.25, None)}
-    headers = ["library", "CPU µs/item (middle half)", "items/s", "pycoronet ÷ it", "must", "aim"]
-    rows = make_rows(contestants, "pycoronet", limits)
-    title = "Handing an item over from one coroutine to another through a queue"
-    return Table(title, headers, rows, collect_raw(contestants))
-
-
 def switches(settings):
     """Count, not time: how often pycoronet switches greenlets for a request."""
     title = "Switches of greenlets per request"
@@ -548,8 +508,6 @@ SCENARIOS = {
     "line-callbacks": line_callbacks,
     "idle-neighbours": idle_neighbours,
     "idle-memory": idle_memory,
-    "spawn": spawn,
-    "hand-over": hand_over,
     "switches": switches,
     "sendfile": sendfile,
     "http": http,
