@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -246,25 +248,49 @@ def test_joining_oneself_is_refused() -> None:
         current().join()  # type: ignore[union-attr]
 
 
+@pytest.fixture
+def deep_recursion() -> Iterator[None]:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(5000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
+@pytest.mark.usefixtures("deep_recursion")
 @pytest.mark.parametrize("make", [timeout, move_on_after, shield])
-def test_scopes_a_thousand_deep(make: Any) -> None:
-    def descend(depth: int) -> None:
+def test_recursion_of_scopes_a_thousand_deep(make: Any) -> None:
+    def descend(depth: int, seconds: float) -> int:
         if depth == 0:
             sleep(50)
-            return
-        with make(100 + depth):
-            descend(depth - 1)
+            return 0
+        with make(seconds):
+            return 1 + descend(depth - 1, seconds)
 
-    with timeout(1000) as scope:
-        descend(150)
-    assert not scope.expired
-    scopes = [make(60) for _ in range(1000)]
-    for scope in scopes:
-        scope.__enter__()
-    sleep(50)
-    for scope in reversed(scopes):
-        scope.__exit__(None, None, None)
-    assert not any(scope.expired for scope in scopes)
+    started = get_hub().time
+    assert spawn(descend, 1000, 60).get() == 1000
+    task = spawn(descend, 1000, None)
+    sleep(0)
+    task.cancel()
+    task.join()
+    assert elapsed_since(started) == (100 if make is shield else 50)
+
+
+@pytest.mark.usefixtures("deep_recursion")
+def test_thousand_deadlines_at_once_end_their_blocks_one_by_one() -> None:
+    ended: list[Any] = []
+
+    def descend(depth: int) -> None:
+        with move_on_after(1) as scope:
+            if depth > 1:
+                descend(depth - 1)
+            sleep(5)
+        ended.append(scope)
+
+    started = get_hub().time
+    spawn(descend, 1000).get()
+    assert len(ended) == 1000
+    assert all(scope.expired for scope in ended)
+    assert elapsed_since(started) == 1
 
 
 def test_outermost_of_a_thousand_scopes_ends_all() -> None:
