@@ -341,6 +341,7 @@ make_types(PyObject *module, struct module_state *state)
         {&state->hook_type, hook_type_new},
         {&state->once_type, once_type_new},
         {&state->signal_type, signal_type_new},
+        {&state->guest_type, guest_type_new},
         {&state->layer_type, layer_type_new},
         {&state->line_iterator_type, line_iterator_type_new},
         {&state->rate_limit_type, rate_limit_type_new},
@@ -411,6 +412,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->hook_type);
     Py_VISIT(state->once_type);
     Py_VISIT(state->signal_type);
+    Py_VISIT(state->guest_type);
     Py_VISIT(state->layer_type);
     Py_VISIT(state->line_iterator_type);
     Py_VISIT(state->rate_limit_type);
@@ -447,6 +449,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->hook_type);
     Py_CLEAR(state->once_type);
     Py_CLEAR(state->signal_type);
+    Py_CLEAR(state->guest_type);
     Py_CLEAR(state->on_open);
     Py_CLEAR(state->on_data);
     Py_CLEAR(state->on_ready);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "py_callbacks.h"
+#include "py_guest.h"
 #include "py_handle.h"
 #include "py_task.h"
 #include "py_wait.h"
@@ -36,7 +37,7 @@ describe_owner(HubObject *hub, struct ready_target *target)
     if (target == &hub->signal_target) {
         return PyUnicode_FromString("signals");
     }
-    return foreign_owner(target);
+    return guest_owns(target) ? PyUnicode_FromString("asyncio") : foreign_owner(target);
 }
 
 static PyObject *
@@ -74,7 +75,7 @@ PyDoc_STRVAR(
     "events: READ, WRITE and PRIORITY, or-ed together. trigger: 'edge', 'level' or 'shared\n"
     "level'. owner: the sk_conn; for another descriptor the Task that waits for it or the\n"
     "handle of once(), or a tuple of one to read and one to write; 'signals' for what wakes\n"
-    "the hub for those. A connection that never had to wait is not registered. Never switches.");
+    "the hub for those, 'asyncio' for what its loop watches. A connection that never had to wait is not registered. Never switches.");
 
 static PyObject *
 Hub_registrations(HubObject *hub, PyObject *unused)

@@ -11,6 +11,7 @@
 
 #include "py_conn.h"
 #include "py_convert.h"
+#include "py_guest.h"
 #include "py_handle.h"
 #include "py_task.h"
 
@@ -121,6 +122,7 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
     }
     int error = reactor_after_fork(&hub->reactor);
     handles_abandon(hub); // first: a handler of SIGINT gives it back to the hub
+    guests_abandon(hub);
     // After the engine, so that the pipe's end there is the parent's no more; taken over
     // anew when it is needed.
     hub_give_signals_back(hub);

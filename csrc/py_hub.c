@@ -15,6 +15,7 @@
 #include "py_callbacks.h"
 #include "py_conn.h"
 #include "py_convert.h"
+#include "py_guest.h"
 #include "py_handle.h"
 #include "py_task.h"
 
@@ -155,6 +156,7 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
     call_queue_init(&hub->calls);
     list_init(&hub->handles);
     list_init(&hub->hooks);
+    list_init(&hub->guests);
     hub->scratch = malloc(HUB_SCRATCH_SIZE + HUB_FRESH_SIZE);
     if (hub->scratch == NULL) {
         PyErr_NoMemory();
@@ -495,9 +497,11 @@ wind_down(HubObject *hub)
     uint64_t deadline_ns = reactor_now_ns(&hub->reactor) + (uint64_t)CLOSE_DRAIN_NS;
     handles_end_all(hub);
     callbacks_shut_down(hub);
+    guests_announce_close(hub);
     for (;;) {
         int64_t left_ns = (int64_t)(deadline_ns - reactor_now_ns(&hub->reactor));
-        bool has_others = hub->task_count > 0 || hub->callback_count > 0;
+        bool has_others = hub->task_count > 0 || hub->callback_count > 0 ||
+                          !list_is_empty(&hub->guests);
         if (left_ns <= 0 || (!has_others && !conn_has_any_output(hub))) {
             return;
         }
@@ -566,6 +570,7 @@ hub_abandon(HubObject *hub)
     list_remove(&hub->state_link);
     parking_lots_end(hub);
     handles_end_all(hub); // first: a handler of SIGINT gives it back to the hub
+    guests_end_all(hub);
     hub_give_signals_back(hub);
     conn_forget_all(hub);
     hub_drop_calls(hub, false);

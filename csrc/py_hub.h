@@ -116,6 +116,7 @@ struct HubObject {
     bool is_polling;      // inside a wait that gave the GIL up: others must wake it
     bool is_serving;  // callbacks run: nobody may wait, and what is written is collected
     bool is_in_hook;  // a hook runs: nobody may wait
+    bool is_in_guest; // a guest's step runs, likewise
     bool is_stopping; // stop() was called: Hub.run() is to return
     bool is_running;  // the main program is in Hub.run(), which has not been stopped
 
@@ -134,6 +135,7 @@ struct HubObject {
     struct list_node handles; // functions to be called some time (py_handle.h), owned
     size_t handle_count;      // how many those are
     struct list_node hooks;   // HookHandles, owned (py_hooks.h)
+    struct list_node guests;  // other loops that live in this one, owned (py_guest.h)
     uint64_t hook_round;      // counts the rounds of their calls
     size_t callback_count;    // connections with callbacks
     uint64_t turn_time_ns;    // what cached_time is since the last poll; 0 = not read

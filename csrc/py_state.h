@@ -27,6 +27,7 @@ struct module_state {
     PyTypeObject *hook_type;
     PyTypeObject *once_type;
     PyTypeObject *signal_type;
+    PyTypeObject *guest_type;
     PyTypeObject *layer_type;
     PyTypeObject *line_iterator_type;
     PyTypeObject *rate_limit_type;
@@ -94,6 +95,7 @@ PyTypeObject *timer_type_new(PyObject *module);
 PyTypeObject *hook_type_new(PyObject *module);
 PyTypeObject *once_type_new(PyObject *module);
 PyTypeObject *signal_type_new(PyObject *module);
+PyTypeObject *guest_type_new(PyObject *module);
 PyTypeObject *layer_type_new(PyObject *module);
 PyTypeObject *line_iterator_type_new(PyObject *module);
 PyTypeObject *rate_limit_type_new(PyObject *module);

@@ -336,6 +336,18 @@ Task_dealloc(TaskObject *task)
     Py_DECREF(type);
 }
 
+// In asyncio code: await task. Python code knows how asyncio waits.
+static PyObject *
+Task_await(PyObject *task)
+{
+    PyObject *module = PyImport_ImportModule("pycoronet.aio");
+    PyObject *wait = module == NULL ? NULL : get_attribute(module, "_await_task");
+    PyObject *iterator = wait == NULL ? NULL : PyObject_CallOneArg(wait, task);
+    Py_XDECREF(module);
+    Py_XDECREF(wait);
+    return iterator;
+}
+
 static PyMethodDef Task_methods[] = {
     {"join", (PyCFunction)(void (*)(void))Task_join, METH_FASTCALL | METH_KEYWORDS,
      Task_join_doc},
@@ -366,6 +378,7 @@ static PyMemberDef Task_members[] = {
 PyDoc_STRVAR(
     Task_doc,
     "A coroutine: made by spawn(), ended by its function's return.\n\n"
+    "In asyncio code on pycoronet's loop, `await task` does what get() does elsewhere.\n\n"
     "An exception its function raises is kept for get(); if nobody is joining the task when\n"
     "it ends, it is also reported through sys.unraisablehook. KeyboardInterrupt and\n"
     "SystemExit go to the main program. Answers to pcl's coroutine_t.");
@@ -379,6 +392,7 @@ static PyType_Slot Task_slots[] = {
     {Py_tp_methods, Task_methods},
     {Py_tp_getset, Task_getset},
     {Py_tp_members, Task_members},
+    {Py_am_await, Task_await},
     {0, NULL},
 };
 

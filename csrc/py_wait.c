@@ -130,7 +130,13 @@ open_watch(HubObject *hub, int fd, const struct io_description *description)
     int error = reactor_claim(&hub->reactor, fd, &watch->target);
     if (error < 0) {
         free(watch);
-        raise_errno(error);
+        if (error == -EEXIST) {
+            PyErr_Format(hub->state->BusyError,
+                         "an asyncio loop waits for descriptor %d already", fd);
+        }
+        else {
+            raise_errno(error);
+        }
         return NULL;
     }
     return watch;
@@ -303,6 +309,13 @@ look_up(HubObject *hub, int fd, struct io_description *description, SkConnObject
         *conn = NULL;
     }
     return 0;
+}
+
+int
+hub_find_conn(HubObject *hub, int fd, SkConnObject **conn)
+{
+    struct io_description description;
+    return look_up(hub, fd, &description, conn);
 }
 
 int

@@ -38,6 +38,10 @@ int convert_events(PyObject *number, unsigned *events);
 // TimeoutError, ClosedError (see notify_closing), BusyError, ValueError for a regular file.
 int hub_wait_fd(HubObject *hub, int fd, unsigned events, int64_t timeout_ns);
 
+// Stores the connection that [fd] belongs to, borrowed, or NULL, in [*conn]. 0, or -1 with an
+// exception if there is no such descriptor.
+int hub_find_conn(HubObject *hub, int fd, SkConnObject **conn);
+
 // Whether the number [fd], as described now, still means the file that was known by
 // [device] and [inode] when its owner in the reactor claimed it. True if nothing can tell.
 bool hub_is_same_file(HubObject *hub, int fd, uint64_t device, uint64_t inode,

@@ -59,8 +59,11 @@ find_running_task(HubObject *hub, const char *operation, TaskObject **task)
     *task = hub_task_of(hub, me);
     if (*task == NULL) {
         PyErr_Format(PyExc_RuntimeError,
-                     "%s would have to wait, and a hub callback cannot; spawn() a task "
-                     "that does it",
+                     hub->is_in_guest
+                         ? "%s would have to wait, and a step of asyncio cannot; await a "
+                           "task that does it: await spawn(...)"
+                         : "%s would have to wait, and a hub callback cannot; spawn() a "
+                           "task that does it",
                      operation);
         Py_DECREF(me);
         return NULL;

@@ -59,6 +59,7 @@ from ._coronet import (
     wait_writable,
 )
 from ._groups import TaskGroup
+from ._await import await_
 from ._meter import LoopMeter
 from ._names import getaddrinfo, gethostbyname, getnameinfo
 from ._protocol import Protocol
@@ -125,6 +126,7 @@ __all__ = [
     "TimerHandle",
     "Traffic",
     "TransportLayer",
+    "await_",
     "client_ssl_context",
     "connect",
     "current",

@@ -10,6 +10,7 @@ from queue import Empty as Empty
 from queue import Full as Full
 
 __all__ = [
+    "AwaitedCancelledError",
     "BusyError",
     "Cancelled",
     "ClosedError",
@@ -38,6 +39,10 @@ class ClosedError(OSError):
 
     def __init__(self, number: int = errno.EBADF, text: str = "closed") -> None:
         super().__init__(number, text)
+
+
+class AwaitedCancelledError(RuntimeError):
+    """What `await_()` waited for was cancelled inside asyncio; the task that waited was not."""
 
 
 class BusyError(RuntimeError):

@@ -1,0 +1,15 @@
+"""await_(), which imports asyncio when it is first called and not before."""
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+__all__ = ["await_"]
+
+Result = TypeVar("Result")
+
+
+def await_(awaitable: Awaitable[Result], /) -> Result:
+    """Wait for a coroutine, future or other awaitable of asyncio; see `pycoronet.aio.await_`."""
+    from . import aio
+
+    return aio.await_(awaitable)
