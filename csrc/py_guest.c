@@ -23,12 +23,12 @@
 
 typedef struct {
     PyObject_HEAD
-    HubObject *hub;           // owned
-    PyObject *step;           // owned; NULL once it has ended
-    PyObject *on_close;       // owned; called when the hub is about to close; NULL likewise
-    struct hub_call call;     // queued while a step is due
-    struct timer timer;       // armed until the guest's next time
-    struct list_node link;    // on hub->guests until it ends
+    HubObject *hub;        // owned
+    PyObject *step;        // owned; NULL once it has ended
+    PyObject *on_close;    // owned; called when the hub is about to close; NULL likewise
+    struct hub_call call;  // queued while a step is due
+    struct timer timer;    // armed until the guest's next time
+    struct list_node link; // on hub->guests until it ends
     struct list_node watches; // all there are, by link
     struct list_node ready;   // those with events not taken yet, by ready_link
     bool is_told;             // that the hub is about to close
@@ -378,9 +378,10 @@ Guest_unwatch(GuestObject *guest, PyObject *number)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(take_doc, "take($self, /)\n--\n\n"
-                       "What has become ready since the last call: a list of (fd, events), "
-                       "READ and WRITE\nor-ed together. Never switches.");
+PyDoc_STRVAR(take_doc,
+             "take($self, /)\n--\n\n"
+             "What has become ready since the last call: a list of (fd, events), "
+             "READ and WRITE\nor-ed together. Never switches.");
 
 static PyObject *
 Guest_take(GuestObject *guest, PyObject *unused)
@@ -404,10 +405,11 @@ Guest_take(GuestObject *guest, PyObject *unused)
     return list;
 }
 
-PyDoc_STRVAR(wake_doc,
-             "wake($self, /)\n--\n\n"
-             "Have a step taken soon; nothing if the guest has ended. For any thread. Never "
-             "switches.");
+PyDoc_STRVAR(
+    wake_doc,
+    "wake($self, /)\n--\n\n"
+    "Have a step taken soon; nothing if the guest has ended. For any thread. Never "
+    "switches.");
 
 static PyObject *
 Guest_wake(GuestObject *guest, PyObject *unused)
@@ -423,10 +425,11 @@ Guest_wake(GuestObject *guest, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(wake_at_doc,
-             "wake_at($self, when, /)\n--\n\n"
-             "Have a step taken at a time of the hub's clock, in seconds; None for no time.\n\n"
-             "It takes the place of the time asked for before. Never switches.");
+PyDoc_STRVAR(
+    wake_at_doc,
+    "wake_at($self, when, /)\n--\n\n"
+    "Have a step taken at a time of the hub's clock, in seconds; None for no time.\n\n"
+    "It takes the place of the time asked for before. Never switches.");
 
 static PyObject *
 Guest_wake_at(GuestObject *guest, PyObject *when)

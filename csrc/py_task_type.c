@@ -384,16 +384,11 @@ PyDoc_STRVAR(
     "SystemExit go to the main program. Answers to pcl's coroutine_t.");
 
 static PyType_Slot Task_slots[] = {
-    {Py_tp_doc, (void *)Task_doc},
-    {Py_tp_dealloc, Task_dealloc},
-    {Py_tp_traverse, Task_traverse},
-    {Py_tp_clear, Task_clear},
-    {Py_tp_repr, Task_repr},
-    {Py_tp_methods, Task_methods},
-    {Py_tp_getset, Task_getset},
-    {Py_tp_members, Task_members},
-    {Py_am_await, Task_await},
-    {0, NULL},
+    {Py_tp_doc, (void *)Task_doc},   {Py_tp_dealloc, Task_dealloc},
+    {Py_tp_traverse, Task_traverse}, {Py_tp_clear, Task_clear},
+    {Py_tp_repr, Task_repr},         {Py_tp_methods, Task_methods},
+    {Py_tp_getset, Task_getset},     {Py_tp_members, Task_members},
+    {Py_am_await, Task_await},       {0, NULL},
 };
 
 static PyType_Spec Task_spec = {

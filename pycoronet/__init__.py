@@ -14,6 +14,7 @@ Example::
 import atexit
 import os
 
+from ._await import await_
 from ._coronet import (
     HANGUP,
     HIGH,

@@ -14,11 +14,12 @@
 written for asyncio runs as it is. docs/asyncio.md tells the rest.
 """
 
+from __future__ import annotations
+
 import asyncio
 import heapq
 import os
 import selectors
-import signal
 import sys
 import threading
 import time
@@ -26,7 +27,7 @@ from asyncio import events as _events
 from asyncio import runners as _runners
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._coronet import (
     Guest,
@@ -42,6 +43,13 @@ from ._coronet import (
 from .errors import AwaitedCancelledError
 
 __all__ = ["AwaitedCancelledError", "EventLoop", "await_", "get_loop", "run"]
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Arguments = TypeVarTuple("Arguments")
 
 Result = TypeVar("Result")
 
@@ -84,25 +92,49 @@ class _Selector(selectors._BaseSelectorImpl):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what the hub has found ready; it never waits."""
         assert self.guest is not None
-        keys = self._fd_to_key
-        return [
-            (key, _SELECTED[ready] & key.events)
-            for fd, ready in self.guest.take()
-            if (key := keys.get(fd)) is not None
-        ]
+        keys = self.get_map()
+        return [(keys[fd], _SELECTED[ready]) for fd, ready in self.guest.take()]
+
+
+if TYPE_CHECKING:
+
+    class _Loop(asyncio.SelectorEventLoop):
+        """What is used here of asyncio's loop besides what is documented, in each version."""
+
+        _debug: bool
+        _ready: deque[asyncio.Handle]
+        _scheduled: list[Any]  # a heap of TimerHandle
+        _signal_handlers: dict[int, asyncio.Handle]
+        _stopping: bool
+        _thread_id: int | None
+        _timer_cancelled_count: int
+
+        def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
+        def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
+        def _call_soon(self, callback: Any, args: Any, context: Context | None) -> Any: ...
+        def _check_closed(self) -> None: ...
+        def _check_running(self) -> None: ...
+        def _check_signal(self, sig: int) -> None: ...
+        def _handle_signal(self, sig: int) -> None: ...
+        def _run_once(self) -> None: ...
+        def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
+        def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None: ...
+
+else:
+    _Loop = asyncio.SelectorEventLoop
 
 
 class _OfThread(threading.local):
     """The loops of a thread's hub."""
 
-    running: "EventLoop | None" = None  # in run_forever()
-    own: "EventLoop | None" = None  # made by get_loop(), driven whenever the hub runs
+    running: EventLoop | None = None  # in run_forever()
+    own: EventLoop | None = None  # made by get_loop(), driven whenever the hub runs
 
 
 _of_thread = _OfThread()
 
 
-class EventLoop(asyncio.SelectorEventLoop):
+class EventLoop(_Loop):
     """asyncio's selector loop, driven by the hub of the thread that runs it.
 
     Transports, servers, TLS, datagrams, subprocesses, signals and executors are asyncio's own. A
@@ -190,8 +222,8 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def _call_soon(
         self, callback: Callable[..., object], args: Any, context: Context | None
-    ) -> asyncio.Handle:
-        handle: asyncio.Handle = super()._call_soon(callback, args, context)
+    ) -> Any:
+        handle = super()._call_soon(callback, args, context)
         if handle._source_traceback:
             del handle._source_traceback[-1]  # this frame
         if not self._is_stepping:
@@ -199,14 +231,19 @@ class EventLoop(asyncio.SelectorEventLoop):
         return handle
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
+        self,
+        when: float,
+        callback: Callable[[Unpack[Arguments]], object],
+        *args: Unpack[Arguments],
+        context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        timer = super().call_at(when, callback, *args, context=context)
+        """Have callback(*args) called at a time of the hub's clock."""
+        timer: Any = super().call_at(when, callback, *args, context=context)
         if timer._source_traceback:
             del timer._source_traceback[-1]
         if not self._is_stepping:
             self._write_to_self()
-        return timer
+        return timer  # type: ignore[no-any-return]
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         super()._timer_handle_cancelled(handle)
@@ -214,6 +251,7 @@ class EventLoop(asyncio.SelectorEventLoop):
             self._write_to_self()
 
     def stop(self) -> None:
+        """Have run_forever() return after this turn, or the next one. For the loop's thread."""
         super().stop()
         if not self._is_stepping:
             self._write_to_self()
@@ -257,7 +295,8 @@ class EventLoop(asyncio.SelectorEventLoop):
             if self._error is not None:
                 raise self._error
         finally:
-            self._error = self._lot = self._thread_id = _of_thread.running = None
+            self._error = self._lot = _of_thread.running = None
+            self._thread_id = None
             self._stopping = False
             self._set_coroutine_origin_tracking(False)
             if not self._is_own:
@@ -332,12 +371,17 @@ class EventLoop(asyncio.SelectorEventLoop):
     # --- Signals, and what takes the place of the pipe to oneself -----------------------
 
     def _make_self_pipe(self) -> None:
-        """The hub has its own."""
+        """Do without: the hub has its own."""
 
     def _close_self_pipe(self) -> None:
-        """There is none."""
+        """Do nothing: there is none."""
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+    def add_signal_handler(
+        self,
+        sig: int,
+        callback: Callable[[Unpack[Arguments]], object],
+        *args: Unpack[Arguments],
+    ) -> None:
         """Have callback(*args) called in a step when the signal comes."""
         if asyncio.iscoroutine(callback) or asyncio.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
@@ -484,7 +528,7 @@ def run(main: Coroutine[Any, Any, Result], *, debug: bool | None = None) -> Resu
     finally:
         with shield():
             try:
-                _runners._cancel_all_tasks(loop)
+                _runners._cancel_all_tasks(loop)  # type: ignore[attr-defined]
                 loop.run_until_complete(loop.shutdown_asyncgens())
                 loop.run_until_complete(loop.shutdown_default_executor())
             finally:
