@@ -60,7 +60,6 @@ from ._coronet import (
     wait_writable,
 )
 from ._groups import TaskGroup
-from ._await import await_
 from ._meter import LoopMeter
 from ._names import getaddrinfo, gethostbyname, getnameinfo
 from ._protocol import Protocol
