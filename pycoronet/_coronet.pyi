@@ -1,8 +1,7 @@
 """What the C core offers, for type checkers. The docstrings are in the module itself."""
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager
 from socket import socket
 from ssl import SSLContext, SSLSession
 from types import FrameType, TracebackType
