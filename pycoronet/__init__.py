@@ -63,6 +63,7 @@ from ._groups import TaskGroup
 from ._meter import LoopMeter
 from ._names import getaddrinfo, gethostbyname, getnameinfo
 from ._protocol import Protocol
+from ._signals import open_signal_receiver
 from ._sockets import connect, listen, max_capacity, serve
 from ._sync import Barrier, Channel, Condition, PriorityQueue
 from ._threads import get_thread_limits, set_thread_limits, to_thread
@@ -141,6 +142,7 @@ __all__ = [
     "move_on_after",
     "notify_closing",
     "once",
+    "open_signal_receiver",
     "serve",
     "server_ssl_context",
     "set_thread_limits",

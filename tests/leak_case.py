@@ -121,15 +121,16 @@ def check_rounds(
     counted: Sequence[Any] = (),
     by_malloc: bool = False,
     rounds: int = ROUNDS,
+    warm_up: int = WARM_UP,
 ) -> None:
     """Run the case again and again: descriptors, objects, references and memory stay as many.
 
     types: of what objects there must not be more. counted: things whose references, like those
     of the types, must not be more. by_malloc: the memory that counts is malloc's, not Python's.
-    rounds: fewer for a case that takes long.
+    rounds, warm_up: fewer for a case that takes long.
     """
     sleep(MOMENT)  # what the hub itself opens is open
-    run_rounds(case, WARM_UP)
+    run_rounds(case, warm_up)
     counted = (*types, *counted)
     descriptors, objects = open_descriptors(), count_objects(types)
     references = [sys.getrefcount(value) for value in counted]
