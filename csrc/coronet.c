@@ -248,6 +248,9 @@ static PyMethodDef module_methods[] = {
     {"_hub_exists", hub_exists, METH_NOARGS,
      PyDoc_STR("_hub_exists($module, /)\n--\n\n"
                "Whether any thread of this process has a hub that is not closed.")},
+    {"_list_hubs", inspect_list_hubs, METH_NOARGS,
+     PyDoc_STR("_list_hubs($module, /)\n--\n\n"
+               "The hubs of all threads that are not closed. For any thread.")},
     {"_advance_time", advance_time, METH_O,
      PyDoc_STR("_advance_time($module, seconds, /)\n--\n\n"
                "Move the virtual time of the fake engine.")},

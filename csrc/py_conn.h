@@ -181,6 +181,10 @@ int conn_send_on(SkConnObject *conn, bool *woke);
 // co_resume returns at once: an edge does not come twice. True if somebody was woken.
 bool conn_resume_coroutine(SkConnObject *conn, unsigned ready, bool woke);
 
+// " to ('127.0.0.1', 7000)" for reports, "" if there is no such name. A new reference, NULL with
+// an exception.
+PyObject *conn_describe_address(SkConnObject *conn);
+
 // --- py_conn_close.c ----------------------------------------------------------------
 
 // Wakes its waiters with ClosedError and closes the fd, at once if no output is left,

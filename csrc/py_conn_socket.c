@@ -255,6 +255,30 @@ SkConn_getpeername(SkConnObject *conn, PyObject *unused)
     return ask_for_name(conn, getpeername);
 }
 
+PyObject *
+conn_describe_address(SkConnObject *conn)
+{
+    struct sockaddr_storage storage;
+    socklen_t length = sizeof(storage);
+    name_call ask = conn->is_listener ? getsockname : getpeername;
+    if (!conn->is_socket || conn->fd < 0 ||
+        ask(conn->fd, (struct sockaddr *)&storage, &length) < 0) {
+        return PyUnicode_FromString("");
+    }
+    PyObject *address = address_to_python((const struct sockaddr *)&storage, length);
+    if (address == NULL) {
+        return NULL;
+    }
+    // Most Unix sockets have no name.
+    PyObject *text =
+        PyObject_IsTrue(address) == 0
+            ? PyUnicode_FromString("")
+            : PyUnicode_FromFormat(conn->is_listener ? " listening on %R" : " to %R",
+                                   address);
+    Py_DECREF(address);
+    return text;
+}
+
 PyDoc_STRVAR(getsockname_doc,
              "getsockname($self, /)\n--\n\n"
              "Return the socket's own address, in the form of its family.\n\n"

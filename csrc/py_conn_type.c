@@ -252,8 +252,32 @@ static PyMemberDef SkConn_members[] = {
 static PyObject *
 SkConn_repr(SkConnObject *conn)
 {
-    return PyUnicode_FromFormat("<sk_conn fd=%d%s>", conn->fd,
-                                conn->is_closed ? " closed" : "");
+    PyObject *text = PyUnicode_FromFormat("<sk_conn fd=%d", conn->fd);
+    PyObject *address = text == NULL ? NULL : conn_describe_address(conn);
+    PyObject *waits =
+        address == NULL ? NULL : describe_waits(conn->hub, conn->reader, conn->writer);
+    if (waits != NULL) {
+        size_t held = line_buffer_length(&conn->input);
+        uint64_t unsent = write_queue_length(&conn->output);
+        Py_SETREF(text, PyUnicode_FromFormat("%U%U%s%U", text, address,
+                                             conn->is_closed ? " closed" : "", waits));
+        if (text != NULL && held > 0) {
+            Py_SETREF(text, PyUnicode_FromFormat("%U, %zu bytes received", text, held));
+        }
+        if (text != NULL && unsent > 0) {
+            Py_SETREF(text, PyUnicode_FromFormat("%U, %llu bytes to send", text,
+                                                 (unsigned long long)unsent));
+        }
+    }
+    Py_XDECREF(address);
+    Py_XDECREF(waits);
+    if (waits == NULL) {
+        Py_CLEAR(text);
+    }
+    if (text != NULL) {
+        Py_SETREF(text, PyUnicode_FromFormat("%U>", text));
+    }
+    return text;
 }
 
 static int

@@ -130,51 +130,11 @@ registration_line(HubObject *hub, PyObject *registration)
     return line;
 }
 
-// For each wait of the task three items: the text before its subject, that or None, and the
-// text behind it. Runs no code of the user's. 0, or -1 with an exception.
 static int
-collect_waits(HubObject *hub, TaskObject *task, PyObject *who, PyObject *parts)
+append_line(HubObject *hub, PyObject *lines, PyObject *line)
 {
-    int error = 0;
-    for (struct list_node *node = task->waiters.next;
-         node != &task->waiters && error == 0; node = node->next) {
-        struct waiter *waiter = CONTAINER_OF(node, struct waiter, task_link);
-        char left[LEFT_SIZE];
-        const char *state = waiter->status == WAITER_PARKED
-                                ? describe_left(hub, &waiter->timer, left)
-                                : ", ready to go on";
-        PyObject *subject = waiter->subject == NULL ? Py_None : waiter->subject;
-        if (append(parts, PyUnicode_FromFormat("  %U: %s", who, waiter->operation)) < 0 ||
-            PyList_Append(parts, subject) < 0 ||
-            append(parts, PyUnicode_FromString(state)) < 0) {
-            error = -1;
-        }
-    }
-    return error;
-}
-
-// What the task does: each of its waits, or else how far it is.
-static int
-append_task(HubObject *hub, PyObject *lines, PyObject *object)
-{
-    TaskObject *task = (TaskObject *)object;
-    PyObject *who = task_describe(task);
-    PyObject *parts = who == NULL ? NULL : PyList_New(0);
-    int error = parts == NULL ? -1 : collect_waits(hub, task, who, parts);
-    if (error == 0 && PyList_GET_SIZE(parts) == 0) {
-        const char *state = task->state == TASK_QUEUED ? "not begun" : "running";
-        error = append(lines, PyUnicode_FromFormat("  %U: %s", who, state));
-    }
-    for (Py_ssize_t i = 0; error == 0 && i < PyList_GET_SIZE(parts); i += 3) {
-        PyObject *subject = PyList_GET_ITEM(parts, i + 1);
-        PyObject *begin = PyList_GET_ITEM(parts, i), *end = PyList_GET_ITEM(parts, i + 2);
-        error = append(lines, subject == Py_None
-                                  ? PyUnicode_FromFormat("%U%U", begin, end)
-                                  : PyUnicode_FromFormat("%U %R%U", begin, subject, end));
-    }
-    Py_XDECREF(who);
-    Py_XDECREF(parts);
-    return error;
+    (void)hub;
+    return append(lines, PyUnicode_FromFormat("  %U", line));
 }
 
 static int
@@ -210,21 +170,6 @@ append_part(HubObject *hub, PyObject *lines, const char *title, PyObject *object
     }
     Py_DECREF(objects);
     return error;
-}
-
-static PyObject *
-list_tasks(HubObject *hub)
-{
-    PyObject *list = PyList_New(0);
-    int error = list == NULL ? -1 : PyList_Append(list, (PyObject *)hub->main_task);
-    for (struct list_node *node = hub->tasks.next; node != &hub->tasks && error == 0;
-         node = node->next) {
-        error = PyList_Append(list, (PyObject *)CONTAINER_OF(node, TaskObject, hub_link));
-    }
-    if (error < 0) {
-        Py_CLEAR(list);
-    }
-    return list;
 }
 
 static PyObject *
@@ -290,7 +235,7 @@ Hub_dump(HubObject *hub, PyObject *unused)
             0 ||
         append_part(hub, lines, "registered", list_registrations(hub),
                     append_registration) < 0 ||
-        append_part(hub, lines, "tasks", list_tasks(hub), append_task) < 0 ||
+        append_part(hub, lines, "tasks", hub_describe_tasks(hub), append_line) < 0 ||
         append_part(hub, lines, "to be called", list_handles(&hub->handles),
                     append_handle) < 0 ||
         append_calls(hub, lines) < 0 ||

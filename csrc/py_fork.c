@@ -131,7 +131,8 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
     abandon_calls(hub);
     hub->is_main_thread = true; // the forking thread is the child's only one
     hub->kernel_wait_count = count_kernel_waits(survivor);
-    hub->needs = 0;
+    hub->needs = hub_wanted_watchers(hub);
+    hub->cpu_watchers = 0;
     hub->dispatcher = survivor == hub->main_task ? hub->dispatcher : NULL;
     hub->is_running &= survivor == hub->main_task;
     hub->calls.is_halted &= hub->is_running;

@@ -175,6 +175,8 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
         goto fail;
     }
     list_append(&state->open_hubs, &hub->state_link);
+    // Not at once: a process that forks and then runs another program has no use for it.
+    hub->needs |= hub_wanted_watchers(hub);
     return hub;
 fail:
     Py_DECREF(hub);
@@ -409,51 +411,6 @@ hub_raise_main_exception(HubObject *hub)
     return -1;
 }
 
-// --- Who waits for what --------------------------------------------------------------------
-
-static int
-describe_task(TaskObject *task, PyObject *list)
-{
-    for (struct list_node *node = task->waiters.next; node != &task->waiters;
-         node = node->next) {
-        struct waiter *waiter = CONTAINER_OF(node, struct waiter, task_link);
-        PyObject *who = task_describe(task);
-        if (who == NULL) {
-            return -1;
-        }
-        PyObject *line = waiter->subject == NULL
-                             ? PyUnicode_FromFormat("%U: %s", who, waiter->operation)
-                             : PyUnicode_FromFormat("%U: %s %R", who, waiter->operation,
-                                                    waiter->subject);
-        Py_DECREF(who);
-        int error = line == NULL ? -1 : PyList_Append(list, line);
-        Py_XDECREF(line);
-        if (error < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-PyObject *
-hub_describe_waiters(HubObject *hub)
-{
-    PyObject *list = PyList_New(0);
-    if (list == NULL || describe_task(hub->main_task, list) < 0) {
-        goto fail;
-    }
-    for (struct list_node *node = hub->tasks.next; node != &hub->tasks;
-         node = node->next) {
-        if (describe_task(CONTAINER_OF(node, TaskObject, hub_link), list) < 0) {
-            goto fail;
-        }
-    }
-    return list;
-fail:
-    Py_XDECREF(list);
-    return NULL;
-}
-
 // --- Closing ----------------------------------------------------------------------------------
 
 static void
@@ -556,6 +513,7 @@ hub_close(HubObject *hub)
             report_exception((PyObject *)hub);
         }
     }
+    hub_end_stall_watch(hub, true);
     hub_abandon(hub);
     return 0;
 }
@@ -569,6 +527,7 @@ hub_abandon(HubObject *hub)
     hub->is_closed = true;
     list_remove(&hub->state_link);
     parking_lots_end(hub);
+    hub_end_stall_watch(hub, false);
     handles_end_all(hub); // first: a handler of SIGINT gives it back to the hub
     guests_end_all(hub);
     hub_give_signals_back(hub);

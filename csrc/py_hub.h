@@ -47,6 +47,7 @@ struct waiter {
                                 // once woken, on hub->ready
     struct list_node task_link; // on task->waiters while parked
     struct timer timer;         // the wait's own deadline
+    uint64_t since_ns;          // for reports: when it began, of hub_wait_time()
     const char *operation;      // for reports: "readln", "join" ...
     PyObject *subject;          // for reports, borrowed: what is waited for, or NULL
     uint8_t status;             // enum waiter_status
@@ -85,9 +86,10 @@ struct hub_call {
 };
 
 enum hub_needs {
-    HUB_NEEDS_SIGNALS = 1, // Python's signal handlers have to run
-    HUB_NEEDS_TRIM = 2,    // too many workers are idle
-    HUB_NEEDS_CALLS = 4,   // hub->calls is not empty
+    HUB_NEEDS_SIGNALS = 1,  // Python's signal handlers have to run
+    HUB_NEEDS_TRIM = 2,     // too many workers are idle
+    HUB_NEEDS_CALLS = 4,    // hub->calls is not empty
+    HUB_NEEDS_WATCHERS = 8, // the threads that look at the hub have to be started
 };
 
 // The calls that are due. A round runs those of one level; see py_calls.c.
@@ -139,6 +141,7 @@ struct HubObject {
     uint64_t hook_round;      // counts the rounds of their calls
     size_t callback_count;    // connections with callbacks
     uint64_t turn_time_ns;    // what cached_time is since the last poll; 0 = not read
+    uint64_t wait_time_ns;    // when somebody first waited since then; 0 = nobody has
 
     PyObject *root;             // owned; the thread's main greenlet
     PyObject *loop;             // owned; the hub greenlet, NULL until it is needed
@@ -159,6 +162,12 @@ struct HubObject {
     unsigned handoffs;             // since the last poll
     unsigned unblocked_operations; // since a coroutine last gave way
     unsigned long long switch_count;
+    unsigned long long turn_count; // looks at the engine
+
+    unsigned cpu_watchers; // who wants the CPU time of tasks; 0 = it is not measured
+    uint64_t cpu_mark_ns;  // the thread's CPU time as last charged; 0 = not yet
+    uint64_t cpu_ns;       // the hub's own: polling and callbacks
+    PyObject *stall_watch; // owned; the thread of set_stall_limit(), or NULL
 
     PyObject *dispatcher;      // borrowed; who called dispatch(), NULL otherwise
     int dispatch_budget;       // events this dispatch may still hand out
@@ -256,9 +265,6 @@ void hub_note_end(HubObject *hub);
 // True if Hub.run() has nothing left to wait for.
 bool hub_is_idle(HubObject *hub);
 
-// What everybody waits for: a list of "task: operation subject" strings, a new reference.
-PyObject *hub_describe_waiters(HubObject *hub);
-
 // --- py_parking.c -------------------------------------------------------------------
 
 // The hub runs nobody any more: wakes who waits for something in it, in any thread.
@@ -347,6 +353,57 @@ extern PyMethodDef hub_call_methods[];
 
 // Methods of the Hub type.
 extern PyMethodDef hub_dump_methods[];
+
+// --- py_inspect.c -------------------------------------------------------------------
+
+// The clock by which waits are dated: read once between two looks at the engine, when
+// somebody first waits.
+static inline uint64_t
+hub_wait_time(HubObject *hub)
+{
+    if (hub->wait_time_ns == 0) {
+        hub->wait_time_ns = reactor_now_ns(&hub->reactor);
+    }
+    return hub->wait_time_ns;
+}
+
+// Charges the CPU time since it was last called to [task], or with NULL to the hub itself.
+void hub_charge_cpu(HubObject *hub, TaskObject *task);
+
+// The same, if anybody wants to know: where somebody stops running.
+static inline void
+hub_note_cpu(HubObject *hub, TaskObject *task)
+{
+    if (hub->cpu_watchers > 0) {
+        hub_charge_cpu(hub, task);
+    }
+}
+
+// Who waits for what: a tuple of a list of str, one a wait, and one of those circles in which
+// each waits for the next. A new reference, NULL with an exception.
+PyObject *hub_explain_waits(HubObject *hub);
+
+// What each task does: a list of str, a new reference; NULL with an exception.
+PyObject *hub_describe_tasks(HubObject *hub);
+
+// " waiting in recv for 3.2 s, in write for 0.1 s" of two waiters that may be NULL; "" without
+// any. A new reference, NULL with an exception.
+PyObject *describe_waits(HubObject *hub, const struct waiter *first,
+                         const struct waiter *second);
+
+// Threads look at the hub if PYCORONET_INSPECT or a stall limit says so: HUB_NEEDS_WATCHERS if
+// they have to be started, when it is made or after a fork, or 0.
+unsigned hub_wanted_watchers(const HubObject *hub);
+
+// Starts them. Reports what fails.
+void hub_start_watchers(HubObject *hub);
+
+// Ends the watch for stalls, if there is one; with [waits] its thread has ended then.
+void hub_end_stall_watch(HubObject *hub, bool waits);
+
+// Methods of the Hub type, and functions of the module.
+extern PyMethodDef hub_inspect_methods[];
+PyObject *inspect_list_hubs(PyObject *module, PyObject *unused);
 
 // --- py_waiter.c --------------------------------------------------------------------
 

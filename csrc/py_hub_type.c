@@ -273,20 +273,6 @@ Hub_get_cached_time(HubObject *hub, void *unused)
     return PyFloat_FromDouble((double)hub->turn_time_ns / 1e9);
 }
 
-PyDoc_STRVAR(
-    Hub_waiters_doc,
-    "waiters($self, /)\n--\n\nWho waits for what: a list of str. Never switches.");
-
-static PyObject *
-Hub_waiters(HubObject *hub, PyObject *unused)
-{
-    (void)unused;
-    if (hub_check_thread(hub, "this hub") < 0) {
-        return NULL;
-    }
-    return hub->is_closed ? PyList_New(0) : hub_describe_waiters(hub);
-}
-
 // --- Module functions ----------------------------------------------------------------------
 
 PyObject *
@@ -325,6 +311,7 @@ Hub_traverse(HubObject *hub, visitproc visit, void *arg)
     Py_VISIT(hub->worker_run);
     Py_VISIT(hub->main_task);
     Py_VISIT(hub->main_exception);
+    Py_VISIT(hub->stall_watch);
     return 0;
 }
 
@@ -354,7 +341,6 @@ static PyMethodDef own_methods[] = {
     {"dispatch", (PyCFunction)(void (*)(void))Hub_dispatch, METH_FASTCALL,
      Hub_dispatch_doc},
     {"stop", (PyCFunction)Hub_stop, METH_NOARGS, Hub_stop_doc},
-    {"waiters", (PyCFunction)Hub_waiters, METH_NOARGS, Hub_waiters_doc},
     {"close", (PyCFunction)Hub_close, METH_NOARGS, Hub_close_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -378,6 +364,10 @@ static PyMemberDef Hub_members[] = {
      PyDoc_STR("Switches of greenlets the hub has made.")},
     {"task_count", T_PYSSIZET, offsetof(HubObject, task_count), READONLY,
      PyDoc_STR("Tasks that were started and have not ended.")},
+    {"_thread_id", T_ULONG, offsetof(HubObject, thread_id), READONLY,
+     PyDoc_STR("Of the hub's thread, as threading.get_ident() has it.")},
+    {"_cpu_ns", T_ULONGLONG, offsetof(HubObject, cpu_ns), READONLY,
+     PyDoc_STR("The CPU time of the hub itself, as far as it was measured.")},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(HubObject, weak_references), READONLY,
      NULL},
     {NULL, 0, 0, 0, NULL},
@@ -387,9 +377,10 @@ static PyMemberDef Hub_members[] = {
 static PyMethodDef *
 collect_methods(void)
 {
-    static PyMethodDef collected[32];
-    PyMethodDef *const parts[] = {own_methods, hub_call_methods, hub_timer_methods,
-                                  hub_hook_methods, hub_dump_methods};
+    static PyMethodDef collected[40];
+    PyMethodDef *const parts[] = {own_methods,       hub_call_methods,
+                                  hub_timer_methods, hub_hook_methods,
+                                  hub_dump_methods,  hub_inspect_methods};
     size_t count = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
         for (PyMethodDef *method = parts[i]; method->ml_name != NULL; method++) {

@@ -24,6 +24,31 @@ PyDoc_STRVAR(
     "timeout: seconds, None waits for ever, 0 or less only looks. Raises RuntimeError in a hub\n"
     "callback that would have to wait. For any task and any thread. May switch.");
 
+// [operation] and [subject], borrowed, name the wait in reports.
+static PyObject *
+wait_until_set(EventObject *event, int64_t timeout_ns, const char *operation,
+               PyObject *subject)
+{
+    if (event->is_set) {
+        return sync_count_operation() < 0 ? NULL : Py_NewRef(Py_True);
+    }
+    if (timeout_ns == 0) {
+        Py_RETURN_FALSE;
+    }
+    HubObject *hub;
+    struct waiter *waiter = parking_prepare(event->state, operation, &hub);
+    if (waiter == NULL) {
+        return NULL;
+    }
+    if (event->is_set) {
+        hub_release_waiter(hub, waiter);
+        Py_RETURN_TRUE;
+    }
+    int status =
+        parking_wait(hub, waiter, &event->waiters, timeout_ns, operation, subject);
+    return status < 0 ? NULL : PyBool_FromLong(status == WOKEN_READY);
+}
+
 static PyObject *
 Event_wait(EventObject *event, PyObject *const *arguments, Py_ssize_t count,
            PyObject *keyword_names)
@@ -36,24 +61,26 @@ Event_wait(EventObject *event, PyObject *const *arguments, Py_ssize_t count,
         sync_convert_timeout(timeout, &timeout_ns) < 0) {
         return NULL;
     }
-    if (event->is_set) {
-        return sync_count_operation() < 0 ? NULL : Py_NewRef(Py_True);
-    }
-    if (timeout_ns == 0) {
-        Py_RETURN_FALSE;
-    }
-    HubObject *hub;
-    struct waiter *waiter = parking_prepare(event->state, "wait", &hub);
-    if (waiter == NULL) {
+    return wait_until_set(event, timeout_ns, "wait", (PyObject *)event);
+}
+
+PyDoc_STRVAR(wait_as_doc, "_wait_as($self, operation, subject, timeout, /)\n--\n\n"
+                          "wait(), which reports call by that str and subject.");
+
+static PyObject *
+Event_wait_as(EventObject *event, PyObject *const *arguments, Py_ssize_t count)
+{
+    static const char *const names[] = {"operation", "subject", "timeout", NULL};
+    static const struct parameters parameters = {"_wait_as", names, 3, 3};
+    PyObject *values[3];
+    int64_t timeout_ns;
+    if (parse_arguments(&parameters, arguments, count, NULL, values) < 0 ||
+        sync_convert_timeout(values[2], &timeout_ns) < 0) {
         return NULL;
     }
-    if (event->is_set) {
-        hub_release_waiter(hub, waiter);
-        Py_RETURN_TRUE;
-    }
-    int status =
-        parking_wait(hub, waiter, &event->waiters, timeout_ns, "wait", (PyObject *)event);
-    return status < 0 ? NULL : PyBool_FromLong(status == WOKEN_READY);
+    const char *operation = PyUnicode_AsUTF8(values[0]);
+    return operation == NULL ? NULL
+                             : wait_until_set(event, timeout_ns, operation, values[1]);
 }
 
 PyDoc_STRVAR(set_doc,
@@ -139,6 +166,7 @@ Event_dealloc(EventObject *event)
 static PyMethodDef Event_methods[] = {
     {"wait", (PyCFunction)(void (*)(void))Event_wait, METH_FASTCALL | METH_KEYWORDS,
      wait_doc},
+    {"_wait_as", (PyCFunction)(void (*)(void))Event_wait_as, METH_FASTCALL, wait_as_doc},
     {"set", (PyCFunction)Event_set, METH_NOARGS, set_doc},
     {"clear", (PyCFunction)Event_clear, METH_NOARGS, clear_doc},
     {"is_set", (PyCFunction)Event_is_set, METH_NOARGS, is_set_doc},

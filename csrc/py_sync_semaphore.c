@@ -46,6 +46,34 @@ PyDoc_STRVAR(
     "RuntimeError in a hub callback that would have to wait. For any task and any thread. May\n"
     "switch.");
 
+// [operation] and [subject], borrowed, name the wait in reports.
+static PyObject *
+take_or_wait(SemaphoreObject *semaphore, int64_t timeout_ns, const char *operation,
+             PyObject *subject)
+{
+    if (take_permit(semaphore)) {
+        Py_RETURN_TRUE;
+    }
+    if (timeout_ns == 0) {
+        Py_RETURN_FALSE;
+    }
+    HubObject *hub;
+    struct waiter *waiter = parking_prepare(semaphore->state, operation, &hub);
+    if (waiter == NULL) {
+        return NULL;
+    }
+    if (take_permit(semaphore)) {
+        hub_release_waiter(hub, waiter);
+        Py_RETURN_TRUE;
+    }
+    int status =
+        parking_wait(hub, waiter, &semaphore->waiters, timeout_ns, operation, subject);
+    if (status == PARK_FORFEITED) {
+        release_permits(semaphore, 1);
+    }
+    return status < 0 ? NULL : PyBool_FromLong(status == WOKEN_READY);
+}
+
 static PyObject *
 Semaphore_acquire(SemaphoreObject *semaphore, PyObject *const *arguments,
                   Py_ssize_t count, PyObject *keyword_names)
@@ -59,27 +87,30 @@ Semaphore_acquire(SemaphoreObject *semaphore, PyObject *const *arguments,
         (timeout_ns != 0 && sync_count_operation() < 0)) {
         return NULL;
     }
-    if (take_permit(semaphore)) {
-        Py_RETURN_TRUE;
-    }
-    if (timeout_ns == 0) {
-        Py_RETURN_FALSE;
-    }
-    HubObject *hub;
-    struct waiter *waiter = parking_prepare(semaphore->state, "acquire", &hub);
-    if (waiter == NULL) {
+    return take_or_wait(semaphore, timeout_ns, "acquire", (PyObject *)semaphore);
+}
+
+PyDoc_STRVAR(acquire_as_doc,
+             "_acquire_as($self, operation, subject, blocking, timeout, /)\n--\n\n"
+             "acquire(), which reports call by that str and subject.");
+
+static PyObject *
+Semaphore_acquire_as(SemaphoreObject *semaphore, PyObject *const *arguments,
+                     Py_ssize_t count)
+{
+    static const char *const names[] = {"operation", "subject", "blocking", "timeout",
+                                        NULL};
+    static const struct parameters parameters = {"_acquire_as", names, 4, 4};
+    PyObject *values[4];
+    int64_t timeout_ns;
+    if (parse_arguments(&parameters, arguments, count, NULL, values) < 0 ||
+        sync_convert_blocking(values[2], values[3], &timeout_ns) < 0 ||
+        (timeout_ns != 0 && sync_count_operation() < 0)) {
         return NULL;
     }
-    if (take_permit(semaphore)) {
-        hub_release_waiter(hub, waiter);
-        Py_RETURN_TRUE;
-    }
-    int status = parking_wait(hub, waiter, &semaphore->waiters, timeout_ns, "acquire",
-                              (PyObject *)semaphore);
-    if (status == PARK_FORFEITED) {
-        release_permits(semaphore, 1);
-    }
-    return status < 0 ? NULL : PyBool_FromLong(status == WOKEN_READY);
+    const char *operation = PyUnicode_AsUTF8(values[0]);
+    return operation == NULL ? NULL
+                             : take_or_wait(semaphore, timeout_ns, operation, values[1]);
 }
 
 PyDoc_STRVAR(
@@ -204,6 +235,7 @@ Semaphore_dealloc(SemaphoreObject *semaphore)
 
 static PyMethodDef Semaphore_methods[] = {
     {"acquire", FASTCALL(Semaphore_acquire), METH_FASTCALL | METH_KEYWORDS, acquire_doc},
+    {"_acquire_as", FASTCALL(Semaphore_acquire_as), METH_FASTCALL, acquire_as_doc},
     {"release", FASTCALL(Semaphore_release), METH_FASTCALL | METH_KEYWORDS, release_doc},
     {"__enter__", (PyCFunction)Semaphore_enter, METH_NOARGS, enter_doc},
     {"__exit__", FASTCALL(Semaphore_exit), METH_FASTCALL, exit_doc},

@@ -36,12 +36,14 @@ struct TaskObject {
     PyObject *name;          // owned; NULL = made from the function's name on demand
     PyObject *cancel_reason; // owned; what cancel() was given last, or NULL
     unsigned long number;    // for the default name
-    uint8_t state;           // enum task_state
-    PyObject *greenlet;      // borrowed; the worker that runs it (the root, for the main
-                             // program), NULL before and after
-    bool is_main;            // stands for the main program
-    bool is_cancelled;       // cancel() was called
-    uint16_t refusals;       // waits in a row that raised Cancelled
+    unsigned long long switch_count; // how often it has given way, or waited
+    uint64_t cpu_ns;                 // as far as it was measured (hub->cpu_watchers)
+    uint8_t state;                   // enum task_state
+    PyObject *greenlet; // borrowed; the worker that runs it (the root, for the main
+                        // program), NULL before and after
+    bool is_main;       // stands for the main program
+    bool is_cancelled;  // cancel() was called
+    uint16_t refusals;  // waits in a row that raised Cancelled
 
     struct list_node hub_link; // on hub->tasks from its start until it ends
     struct list_node waiters;  // the waits its greenlets are in
@@ -111,6 +113,10 @@ bool task_was_killed(TaskObject *task);
 
 // "Task 'name'" for messages. A new reference, NULL with an exception.
 PyObject *task_describe(TaskObject *task);
+
+// " running", " waiting in recv for 3.2 s" ... A new reference, NULL with an exception. For any
+// thread.
+PyObject *task_describe_state(TaskObject *task);
 
 // spawn(function, *args, **kwargs), and the server's spawn_handler(function, conn, address).
 PyObject *task_spawn(PyObject *module, PyObject *const *arguments, Py_ssize_t count,

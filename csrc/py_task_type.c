@@ -183,14 +183,11 @@ task_describe(TaskObject *task)
 static PyObject *
 Task_repr(TaskObject *task)
 {
-    static const char *const state_names[] = {"not begun", "queued", "running",
-                                              "done",      "failed", "cancelled"};
     PyObject *text = task_describe(task);
-    if (text == NULL) {
-        return NULL;
-    }
-    PyObject *result = PyUnicode_FromFormat("<%U %s>", text, state_names[task->state]);
-    Py_DECREF(text);
+    PyObject *state = text == NULL ? NULL : task_describe_state(task);
+    PyObject *result = state == NULL ? NULL : PyUnicode_FromFormat("<%U%U>", text, state);
+    Py_XDECREF(text);
+    Py_XDECREF(state);
     return result;
 }
 

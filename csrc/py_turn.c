@@ -148,12 +148,12 @@ nothing_can_wake(HubObject *hub)
 static int
 raise_deadlock(HubObject *hub)
 {
-    PyObject *waiters = hub_describe_waiters(hub);
-    if (waiters == NULL) {
+    PyObject *waits = hub_explain_waits(hub);
+    if (waits == NULL) {
         return -1;
     }
-    PyObject *exception = PyObject_CallOneArg(hub->state->DeadlockError, waiters);
-    Py_DECREF(waiters);
+    PyObject *exception = PyObject_CallObject(hub->state->DeadlockError, waits);
+    Py_DECREF(waits);
     if (exception == NULL) {
         return -1;
     }
@@ -210,6 +210,8 @@ hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
 {
     hub->handoffs = 0;
     hub->turn_time_ns = 0;
+    hub->wait_time_ns = 0;
+    hub->turn_count++;
     if (hub->is_closed) {
         PyErr_SetString(PyExc_RuntimeError, "this hub is closed");
         return -1;
@@ -236,6 +238,7 @@ hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
     if (hub_has_hooks(hub)) {
         hooks_check(hub);
     }
+    hub_note_cpu(hub, NULL);
     return 0;
 }
 
@@ -304,6 +307,10 @@ serve_needs(HubObject *hub)
     if (needs & HUB_NEEDS_TRIM) {
         hub_trim_workers(hub, TRIM_AT_ONCE);
     }
+    if (needs & HUB_NEEDS_WATCHERS) {
+        hub_start_watchers(hub);
+    }
+    hub_note_cpu(hub, NULL);
 }
 
 // A switch of the loop's came back with an exception: a worker could not be started, or

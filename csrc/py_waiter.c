@@ -211,6 +211,7 @@ begin_wait(HubObject *hub, struct waiter *waiter, struct waiter **place,
     waiter->subject = subject;
     waiter->kind = (uint8_t)kind;
     waiter->status = WAITER_PARKED;
+    waiter->task->switch_count++;
     list_append(&waiter->task->waiters, &waiter->task_link);
     if (place != NULL) {
         *place = waiter;
@@ -225,9 +226,12 @@ begin_wait(HubObject *hub, struct waiter *waiter, struct waiter **place,
     }
     if (timeout_ns >= 0) {
         reactor_arm(&hub->reactor, &waiter->timer, (uint64_t)timeout_ns);
+        hub->wait_time_ns = hub->reactor.now_ns; // as it has just been read
     }
-    // Last, for layers of what is sent run Python code, which may do what we wait for.
+    waiter->since_ns = hub_wait_time(hub);
+    // Late, for layers of what is sent run Python code, which may do what we wait for.
     hub_flush_output(hub);
+    hub_note_cpu(hub, waiter->task);
     return 0;
 }
 

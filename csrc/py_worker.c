@@ -122,6 +122,7 @@ run_bound_task(HubObject *hub, struct worker *worker)
     hub->current_greenlet = worker->greenlet;
     hub->current_task = task;
     task_run(task);
+    hub_note_cpu(hub, task);
     PyObject *next = NULL;
     if (task_was_killed(task)) {
         // Somebody let go of the greenlet, and waits on the spot for its end: no hand-off.

@@ -15,6 +15,7 @@ import atexit
 import os
 
 from ._await import await_
+from . import _waits as _waits  # the core calls it by name
 from ._coronet import (
     HANGUP,
     HIGH,
@@ -75,6 +76,7 @@ from .errors import (
     IncompleteReadError,
     LineTooLongError,
     ShutDown,
+    StalledError,
 )
 from .server import (
     CertificateFiles,
@@ -122,6 +124,7 @@ __all__ = [
     "ShutDown",
     "SignalHandle",
     "SimpleQueue",
+    "StalledError",
     "Task",
     "TaskGroup",
     "TimerHandle",

@@ -21,18 +21,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class _Ticket(Event):
-    """An event that one waiter waits for; in reports it is what it stands for."""
-
-    __slots__ = ("_subject",)
-
-    def __init__(self, subject: object) -> None:
-        self._subject = subject
-
-    def __repr__(self) -> str:
-        return repr(self._subject)
-
-
 class Condition:
     """A condition variable of threading's meaning. First come, first notified.
 
@@ -48,7 +36,7 @@ class Condition:
         self._lock = RLock() if lock is None else lock
         self.acquire = self._lock.acquire
         self.release = self._lock.release
-        self._tickets: deque[_Ticket] = deque()  # of those who wait, guarded by the lock
+        self._tickets: deque[Event] = deque()  # of those who wait, guarded by the lock
         self._process = os.getpid()  # theirs
 
     def __enter__(self) -> bool:
@@ -106,11 +94,11 @@ class Condition:
         self._check_owned("wait")
         if current() is None:
             raise RuntimeError("wait() would have to wait, and a hub callback cannot")
-        ticket = _Ticket(self)
+        ticket = Event()
         self._tickets.append(ticket)
         state = self._release_save()
         try:
-            ticket.wait(timeout)
+            ticket._wait_as("wait", self, timeout)
         except BaseException:
             self._come_back(ticket, state)
             if ticket.is_set():
@@ -119,7 +107,7 @@ class Condition:
         self._come_back(ticket, state)
         return ticket.is_set()
 
-    def _come_back(self, ticket: _Ticket, state: Any) -> None:
+    def _come_back(self, ticket: Event, state: Any) -> None:
         # The caller's block ends with release(), so cancelled or not it has to hold the lock.
         with shield():
             self._acquire_restore(state)
@@ -161,10 +149,10 @@ class Condition:
 class _Round:
     """Those who meet at a barrier, once."""
 
-    def __init__(self, barrier: "Barrier") -> None:
-        self.places = [False] * barrier.parties  # who has come, by index
+    def __init__(self, parties: int) -> None:
+        self.places = [False] * parties  # who has come, by index
         self.is_broken = False
-        self.is_over = _Ticket(barrier)
+        self.is_over = Event()
 
 
 class Barrier:
@@ -188,7 +176,7 @@ class Barrier:
         self._action = action
         self._timeout = timeout
         self._lock = RLock()  # an action may call abort()
-        self._round = _Round(self)
+        self._round = _Round(self._parties)
 
     @property
     def parties(self) -> int:
@@ -228,7 +216,8 @@ class Barrier:
                 self._complete(present)
                 return index
         try:
-            present.is_over.wait(self._timeout if timeout is None else timeout)
+            limit = self._timeout if timeout is None else timeout
+            present.is_over._wait_as("wait", self, limit)
         except BaseException:
             present.places[index] = False
             raise
@@ -250,7 +239,7 @@ class Barrier:
             raise
         if present.is_broken:
             raise BrokenBarrierError
-        self._round = _Round(self)
+        self._round = _Round(self._parties)
         present.is_over.set()
 
     def _break(self, present: _Round) -> None:
@@ -262,7 +251,7 @@ class Barrier:
         """Begin anew; those who wait get BrokenBarrierError."""
         with self._lock:
             self._break(self._round)
-            self._round = _Round(self)
+            self._round = _Round(self._parties)
 
     def abort(self) -> None:
         """Break the barrier: all who wait, and who come, get BrokenBarrierError."""
@@ -296,23 +285,10 @@ class _Offer(Generic[Item]):
 
     __slots__ = ("is_accepted", "is_refused", "item")
 
-    def __init__(self, item: Item, channel: "Channel[Item]") -> None:
+    def __init__(self, item: Item) -> None:
         self.item = item
-        self.is_accepted = _Ticket(channel)
+        self.is_accepted = Event()
         self.is_refused = False  # the channel was closed meanwhile
-
-
-class _Permits(Semaphore):
-    """A semaphore that in reports is what it stands for."""
-
-    __slots__ = ("_subject",)
-
-    def __init__(self, subject: object) -> None:
-        super().__init__(0)
-        self._subject = subject
-
-    def __repr__(self) -> str:
-        return repr(self._subject)
 
 
 class Channel(Generic[Item]):
@@ -335,7 +311,7 @@ class Channel(Generic[Item]):
         self._offers: deque[_Offer[Item]] = deque()
         self._is_closed = False
         # One for each offer; and one more of a closed channel, for whoever finds nothing.
-        self._permits = _Permits(self)
+        self._permits = Semaphore(0)
 
     @property
     def capacity(self) -> int:
@@ -360,7 +336,7 @@ class Channel(Generic[Item]):
         """
         if block and timeout is not None and timeout < 0:
             raise ValueError("timeout must not be negative")
-        offer = _Offer(item, self)
+        offer = _Offer(item)
         with self._lock:
             if self._is_closed:
                 raise ShutDown
@@ -375,7 +351,7 @@ class Channel(Generic[Item]):
         if not block:
             return
         try:
-            offer.is_accepted.wait(timeout)
+            offer.is_accepted._wait_as("put", self, timeout)
         except BaseException as error:
             with shield(), self._lock:
                 is_withdrawn = self._withdraw(offer)
@@ -409,7 +385,7 @@ class Channel(Generic[Item]):
         """
         if block and timeout is not None and timeout < 0:
             raise ValueError("timeout must not be negative")
-        if not self._permits.acquire(block, timeout if block else None):
+        if not self._permits._acquire_as("get", self, block, timeout if block else None):
             raise Empty
         try:
             with self._lock:

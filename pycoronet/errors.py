@@ -4,10 +4,18 @@ A timeout is the builtin TimeoutError. Everything that the system refuses is an 
 with its errno.
 """
 
+from __future__ import annotations
+
 import errno
 import sys
+from collections.abc import Iterable
 from queue import Empty as Empty
 from queue import Full as Full
+from traceback import StackSummary
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._coronet import Task
 
 __all__ = [
     "AwaitedCancelledError",
@@ -18,6 +26,7 @@ __all__ = [
     "IncompleteReadError",
     "LineTooLongError",
     "ShutDown",
+    "StalledError",
 ]
 
 
@@ -64,10 +73,27 @@ class IncompleteReadError(EOFError):
 class DeadlockError(RuntimeError):
     """All tasks wait, and nothing is left that could wake one of them."""
 
-    def __init__(self, waiters: list[str]) -> None:
-        lines = "".join(f"\n  {waiter}" for waiter in waiters)
-        super().__init__(f"every task waits and nothing can wake them:{lines}")
-        self.waiters = waiters  # "Task 'name': operation subject", a str each
+    def __init__(self, waiters: Iterable[str], circles: Iterable[str] = ()) -> None:
+        self.waiters = list(waiters)  # "Task 'name': operation subject", a str each
+        self.circles = list(circles)  # those who wait for one another, in words
+        lines = [f"\n  {waiter}" for waiter in self.waiters]
+        lines += [f"\n{circle}" for circle in self.circles]
+        super().__init__("every task waits and nothing can wake them:" + "".join(lines))
+
+
+class StalledError(RuntimeError):
+    """Somebody keeps the hub for longer than Hub.set_stall_limit() allows.
+
+    It is never raised, but given to that function, or else to sys.unraisablehook.
+    """
+
+    def __init__(self, task: Task | None, seconds: float, stack: StackSummary) -> None:
+        self.task = task  # who keeps it; None: a callback
+        self.seconds = seconds  # how long so far
+        self.stack = stack  # where that one is, the innermost call last
+        who = "a callback" if task is None else f"Task {task.name!r}"
+        lines = "".join(stack.format()).rstrip("\n")
+        super().__init__(f"{who} has kept the hub for {seconds:.3f} s:\n{lines}")
 
 
 if sys.version_info >= (3, 13):

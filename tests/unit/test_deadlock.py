@@ -23,9 +23,9 @@ def test_it_lists_who_waits_for_what() -> None:
     with pytest.raises(DeadlockError) as caught:
         second.get()
     assert caught.value.waiters == [
-        "Task 'main program': get <Task 'second' running>",
+        "Task 'main program': get Task 'second'",
         "Task 'first': wait for the lot",
-        "Task 'second': join <Task 'first' running>",
+        "Task 'second': join Task 'first'",
     ]
     assert all(line in str(caught.value) for line in caught.value.waiters)
     first.cancel()

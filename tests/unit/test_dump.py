@@ -130,7 +130,7 @@ def test_dump_names_tasks_in_all_their_states() -> None:
     showing.join()
     lines = texts[0].splitlines()
     assert "tasks: 5" in lines
-    assert "  Task 'main program': join <Task 'showing' running>" in lines
+    assert "  Task 'main program': join Task 'showing'" in lines
     assert "  Task 'showing': running" in lines
     assert "  Task 'woken': something, ready to go on" in lines
     assert "  Task 'asleep': sleep 9, 8.000 s left" in lines

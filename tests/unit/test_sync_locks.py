@@ -395,7 +395,7 @@ def test_deadlock_names_the_lock_and_its_owner() -> None:
     with pytest.raises(DeadlockError) as caught:
         lock.acquire()
     assert caught.value.waiters == [
-        f"Task 'main program': acquire {lock!r}",
+        f"Task 'main program': acquire <Lock at {id(lock):#x}> held by Task 'holder'",
         f"Task 'holder': wait {event!r}",
     ]
     assert "owner=<Task 'holder'" in repr(lock)

@@ -404,14 +404,18 @@ def test_wrong_arguments_are_refused(call: Callable[[], object], error: type[Exc
 def test_deadlock_names_what_is_waited_for() -> None:
     channel: Channel[int] = Channel()
     condition, barrier = Condition(Lock()), Barrier(2)
-    spawn(channel.get).name = "channel"
+    full: Channel[int] = Channel(1)
+    full.put(1)
+    spawn(channel.get).name = "getter"
+    spawn(full.put, 2).name = "putter"
     spawn(wait_in, condition, [], "").name = "condition"
     spawn(barrier.wait).name = "barrier"
     sleep(0)
     with pytest.raises(DeadlockError) as caught:
         sleep(None)
     assert caught.value.waiters[1:] == [
-        f"Task 'channel': acquire {channel!r}",
+        f"Task 'getter': get {channel!r}",
+        f"Task 'putter': put {full!r}",
         f"Task 'condition': wait {condition!r}",
         f"Task 'barrier': wait {barrier!r}",
     ]
