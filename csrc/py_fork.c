@@ -175,6 +175,7 @@ hub_end_orphaned_process(TaskObject *task)
     int status = exit_status(task);
     static const char *const streams[] = {"stdout", "stderr"};
     hub_flush_output(task->hub);
+    inspect_stop();
     for (size_t i = 0; i < Py_ARRAY_LENGTH(streams); i++) {
         PyObject *stream = PySys_GetObject(streams[i]); // borrowed
         PyObject *result = stream == NULL || stream == Py_None

@@ -401,6 +401,9 @@ void hub_start_watchers(HubObject *hub);
 // Ends the watch for stalls, if there is one; with [waits] its thread has ended then.
 void hub_end_stall_watch(HubObject *hub, bool waits);
 
+// Ends what PYCORONET_INSPECT has begun, in a process that runs no exit functions.
+void inspect_stop(void);
+
 // Methods of the Hub type, and functions of the module.
 extern PyMethodDef hub_inspect_methods[];
 PyObject *inspect_list_hubs(PyObject *module, PyObject *unused);

@@ -379,6 +379,26 @@ Hub_set_stall_limit(HubObject *hub, PyObject *const *arguments, Py_ssize_t count
 
 // --- The threads that look at the hub ------------------------------------------------------
 
+// Calls a function of the thread behind PYCORONET_INSPECT, and reports what fails.
+static void
+call_inspection(const char *function, PyObject *subject)
+{
+    PyObject *module = PyImport_ImportModule("pycoronet._inspection");
+    PyObject *result =
+        module == NULL ? NULL : PyObject_CallMethod(module, function, NULL);
+    if (result == NULL) {
+        report_exception(subject);
+    }
+    Py_XDECREF(module);
+    Py_XDECREF(result);
+}
+
+void
+inspect_stop(void)
+{
+    call_inspection("stop", Py_None);
+}
+
 void
 hub_end_stall_watch(HubObject *hub, bool waits)
 {
@@ -403,20 +423,22 @@ hub_end_stall_watch(HubObject *hub, bool waits)
 unsigned
 hub_wanted_watchers(const HubObject *hub)
 {
-    return hub->stall_watch != NULL ? HUB_NEEDS_WATCHERS : 0;
+    const char *directory = getenv("PYCORONET_INSPECT");
+    bool is_inspected = directory != NULL && directory[0] != '\0';
+    return is_inspected || hub->stall_watch != NULL ? HUB_NEEDS_WATCHERS : 0;
 }
 
 void
 hub_start_watchers(HubObject *hub)
 {
-    PyObject *result = NULL;
     if (hub->stall_watch != NULL) {
-        result = PyObject_CallMethod(hub->stall_watch, "start", NULL);
+        PyObject *result = PyObject_CallMethod(hub->stall_watch, "start", NULL);
         if (result == NULL) {
             report_exception((PyObject *)hub);
         }
         Py_XDECREF(result);
     }
+    call_inspection("start", (PyObject *)hub);
 }
 
 PyMethodDef hub_inspect_methods[] = {

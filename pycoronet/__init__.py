@@ -16,6 +16,8 @@ import os
 
 from ._await import await_
 from . import _waits as _waits  # the core calls it by name
+from . import _inspection as _inspection  # the core calls these by name
+from . import _waits as _waits
 from ._coronet import (
     HANGUP,
     HIGH,

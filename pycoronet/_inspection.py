@@ -15,6 +15,7 @@ import socket
 import stat
 import sys
 import threading
+import time
 import traceback
 import weakref
 from contextlib import suppress
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ._coronet import Hub, _count_idle_thread, _list_hubs, _report
-from ._waits import Owners, Row, describe_wait, find_circles, list_tasks
+from ._waits import Owners, Row, Wait, describe_wait, find_circles, list_tasks
 
 __all__ = ["VARIABLE", "socket_path", "start", "stop", "take_snapshot"]
 
@@ -30,15 +31,23 @@ VARIABLE = "PYCORONET_INSPECT"
 
 MAX_CLIENTS = 8  # one more, and the one that was silent for longest has to go
 MAX_REQUEST_BYTES = 16
+SHORTAGE_SECONDS = 0.1  # until it is tried again to accept
 STOP_SECONDS = 1.0  # for the thread, at exit: some repr() may hang
 
 
 # Snapshots
 
 
+def _describe_wait(wait: Wait, owners: Owners) -> str:
+    try:
+        return describe_wait(wait, owners)
+    except Exception as error:  # of somebody's __repr__
+        return f"{wait.operation} <{type(wait.subject).__name__}: {type(error).__name__}>"
+
+
 def _describe_row(row: Row, owners: Owners, holder: object) -> dict[str, Any]:
     waits = [
-        {"for": describe_wait(wait, owners), "seconds": wait.seconds, "left": wait.left}
+        {"for": _describe_wait(wait, owners), "seconds": wait.seconds, "left": wait.left}
         for wait in row.waits
     ]
     return {
@@ -115,9 +124,10 @@ def _remove_stale(directory: str) -> None:
     """Remove the sockets of processes that have ended without doing so."""
     for path in Path(directory).glob("*.sock"):
         with suppress(OSError, ValueError):
-            if int(path.stem) == os.getpid() or _has_ended(int(path.stem)):
-                if stat.S_ISSOCK(path.lstat().st_mode) and not _is_served(path):
-                    path.unlink()
+            pid = int(path.stem)
+            is_idle = pid == os.getpid() or _has_ended(pid)
+            if is_idle and stat.S_ISSOCK(path.lstat().st_mode) and not _is_served(path):
+                path.unlink()
 
 
 def _has_ended(pid: int) -> bool:
@@ -265,8 +275,11 @@ class _Service:
     def _accept(self, selector: selectors.BaseSelector) -> None:
         try:
             sock, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # it has gone again
         except OSError:
-            return  # it has gone again; or no descriptor is left, and it waits
+            time.sleep(SHORTAGE_SECONDS)  # no descriptor is left
+            return
         sock.setblocking(False)
         if len(self._clients) >= MAX_CLIENTS:
             self._drop(selector, next(iter(self._clients.values())))

@@ -16,6 +16,8 @@ Serve connections, or files, from the command line.
   python -m pycoronet serve app:handler               a handler of yours: app.py, handler()
   python -m pycoronet httpd /srv/www                  the files of a directory, by HTTP
   python -m pycoronet stats 127.0.0.1:9100            what a server counts, live
+  python -m pycoronet ps 4711                         what the tasks of a process wait for
+  python -m pycoronet top 4711                        which of them use the CPU, live
 
 Each command tells more with --help.
 """
@@ -41,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    from . import httpd, serve, stats
+    from . import httpd, ps, serve, stats, top
 
     parser = _Parser(
         prog="pycoronet", usage="python -m pycoronet COMMAND ...", description=DESCRIPTION
@@ -51,7 +53,7 @@ def _make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", prog="pycoronet"
     )
-    for module in (serve, httpd, stats):
+    for module in (serve, httpd, stats, ps, top):
         module.add_parser(commands)
     return parser
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import http.client
 import os
-import shutil
 import socket
-import sys
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..server._addresses import format_address, parse_address
 from . import CommandError
+from ._screen import Screen, parse_interval
 from .stats_table import Snapshot, format_table, parse_page
 
 __all__ = ["add_parser"]
@@ -58,7 +57,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--interval",
         metavar="SECONDS",
-        type=_interval,
+        type=parse_interval,
         default=1.0,
         help="time between two looks (default: 1)",
     )
@@ -74,16 +73,6 @@ def _page_address(text: str) -> Any:
     if not isinstance(address, tuple | str | os.PathLike):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be connected to")
     return address
-
-
-def _interval(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.05 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.05 to 86400")
-    return seconds
 
 
 def _connect(address: Any) -> socket.socket:
@@ -131,36 +120,10 @@ def fetch(address: Any) -> Snapshot:
     return Snapshot(values, seconds, time.monotonic())
 
 
-class _Screen:
-    """Where the tables go: one over the other in a terminal, else one below the other."""
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stdout.isatty()
-        self._height: int | None = None  # of the table that is shown
-
-    @property
-    def width(self) -> int:
-        """How wide a table may be."""
-        # Behind the last column some terminals begin a new line.
-        return shutil.get_terminal_size().columns - 1 if self._is_terminal else 80
-
-    def show(self, lines: list[str]) -> None:
-        """Show a table, in a terminal as much of it as has room."""
-        if self._is_terminal:
-            lines = lines[: shutil.get_terminal_size().lines - 1]
-            up = f"\x1b[{self._height}F" if self._height else ""
-            text = up + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"
-        else:
-            text = "\n" * (self._height is not None) + "\n".join(lines) + "\n"
-        self._height = len(lines)
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-
 def _watch(address: Any, interval: float, once: bool) -> None:
     """Show table after table. Raises CommandError if the first cannot be had."""
     title = format_address(address)
-    screen = _Screen()
+    screen = Screen()
     before = None
     try:
         now = fetch(address)
