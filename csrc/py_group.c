@@ -285,6 +285,23 @@ Group_close(GroupObject *group, PyObject *unused)
     return errors;
 }
 
+static PyObject *
+Group_list_members(GroupObject *group, PyObject *unused)
+{
+    (void)unused;
+    PyObject *list = PyList_New(0);
+    int error = list == NULL ? -1 : 0;
+    for (struct list_node *node = group->members.next;
+         node != &group->members && error == 0; node = node->next) {
+        error =
+            PyList_Append(list, (PyObject *)CONTAINER_OF(node, TaskObject, group_link));
+    }
+    if (error < 0) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
 // --- The type -----------------------------------------------------------------------------
 
 static PyObject *
@@ -371,6 +388,9 @@ static PyMethodDef Group_methods[] = {
     {"_close", (PyCFunction)Group_close, METH_NOARGS,
      PyDoc_STR("_close($self, /)\n--\n\n"
                "Leave the group for good; return what its members have raised.")},
+    {"_list_members", (PyCFunction)Group_list_members, METH_NOARGS,
+     PyDoc_STR("_list_members($self, /)\n--\n\n"
+               "The tasks in it that have not ended. For any thread.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ._coronet import Hub, Lock, RLock, Task
+from ._groups import TaskGroup
 
 __all__ = ["Owners", "Row", "Wait", "describe_tasks", "explain", "find_circles", "list_tasks"]
 
@@ -52,13 +53,26 @@ class Owners:
         self._main_tasks = {hub._thread_id: rows[0].task for hub, rows in hubs if rows}
 
     def find(self, wait: Wait) -> object:
-        """Return who has to do something before the wait ends; None if nobody is known."""
-        owner: object = None
-        if isinstance(wait.subject, Task):
-            owner = wait.subject
-        elif isinstance(wait.subject, Lock | RLock):
-            owner = wait.subject.owner
+        """Return who has what is waited for; None if nobody is known."""
+        if not isinstance(wait.subject, Lock | RLock):
+            return None
+        owner = wait.subject.owner
         return self._main_tasks.get(owner, owner) if isinstance(owner, int) else owner
+
+    def find_needed(self, row: Row) -> Iterator[tuple[Task, str]]:
+        """Yield the tasks that have to do something before the task goes on, and why."""
+        for wait in row.waits:
+            owner = self.find(wait)
+            if wait.is_over:
+                continue
+            if isinstance(owner, Task):
+                holder = "itself" if owner is row.task else _label(owner)
+                yield owner, f"waits for {_describe_subject(wait.subject)} held by {holder}"
+            elif isinstance(wait.subject, Task):
+                yield wait.subject, f"waits in {wait.operation} for {_label(wait.subject)}"
+            elif isinstance(wait.subject, TaskGroup):
+                for member in wait.subject._list_members():
+                    yield member, f"waits for {_label(member)} of its TaskGroup"
 
 
 def _describe_subject(subject: object) -> str:
@@ -85,48 +99,41 @@ def describe_wait(wait: Wait, owners: Owners) -> str:
         return wait.operation
     text = f"{wait.operation} {_describe_subject(wait.subject)}"
     owner = owners.find(wait)
-    if owner is not None and owner is not wait.subject:
-        text += f" held by {_describe_owner(owner)}"
-    return text
-
-
-def _holding_wait(row: Row, owners: Owners) -> Wait | None:
-    """Return the wait that another task can end, if the task is in one."""
-    waits = (wait for wait in row.waits if not wait.is_over)
-    return next((wait for wait in waits if isinstance(owners.find(wait), Task)), None)
-
-
-def _describe_step(wait: Wait, owner: object, holder: str) -> str:
-    if wait.subject is not owner:
-        return f"waits for {_describe_subject(wait.subject)} held by {holder}"
-    return f"waits in {wait.operation} for {holder}"
+    return text if owner is None else f"{text} held by {_describe_owner(owner)}"
 
 
 def find_circles(rows: list[Row], owners: Owners) -> list[str]:
     """Return, in words, each circle of tasks that wait for one another."""
-    steps = {row.task: wait for row in rows if (wait := _holding_wait(row, owners))}
+    needed = {row.task: list(owners.find_needed(row)) for row in rows}
     circles = []
     seen: set[Task] = set()
-    for start in steps:
-        way: dict[Task, None] = {}  # in order
-        task: Any = start
-        while task in steps and task not in seen:
-            seen.add(task)
-            way[task] = None
-            task = owners.find(steps[task])
-        if task in way:
-            tasks = list(way)
-            circles.append(_describe_circle(tasks[tasks.index(task) :], steps, owners))
+    for start in needed:
+        if start in seen:
+            continue
+        # Depth first; those who stand on the way are passed through just now.
+        seen.add(start)
+        way = {start: ""}  # in order, with why it waits for the next
+        branches = [iter(needed[start])]
+        while branches:
+            task, why = next(branches[-1], (None, ""))
+            if task is None:
+                branches.pop()
+                way.popitem()
+                continue
+            way[next(reversed(way))] = why
+            if task in way:
+                circles.append(_describe_circle(way, task))
+            elif task in needed and task not in seen:
+                seen.add(task)
+                way[task] = ""
+                branches.append(iter(needed[task]))
     return circles
 
 
-def _describe_circle(circle: list[Task], steps: dict[Task, Wait], owners: Owners) -> str:
-    parts = []
-    for task in circle:
-        owner = owners.find(steps[task])
-        holder = "itself" if owner is task else _label(owner)  # type: ignore[arg-type]
-        parts.append(_describe_step(steps[task], owner, holder))
-    return f"{_label(circle[0])} {', which '.join(parts)}: a circle"
+def _describe_circle(way: dict[Task, str], first: Task) -> str:
+    tasks = list(way)
+    steps = [way[task] for task in tasks[tasks.index(first) :]]
+    return f"{_label(first)} {', which '.join(steps)}: a circle"
 
 
 def explain(hub: Hub) -> tuple[list[str], list[str]]:

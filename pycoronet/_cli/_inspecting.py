@@ -123,9 +123,9 @@ def format_hub(
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     widths[0] = min(widths[0], max(12, width // 3))
     lines = []
-    for name, state, *numbers, what in rows:
-        cut = name if len(name) <= widths[0] else name[: widths[0] - 1] + "…"
-        columns = [cut.ljust(widths[0]), state.ljust(widths[1])]
-        columns += [text.rjust(size) for text, size in zip(numbers, widths[2:], strict=True)]
-        lines.append("  ".join([*columns, what]).rstrip())
+    for row in rows:
+        name = row[0] if len(row[0]) <= widths[0] else row[0][: widths[0] - 1] + "…"
+        columns = [name.ljust(widths[0]), row[1].ljust(widths[1])]
+        columns += [row[column].rjust(widths[column]) for column in range(2, 5)]
+        lines.append("  ".join([*columns, row[5]]).rstrip())
     return lines

@@ -19,6 +19,7 @@ from pycoronet import (
     Lock,
     RLock,
     Task,
+    TaskGroup,
     current,
     get_hub,
     listen,
@@ -105,6 +106,20 @@ def test_lock_of_one_s_own_is_a_circle_of_one() -> None:
     held = f"{at(lock)} held by"
     assert error.waiters == [f"Task 'main program': acquire {held} Task 'main program'"]
     assert error.circles == [f"Task 'main program' waits for {held} itself: a circle"]
+
+
+def test_circle_through_a_group_is_told() -> None:
+    def parent() -> None:
+        with TaskGroup() as group:
+            group.spawn(sleep, None).name = "idle"
+            group.spawn(task.join).name = "child"
+
+    task = named("parent", parent)
+    error = deadlock()
+    circle = "Task 'parent' waits for Task 'child' of its TaskGroup, which waits in join for"
+    assert error.circles == [f"{circle} Task 'parent': a circle"]
+    task.cancel()
+    sleep(0)
 
 
 def test_two_circles_are_both_told() -> None:
