@@ -14,10 +14,9 @@ Example::
 import atexit
 import os
 
-from ._await import await_
-from . import _waits as _waits  # the core calls it by name
 from . import _inspection as _inspection  # the core calls these by name
 from . import _waits as _waits
+from ._await import await_
 from ._coronet import (
     HANGUP,
     HIGH,
