@@ -113,6 +113,14 @@ PyDoc_STRVAR(
     "It begins when the caller next waits. It inherits a copy of the caller's contextvars.\n"
     "Raises TypeError for something not callable. Never switches.");
 
+PyDoc_STRVAR(
+    spawn_later_doc,
+    "spawn_later($module, seconds, function, /, *args, **kwargs)\n--\n\n"
+    "spawn(function, *args, **kwargs), but it begins after so many seconds.\n\n"
+    "seconds: 0 or more; more than a year counts as a year. It never begins early. Until then\n"
+    "the task has no stack; cancel() ends it at once, and its function is never called. Raises\n"
+    "ValueError for a negative number, NaN or infinity. Never switches.");
+
 PyDoc_STRVAR(spawn_handler_doc,
              "spawn_handler($module, handler, conn, address, /)\n--\n\n"
              "spawn(handler, conn, address), and conn is closed when the task ends.");
@@ -215,6 +223,8 @@ PyDoc_STRVAR(
 
 static PyMethodDef module_methods[] = {
     {"spawn", FASTCALL(task_spawn), METH_FASTCALL | METH_KEYWORDS, spawn_doc},
+    {"spawn_later", FASTCALL(task_spawn_later), METH_FASTCALL | METH_KEYWORDS,
+     spawn_later_doc},
     {"spawn_handler", FASTCALL(task_spawn_handler), METH_FASTCALL, spawn_handler_doc},
     {"current", task_current, METH_NOARGS, current_doc},
     {"sleep", FASTCALL(task_sleep), METH_FASTCALL | METH_KEYWORDS, sleep_doc},
@@ -359,7 +369,7 @@ make_types(PyObject *module, struct module_state *state)
             return -1;
         }
     }
-    return sync_add_types(module);
+    return sync_add_types(module) < 0 || local_type_add(module) < 0 ? -1 : 0;
 }
 
 static int

@@ -545,4 +545,5 @@ hub_abandon(HubObject *hub)
     Py_CLEAR(hub->worker_run);
     Py_CLEAR(hub->main_task);
     Py_CLEAR(hub->main_exception);
+    local_owner_free(&hub->locals);
 }

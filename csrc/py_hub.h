@@ -10,6 +10,7 @@
 #include "py_state.h"
 
 #include "list.h"
+#include "py_local.h"
 #include "reactor.h"
 
 typedef struct TaskObject TaskObject;
@@ -152,6 +153,7 @@ struct HubObject {
     PyObject *current_greenlet; // borrowed; whom the hub resumed last, if it is a worker,
                                 // the root or the loop; else NULL
     TaskObject *current_task;   // borrowed; the task it runs
+    struct local_owner *locals; // owned; what callbacks keep in Locals, NULL = nothing
     struct worker *starting;    // bound, but its function has not begun yet; or NULL
     PyObject *main_exception;   // owned; to be raised in the main program next
     struct list_node idle_watchers; // waiters of Hub.run()

@@ -74,18 +74,36 @@ task_new_main(HubObject *hub)
     return task;
 }
 
-void
-task_queue(TaskObject *task)
+// Has it wait for its start.
+static void
+await_start(TaskObject *task, enum waiter_status status)
 {
     struct waiter *waiter = &task->waiter;
     waiter->kind = WAITS_TO_START;
-    waiter->status = WOKEN_READY;
+    waiter->status = (uint8_t)status;
     waiter->task = (TaskObject *)Py_NewRef((PyObject *)task);
     task->state = TASK_QUEUED;
     // From here on it will end by itself; nobody has to wait for one never entered.
     list_append(&task->hub->tasks, &task->hub_link);
     task->hub->task_count++;
-    list_append(&task->hub->ready, &waiter->link);
+}
+
+void
+task_queue(TaskObject *task)
+{
+    await_start(task, WOKEN_READY);
+    list_append(&task->hub->ready, &task->waiter.link);
+}
+
+void
+task_queue_later(TaskObject *task, uint64_t delay_ns)
+{
+    struct waiter *waiter = &task->waiter;
+    await_start(task, WAITER_PARKED);
+    waiter->operation = "spawn_later";
+    waiter->subject = NULL;
+    list_append(&task->waiters, &waiter->task_link);
+    reactor_arm(&task->hub->reactor, &waiter->timer, delay_ns);
 }
 
 // --- Running ------------------------------------------------------------------------
@@ -148,7 +166,8 @@ keep_exception(TaskObject *task)
     if (ends_program) {
         hub_interrupt_main(hub, Py_NewRef(task->value));
     }
-    else if (list_is_empty(&task->joiners) && !group_takes_failure(task)) {
+    else if (list_is_empty(&task->joiners) && !task_links_handle_failure(task) &&
+             !group_takes_failure(task)) {
         restore_exception(Py_NewRef(task->value));
         report_exception((PyObject *)task);
     }
@@ -191,6 +210,9 @@ task_finish(TaskObject *task, PyObject *value)
     if (task->group != NULL) {
         group_note_end(task);
     }
+    if (task->links != NULL) {
+        task_queue_links(task);
+    }
     if (task == hub->orphan) {
         hub_end_orphaned_process(task);
     }
@@ -203,6 +225,7 @@ task_finish(TaskObject *task, PyObject *value)
     Py_CLEAR(task->keyword_names);
     Py_CLEAR(task->context);
     Py_CLEAR(task->group);
+    local_owner_free(&task->locals);
 }
 
 bool

@@ -12,6 +12,7 @@
 
 typedef struct GroupObject GroupObject;
 typedef struct ScopeObject ScopeObject;
+struct task_link;
 
 enum task_state {
     TASK_CREATED,   // made by co_create, never entered
@@ -50,6 +51,8 @@ struct TaskObject {
     struct list_node joiners;  // waiters of join() and get(), by link
     struct waiter waiter;      // for its start, then for any wait while it is free
     ScopeObject *scope;        // owned; innermost, NULL = none
+    struct local_owner *locals; // owned; what it keeps in Locals, NULL = nothing
+    struct task_link *links;   // owned; the first of those that link() made, NULL = none
 
     GroupObject *group;          // owned; the TaskGroup it is in until it ends, or NULL
     struct list_node group_link; // on its members; of one that failed, on its failures
@@ -97,6 +100,9 @@ TaskObject *task_new_main(HubObject *hub);
 // Puts a new task at the end of the ready queue.
 void task_queue(TaskObject *task);
 
+// The same after [delay_ns], or when it is cancelled.
+void task_queue_later(TaskObject *task, uint64_t delay_ns);
+
 // Calls the task's function and keeps the outcome; in a worker.
 void task_run(TaskObject *task);
 
@@ -123,9 +129,31 @@ PyObject *task_spawn(PyObject *module, PyObject *const *arguments, Py_ssize_t co
                      PyObject *keyword_names);
 PyObject *task_spawn_handler(PyObject *module, PyObject *const *arguments,
                              Py_ssize_t count);
+PyObject *task_spawn_later(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
+                           PyObject *keyword_names);
 PyObject *task_current(PyObject *module, PyObject *unused);
 PyObject *task_sleep(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
                      PyObject *keyword_names);
+
+// --- py_task_link.c -----------------------------------------------------------------
+
+// Has the functions linked to a task that ends called. It has some.
+void task_queue_links(TaskObject *task);
+
+// True if one of them looks at how the task ended.
+bool task_links_handle_failure(TaskObject *task);
+
+// Lets go of all of them, uncalled.
+void task_drop_links(TaskObject *task);
+
+int task_visit_links(TaskObject *task, visitproc visit, void *arg);
+
+// Methods of the Task type.
+extern const char task_link_doc[];
+extern const char task_unlink_doc[];
+PyObject *Task_link(TaskObject *task, PyObject *const *arguments, Py_ssize_t count,
+                    PyObject *keyword_names);
+PyObject *Task_unlink(TaskObject *task, PyObject *function);
 
 // --- py_scope.c ---------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
 // py_task_type.c: the Task type: joining, cancelling, its name, and what the module offers
-// of tasks: spawn, current, sleep.
+// of tasks: spawn, spawn_later, current, sleep.
 
 #include "py_task.h"
 
 #include <structmember.h>
 
 #include "py_convert.h"
+#include "py_timer.h"
 
 // --- Joining ------------------------------------------------------------------------
 
@@ -168,6 +169,13 @@ Task_get_cancel_reason(TaskObject *task, void *unused)
     return Py_NewRef(task->cancel_reason == NULL ? Py_None : task->cancel_reason);
 }
 
+static PyObject *
+Task_get_exception(TaskObject *task, void *unused)
+{
+    (void)unused;
+    return Py_NewRef(task->state > TASK_SUCCEEDED ? task->value : Py_None);
+}
+
 PyObject *
 task_describe(TaskObject *task)
 {
@@ -209,6 +217,28 @@ task_spawn(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
         task_new(hub, arguments[0], arguments + 1, count - 1, keyword_names);
     if (task != NULL) {
         task_queue(task);
+    }
+    return (PyObject *)task;
+}
+
+PyObject *
+task_spawn_later(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
+                 PyObject *keyword_names)
+{
+    if (count < 2) {
+        PyErr_SetString(PyExc_TypeError,
+                        "spawn_later() needs seconds and then something callable");
+        return NULL;
+    }
+    HubObject *hub = hub_get(module_state_of(module));
+    uint64_t delay_ns;
+    if (hub == NULL || convert_delay(arguments[0], &delay_ns) < 0) {
+        return NULL;
+    }
+    TaskObject *task =
+        task_new(hub, arguments[1], arguments + 2, count - 2, keyword_names);
+    if (task != NULL) {
+        task_queue_later(task, delay_ns);
     }
     return (PyObject *)task;
 }
@@ -291,7 +321,7 @@ Task_traverse(TaskObject *task, visitproc visit, void *arg)
     Py_VISIT(task->cancel_reason);
     Py_VISIT(task->scope);
     Py_VISIT(task->group);
-    return 0;
+    return task_visit_links(task, visit, arg);
 }
 
 static int
@@ -307,6 +337,8 @@ Task_clear(TaskObject *task)
     task_leave_scopes(task); // one by one: a long chain must not be let go at once
     list_remove(&task->group_link);
     Py_CLEAR(task->group);
+    task_drop_links(task);
+    local_owner_free(&task->locals);
     return 0;
 }
 
@@ -352,6 +384,9 @@ static PyMethodDef Task_methods[] = {
      Task_get_doc},
     {"cancel", (PyCFunction)(void (*)(void))Task_cancel, METH_FASTCALL | METH_KEYWORDS,
      Task_cancel_doc},
+    {"link", (PyCFunction)(void (*)(void))Task_link, METH_FASTCALL | METH_KEYWORDS,
+     task_link_doc},
+    {"unlink", (PyCFunction)Task_unlink, METH_O, task_unlink_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -363,6 +398,10 @@ static PyGetSetDef Task_getset[] = {
      NULL},
     {"cancel_reason", (getter)Task_get_cancel_reason, NULL,
      PyDoc_STR("The last reason that cancel() was given, or None."), NULL},
+    {"exception", (getter)Task_get_exception, NULL,
+     PyDoc_STR("What the task ended with, Cancelled included; None if it has succeeded or\n"
+               "has not ended."),
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -69,8 +69,7 @@ run_timer(struct hub_call *call)
 
 // --- Making -----------------------------------------------------------------------------
 
-// Seconds that are a finite number, to nanoseconds. 0, or -1 with an exception.
-static int
+int
 convert_delay(PyObject *seconds, uint64_t *delay_ns)
 {
     double value = PyFloat_AsDouble(seconds);

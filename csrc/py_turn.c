@@ -40,6 +40,11 @@ take_ready(HubObject *hub, bool in_loop)
         return hub_loop_greenlet(hub);
     }
     list_remove(&waiter->link);
+    if (waiter->status != WOKEN_READY) {
+        // It had to wait for its time, or was cancelled before.
+        list_remove(&waiter->task_link);
+        timer_wheel_disarm(&hub->reactor.timers, &waiter->timer);
+    }
     waiter->status = WAITER_FREE;
     waiter->task = NULL;
     if (greenlet == NULL) {

@@ -30,6 +30,7 @@ from ._coronet import (
     HookHandle,
     Hub,
     LifoQueue,
+    Local,
     Lock,
     OnceHandle,
     Queue,
@@ -56,6 +57,7 @@ from ._coronet import (
     sk_conn,
     sleep,
     spawn,
+    spawn_later,
     timeout,
     wait_fd,
     wait_readable,
@@ -64,11 +66,13 @@ from ._coronet import (
 from ._groups import TaskGroup
 from ._meter import LoopMeter
 from ._names import getaddrinfo, gethostbyname, getnameinfo
+from ._pools import Pool
 from ._protocol import Protocol
 from ._signals import open_signal_receiver
 from ._sockets import connect, listen, max_capacity, serve
 from ._sync import Barrier, Channel, Condition, PriorityQueue
 from ._threads import get_thread_limits, set_thread_limits, to_thread
+from ._waiting import iwait, joinall, wait
 from .errors import (
     BusyError,
     Cancelled,
@@ -111,9 +115,11 @@ __all__ = [
     "IncompleteReadError",
     "LifoQueue",
     "LineTooLongError",
+    "Local",
     "Lock",
     "LoopMeter",
     "OnceHandle",
+    "Pool",
     "PriorityQueue",
     "Protocol",
     "Queue",
@@ -141,6 +147,8 @@ __all__ = [
     "getaddrinfo",
     "gethostbyname",
     "getnameinfo",
+    "iwait",
+    "joinall",
     "listen",
     "max_capacity",
     "move_on_after",
@@ -156,9 +164,11 @@ __all__ = [
     "sk_conn",
     "sleep",
     "spawn",
+    "spawn_later",
     "stop_all",
     "timeout",
     "to_thread",
+    "wait",
     "wait_fd",
     "wait_readable",
     "wait_writable",
