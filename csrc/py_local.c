@@ -22,10 +22,12 @@ struct local_owner {
 typedef struct {
     PyObject_HEAD
     PyObject *weak_references;
-    PyObject *attributes; // borrowed: those of whoever runs, while one is looked up; else NULL
-    PyObject *values;     // owned; {owner's key: its attributes}
-    PyObject *arguments;  // owned tuple; what a subclass was called with, and __init__ gets
-    PyObject *keywords;   // owned dict or NULL; likewise
+    PyObject
+        *attributes; // borrowed: those of whoever runs, while one is looked up; else NULL
+    PyObject *values; // owned; {owner's key: its attributes}
+    PyObject
+        *arguments;     // owned tuple; what a subclass was called with, and __init__ gets
+    PyObject *keywords; // owned dict or NULL; likewise
     struct list_node shares; // by local_link
 } LocalObject;
 
@@ -262,8 +264,9 @@ Local_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     bool has_arguments = PyTuple_GET_SIZE(arguments) > 0 ||
                          (keywords != NULL && PyDict_GET_SIZE(keywords) > 0);
     if (has_arguments && type->tp_init == PyBaseObject_Type.tp_init) {
-        return PyErr_Format(PyExc_TypeError,
-                            "Local() takes no arguments; the __init__() of a subclass does");
+        return PyErr_Format(
+            PyExc_TypeError,
+            "Local() takes no arguments; the __init__() of a subclass does");
     }
     LocalObject *local = (LocalObject *)type->tp_alloc(type, 0);
     if (local == NULL) {
@@ -347,16 +350,11 @@ PyDoc_STRVAR(
     "time, with the arguments that the object was made with. Never switches.");
 
 static PyType_Slot Local_slots[] = {
-    {Py_tp_doc, (void *)Local_doc},
-    {Py_tp_new, Local_new},
-    {Py_tp_dealloc, Local_dealloc},
-    {Py_tp_traverse, Local_traverse},
-    {Py_tp_clear, Local_clear},
-    {Py_tp_getattro, Local_getattro},
-    {Py_tp_setattro, Local_setattro},
-    {Py_tp_getset, Local_getset},
-    {Py_tp_members, Local_members},
-    {0, NULL},
+    {Py_tp_doc, (void *)Local_doc},   {Py_tp_new, Local_new},
+    {Py_tp_dealloc, Local_dealloc},   {Py_tp_traverse, Local_traverse},
+    {Py_tp_clear, Local_clear},       {Py_tp_getattro, Local_getattro},
+    {Py_tp_setattro, Local_setattro}, {Py_tp_getset, Local_getset},
+    {Py_tp_members, Local_members},   {0, NULL},
 };
 
 static PyType_Spec Local_spec = {

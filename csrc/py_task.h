@@ -46,13 +46,13 @@ struct TaskObject {
     bool is_cancelled;  // cancel() was called
     uint16_t refusals;  // waits in a row that raised Cancelled
 
-    struct list_node hub_link; // on hub->tasks from its start until it ends
-    struct list_node waiters;  // the waits its greenlets are in
-    struct list_node joiners;  // waiters of join() and get(), by link
-    struct waiter waiter;      // for its start, then for any wait while it is free
-    ScopeObject *scope;        // owned; innermost, NULL = none
+    struct list_node hub_link;  // on hub->tasks from its start until it ends
+    struct list_node waiters;   // the waits its greenlets are in
+    struct list_node joiners;   // waiters of join() and get(), by link
+    struct waiter waiter;       // for its start, then for any wait while it is free
+    ScopeObject *scope;         // owned; innermost, NULL = none
     struct local_owner *locals; // owned; what it keeps in Locals, NULL = nothing
-    struct task_link *links;   // owned; the first of those that link() made, NULL = none
+    struct task_link *links;    // owned; the first of those that link() made, NULL = none
 
     GroupObject *group;          // owned; the TaskGroup it is in until it ends, or NULL
     struct list_node group_link; // on its members; of one that failed, on its failures

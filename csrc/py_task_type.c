@@ -399,8 +399,9 @@ static PyGetSetDef Task_getset[] = {
     {"cancel_reason", (getter)Task_get_cancel_reason, NULL,
      PyDoc_STR("The last reason that cancel() was given, or None."), NULL},
     {"exception", (getter)Task_get_exception, NULL,
-     PyDoc_STR("What the task ended with, Cancelled included; None if it has succeeded or\n"
-               "has not ended."),
+     PyDoc_STR(
+         "What the task ended with, Cancelled included; None if it has succeeded or\n"
+         "has not ended."),
      NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

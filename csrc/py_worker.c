@@ -153,7 +153,8 @@ worker_main(PyObject *self, PyObject *unused)
     int error = 0;
     while (error == 0 && !worker->must_end) {
         PyObject *next = run_bound_task(hub, worker);
-        worker->must_end |= hub->is_closed; // foreign code resumed a task that was given up
+        worker->must_end |=
+            hub->is_closed; // foreign code resumed a task that was given up
         if (!worker->must_end) {
             error = wait_for_task(hub, worker, next);
         }

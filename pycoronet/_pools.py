@@ -18,7 +18,7 @@ __all__ = ["Pool"]
 class _Outcome(NamedTuple):
     """What a call came to: a value, or an exception."""
 
-    index: int  # of the call, from 0
+    number: int  # of the call, from 0
     value: Any
     error: BaseException | None
 
@@ -52,9 +52,9 @@ class _Calls:
             self._room = _Permits(self)
             self._room.release(ahead)
         self._outcomes: SimpleQueue[_Outcome] = SimpleQueue()
-        self._running: dict[Task, int] = {}  # and the index of each
+        self._running: dict[Task, int] = {}  # and the number of each
         self._early: dict[int, _Outcome] = {}  # those that one before them has not come for
-        self._next = 0  # the index of that one
+        self._next = 0  # the number of that one
         self._is_fed = False
         self._is_stopped = False
         self._error: BaseException | None = None  # what the feeder has ended with
@@ -70,10 +70,10 @@ class _Calls:
 
     def _feed(self) -> None:
         self._wait_for_room()
-        for index, arguments in enumerate(self._inputs):
+        for number, arguments in enumerate(self._inputs):
             task = self._pool.spawn(self._function, *arguments)
             task.link(self._note_end, handles_failure=True)
-            self._running[task] = index
+            self._running[task] = number
             self._wait_for_room()
 
     def _wait_for_room(self) -> None:
@@ -93,13 +93,13 @@ class _Calls:
         self._end_if_over()
 
     def _note_end(self, task: Task) -> None:
-        index = self._running.pop(task)
+        number = self._running.pop(task)
         error = task.exception
-        outcome = _Outcome(index, task.get() if error is None else None, error)
+        outcome = _Outcome(number, task.get() if error is None else None, error)
         if self._is_stopped or not self._in_order:
             self._give(outcome)
         else:
-            self._early[index] = outcome
+            self._early[number] = outcome
             while self._next in self._early:
                 self._give(self._early.pop(self._next))
                 self._next += 1
@@ -142,9 +142,17 @@ class _Calls:
             error = outcome.error
             if error is None:
                 return outcome
-        if isinstance(error, StopIteration):
-            raise RuntimeError("the function raised StopIteration") from error
-        raise error
+            del outcome
+        try:
+            if isinstance(error, StopIteration):
+                raise RuntimeError("the function raised StopIteration") from error
+            raise error
+        finally:
+            del error  # its traceback refers to this frame, and so to the reader
+
+    def is_over(self) -> bool:
+        """Return whether all was read."""
+        return self._outcomes.is_shutdown and self._outcomes.empty() and self._error is None
 
     def cancel(self, reason: object = None) -> None:
         """Start no more."""
@@ -152,7 +160,7 @@ class _Calls:
         self.is_held = False  # it has to end, whoever reads
 
     def stop(self) -> None:
-        """Cancel what has not ended. What has failed and was not read, or fails now, is reported."""
+        """Cancel what has not ended; report what has failed and was not read, or fails now."""
         if self._is_stopped:
             return
         self._is_stopped = True
@@ -198,7 +206,7 @@ class _Results(Iterator[Any]):
         self._calls.stop()
 
     def __del__(self) -> None:
-        if self._calls is not None:
+        if self._calls is not None and not self._calls.is_over():
             try:
                 # It may go anywhere, in another thread, too.
                 self._hub.call_soon_threadsafe(self._calls.stop)
@@ -364,6 +372,7 @@ class Pool:
         finally:
             if not task.done:
                 _end(task)
+            del task  # what it has raised refers to this frame
 
     def map(
         self, function: Callable[..., Any], iterable: Iterable[Any], /, *iterables: Iterable[Any]
@@ -381,13 +390,13 @@ class Pool:
         values: dict[int, Any] = {}
         try:
             while (outcome := calls.take()) is not None:
-                values[outcome.index] = outcome.value
+                values[outcome.number] = outcome.value
         except BaseException:
             calls.stop()
             with shield():
                 calls.wait_until_over()
             raise
-        return [values[index] for index in range(len(values))]
+        return [values[number] for number in range(len(values))]
 
     def imap(
         self, function: Callable[..., Any], iterable: Iterable[Any], /, *iterables: Iterable[Any]
@@ -427,7 +436,8 @@ class Pool:
         self._check()
         if not callable(function):
             raise TypeError(f"a pool needs something callable, not {type(function).__name__}")
-        calls = _Calls(self, function, zip(*iterables), in_order=in_order, ahead=ahead)
+        inputs = zip(*iterables, strict=False)
+        calls = _Calls(self, function, inputs, in_order=in_order, ahead=ahead)
         self._calls.add(calls)
         return calls
 

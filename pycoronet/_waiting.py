@@ -73,7 +73,9 @@ class Watch:
             while self._lot.unpark():
                 pass
 
-    def wait(self, count: int, seconds: float | None = None, *, until_failure: bool = False) -> bool:
+    def wait(
+        self, count: int, seconds: float | None = None, *, until_failure: bool = False
+    ) -> bool:
         """Wait until so many have ended and were not taken, or none is left that has to end.
 
         until_failure: or one has failed. False if the time was over before that.
@@ -84,7 +86,7 @@ class Watch:
                 break
             self._wanted = count
             if not self._lot.park(self._operation, seconds_until(deadline)):
-                return False
+                return len(self.ended) >= count or not self.pending
         return True
 
     def leave(self) -> None:
@@ -110,13 +112,13 @@ def joinall(
     watch = Watch(tasks, "joinall")
     try:
         is_in_time = watch.wait(len(watch.tasks), timeout, until_failure=raise_error)
-        left = len(watch.pending)
+        late = f"{len(watch.pending)} of {len(watch.tasks)}"
     finally:
         watch.leave()
     if raise_error and watch.failed is not None and watch.failed.exception is not None:
         raise watch.failed.exception
     if not is_in_time:
-        raise TimeoutError(f"joinall: {left} of {len(watch.tasks)} tasks have not ended in time")
+        raise TimeoutError(f"joinall: {late} tasks have not ended in time")
 
 
 def wait(

@@ -6,11 +6,12 @@ import contextvars
 import decimal
 import gc
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
 import pycoronet
-from pycoronet import sleep, spawn, to_thread
+from pycoronet import Pool, sleep, spawn, spawn_later, to_thread
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
@@ -80,6 +81,45 @@ def test_a_thread_call_runs_in_a_copy() -> None:
         return to_thread(call), variable.get()
 
     assert spawn(work).get() == ("task", "task")
+
+
+def test_later_tasks_pools_and_results_inherit_the_caller_s() -> None:
+    def work() -> list[object]:
+        variable.set("task")
+        pool = Pool(2)
+        later, in_pool = spawn_later(5, variable.get), pool.spawn(variable.get)
+        found = pool.imap(lambda _: variable.get(), range(2))
+        mapped = spawn(pool.map, lambda _: variable.get(), range(2))
+        variable.set("changed")
+        return [later.get(), in_pool.get(), *found, *mapped.get(), pool.apply(variable.get)]
+
+    assert spawn(work).get() == ["task"] * 6 + ["changed"]
+    assert variable.get() == "unset"
+
+
+def test_what_an_iterable_sets_is_seen_by_its_pool_s_calls_alone() -> None:
+    def give() -> Iterator[int]:
+        for number in range(3):
+            variable.set(number)
+            yield number
+
+    found = Pool(1).map(lambda _: variable.get(), give())
+    assert found == [0, 1, 2]
+    assert variable.get() == "unset"
+
+
+def test_a_linked_function_has_no_task_s_context() -> None:
+    seen: list[object] = []
+
+    def work() -> None:
+        variable.set("task")
+        task = spawn(sleep, 1)
+        task.link(lambda _: seen.append(variable.get()))
+        task.join()
+
+    spawn(work).join()
+    sleep(0)
+    assert seen == ["unset"]
 
 
 def test_a_hub_callback_has_no_task_s_context() -> None:

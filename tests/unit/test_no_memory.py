@@ -19,6 +19,14 @@ FIRST_ALLOCATIONS = 60
 OPERATIONS = {
     "hub": ("get_hub().close()", "get_hub(backend='fake')"),
     "task": ("", "spawn(int)"),
+    "links": ("t = spawn(int)", "t.link(int); t.link(len); t.unlink(int)"),
+    "later task": ("", "spawn_later(1, dict, a=1)"),
+    "local": ("", "it = Local(); it.a = 1; it.a"),
+    "own local": (
+        "class Own(Local): __init__ = lambda self: setattr(self, 'a', 1)",
+        "Own().a",
+    ),
+    "local in a callback": ("it = Local()", "get_hub().call_soon(setattr, it, 'a', 1)"),
     "keywords": ("", "spawn(dict, a=1)"),
     "handler": ("made = pair()", "_coronet.spawn_handler(isinstance, made[0], sk_conn)"),
     "coroutine": ("", "co_create(int)"),

@@ -377,8 +377,9 @@ def test_links_of_a_task_that_outlives_its_hub_are_dropped(reports: list[Any]) -
 
 
 def test_a_child_does_not_call_what_is_the_parent_s() -> None:
-    assert lines_of(
-        """
+    assert (
+        lines_of(
+            """
         parent = os.getpid()
         note = lambda task: say("called in", "parent" if os.getpid() == parent else "child")
         waiting, ended, later = spawn(sleep, 0.01), spawn(int), spawn_later(0.01, int)
@@ -397,7 +398,9 @@ def test_a_child_does_not_call_what_is_the_parent_s() -> None:
         later.join()
         sleep(0)
         """
-    ) == ["own", "child ends"] + ["called in parent"] * 3
+        )
+        == ["own", "child ends"] + ["called in parent"] * 3
+    )
 
 
 # --- spawn_later() --------------------------------------------------------------------------
