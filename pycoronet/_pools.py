@@ -7,8 +7,17 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from ._coronet import ParkingLot, SimpleQueue, Task, _report, current, get_hub, shield, spawn
-from ._sync import _Permits
+from ._coronet import (
+    ParkingLot,
+    Semaphore,
+    SimpleQueue,
+    Task,
+    _report,
+    current,
+    get_hub,
+    shield,
+    spawn,
+)
 from ._waiting import Watch, deadline_after, seconds_until
 from .errors import Cancelled, ShutDown
 
@@ -47,10 +56,7 @@ class _Calls:
         self._function = function
         self._inputs = inputs
         self._in_order = in_order
-        self._room: _Permits | None = None
-        if ahead is not None:
-            self._room = _Permits(self)
-            self._room.release(ahead)
+        self._room = None if ahead is None else Semaphore(ahead)
         self._outcomes: SimpleQueue[_Outcome] = SimpleQueue()
         self._running: dict[Task, int] = {}  # and the number of each
         self._early: dict[int, _Outcome] = {}  # those that one before them has not come for
@@ -81,7 +87,7 @@ class _Calls:
             self.is_held = True
             self._pool._wake_joiners()
             try:
-                self._room.acquire()
+                self._room._acquire_as("spawn", self, True, None)
             finally:
                 self.is_held = False
 
@@ -241,8 +247,7 @@ class Pool:
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._room = _Permits(self)
-        self._room.release(self._size)
+        self._room = Semaphore(self._size)
         self._tasks: set[Task] = set()
         self._calls: set[_Calls] = set()  # those that are not over
         self._joiners = ParkingLot()
@@ -278,7 +283,7 @@ class Pool:
         nothing. In a hub callback that is a RuntimeError. May switch.
         """
         self._check()
-        self._room.acquire()
+        self._room._acquire_as("spawn", self, True, None)
         task = None
         try:
             task = spawn(function, *args, **kwargs)

@@ -69,6 +69,7 @@ def test_stub_names_what_each_type_has(stub: Names, type_: type) -> None:
     assert isinstance(node, ast.ClassDef)
     # object() has them as well, but where a type makes its own the stub may say how.
     optional = {"__new__", "__repr__", "__init__"}
+    optional |= {"__getattribute__", "__setattr__", "__delattr__", "__dict__"}
     named = set(names_of(node.body))
     present = set(vars(type_)) - OF_EVERY_TYPE
     assert sorted(named - optional) == sorted(present - optional)

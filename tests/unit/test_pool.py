@@ -107,7 +107,7 @@ def test_spawn_gives_arguments_and_context() -> None:
 def test_a_task_of_the_pool_that_needs_it_all_is_a_deadlock_that_is_told() -> None:
     pool = Pool(1)
     task = pool.spawn(lambda: pool.spawn(int).get())
-    with pytest.raises(DeadlockError, match=r"acquire <Pool\(1\)"):
+    with pytest.raises(DeadlockError, match=r"spawn <Pool\(1\)"):
         task.join()
 
 
