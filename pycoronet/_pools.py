@@ -84,8 +84,7 @@ class _Calls:
 
     def _wait_for_room(self) -> None:
         if self._room is not None and not self._room.acquire(blocking=False):
-            self.is_held = True
-            self._pool._wake_joiners()
+            self.is_held = True  # a call has just begun: its end wakes those who join
             try:
                 self._room._acquire_as("spawn", self, True, None)
             finally:

@@ -120,25 +120,28 @@ def test_the_main_program_is_not_waited_for(way: Any) -> None:
 
 @ways
 @pytest.mark.parametrize("is_done", [False, True])
-def test_tasks_of_another_thread_are_refused(way: Any, is_done: bool) -> None:
+def test_tasks_of_another_thread_are_refused(way: Any, is_done: bool, reports: list[Any]) -> None:
     task = spawn(sleep, 1)
     if is_done:
         task.join()
     errors: list[str] = []
+    failure = LookupError()
 
     def work() -> None:
-        own = spawn(int)
+        own = spawn(fail, 0, failure)
         try:
             way([own, task])
         except RuntimeError as error:
             errors.append(str(error))
-        own.join()
+        get_hub().run()
+        assert own.done
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert len(errors) == 1
     assert "another thread" in errors[0]
+    assert reports == [failure]  # for nobody is joining that one
     task.join()
 
 
