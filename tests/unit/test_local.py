@@ -215,9 +215,10 @@ def test_an_init_that_fails_is_tried_again() -> None:
         fails = False
 
         def __init__(self) -> None:
-            self.kept = Value()
+            self.tries = getattr(self, "tries", 0) + 1
             if Picky.fails:
                 raise LookupError
+            self.kept = Value()
 
     picky = Picky()
     Picky.fails = True
@@ -234,9 +235,11 @@ def test_an_init_that_fails_is_tried_again() -> None:
         with pytest.raises(LookupError):
             picky.kept  # noqa: B018
         Picky.fails = False
-        return picky.kept
+        return picky.kept, picky.tries
 
-    assert isinstance(spawn(work).get(), Value)
+    kept, tries = spawn(work).get()
+    assert isinstance(kept, Value)
+    assert tries == 1
 
 
 def test_a_subclass_may_have_slots_that_all_share() -> None:

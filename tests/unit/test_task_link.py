@@ -14,7 +14,18 @@ from processes import lines_of
 from sync_case import in_callback
 
 import pycoronet
-from pycoronet import Cancelled, Task, current, get_hub, shield, sleep, spawn, spawn_later
+from pycoronet import (
+    Cancelled,
+    DeadlockError,
+    Event,
+    Task,
+    current,
+    get_hub,
+    shield,
+    sleep,
+    spawn,
+    spawn_later,
+)
 from pycoronet.conet import co_create
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
@@ -333,14 +344,18 @@ def test_a_task_may_link_to_itself_and_in_a_callback() -> None:
 
 
 class Mark:
-    """Something that can be seen to go."""
+    """Something that can be seen to go, and to be called."""
 
-    def __call__(self, _: Task) -> None:
-        pass
+    def __init__(self, log: list[Task]) -> None:
+        self._log = log
+
+    def __call__(self, task: Task) -> None:
+        self._log.append(task)
 
 
 def test_links_go_with_the_call_and_with_the_task() -> None:
-    called, never = Mark(), Mark()
+    log: list[Task] = []
+    called, never = Mark(log), Mark(log)
     task = spawn(int)
     task.link(called)
     coroutine = co_create(int)
@@ -352,6 +367,7 @@ def test_links_go_with_the_call_and_with_the_task() -> None:
     sleep(0)
     gc.collect()
     assert [reference() for reference in references] == [None, None]
+    assert log == [task]
 
 
 def test_links_of_a_task_that_outlives_its_hub_are_dropped(reports: list[Any]) -> None:
@@ -362,7 +378,8 @@ def test_links_of_a_task_that_outlives_its_hub_are_dropped(reports: list[Any]) -
         with shield():
             sleep(60)
 
-    mark = Mark()
+    log: list[Task] = []
+    mark = Mark(log)
     reference = weakref.ref(mark)
     task = spawn(outlive)
     task.link(mark)
@@ -374,6 +391,7 @@ def test_links_of_a_task_that_outlives_its_hub_are_dropped(reports: list[Any]) -
         greenlets.pop().throw(ValueError)
     assert task.done
     assert reference() is None
+    assert log == []
 
 
 def test_a_child_does_not_call_what_is_the_parent_s() -> None:
@@ -446,6 +464,17 @@ def test_a_later_task_that_is_cancelled_ends_at_once_and_is_never_called(before:
     sleep(5)
     assert called == []
     assert task.done
+
+
+def test_a_later_task_that_is_cancelled_leaves_no_timer() -> None:
+    hub = get_hub()
+    task = spawn_later(3600, int)
+    task.cancel()
+    task.join()
+    start = hub.time
+    with pytest.raises(DeadlockError):
+        Event().wait()
+    assert hub.time == start
 
 
 def test_a_later_task_that_is_due_and_cancelled_in_one_turn() -> None:
