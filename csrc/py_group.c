@@ -256,10 +256,14 @@ Group_join(GroupObject *group, PyObject *unused)
 {
     (void)unused;
     HubObject *hub = hub_of_owner(group);
-    if (hub == NULL || (group->member_count == 0 && hub_count_operation(hub) < 0)) {
+    if (hub == NULL) {
         return NULL;
     }
-    while (group->member_count > 0) {
+    if (group->member_count == 0 && !hub->is_closed && hub_count_operation(hub) < 0) {
+        return NULL;
+    }
+    // Where the hub was closed nobody runs any more.
+    while (group->member_count > 0 && !hub->is_closed) {
         if (hub_park(hub, NULL, &group->watchers, WAITS_FOR_OTHERS, -1, "join",
                      (PyObject *)group) < 0) {
             return NULL;

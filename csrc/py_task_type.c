@@ -334,7 +334,7 @@ Task_clear(TaskObject *task)
     Py_CLEAR(task->connection);
     Py_CLEAR(task->value);
     Py_CLEAR(task->cancel_reason);
-    task_leave_scopes(task); // one by one: a long chain must not be let go at once
+    Py_CLEAR(task->scope);
     list_remove(&task->group_link);
     Py_CLEAR(task->group);
     task_drop_links(task);

@@ -66,8 +66,6 @@ class TaskGroup(GroupBase):
         """Cancel the members if something was raised; wait for them, adding what this raises."""
         if raised:
             self._cancel_for(raised[0])
-            if isinstance(raised[0], GreenletExit):
-                return  # somebody lets go of this greenlet, and nobody would resume it
         try:
             self._join()
             return

@@ -280,8 +280,11 @@ def test_cancel_of_the_group_ends_its_block_quietly(by_task: bool) -> None:
         with pytest.raises(Cancelled) as caught:
             sleep(100)
         assert caught.value.reason == "enough"
+        group.cancel("once more")
+        late = group.spawn(sleep)
         sleep(100)
     assert reasons == ["enough"]
+    assert late.cancel_reason == "enough"
     assert elapsed_since(started) == 0
 
 

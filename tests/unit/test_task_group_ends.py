@@ -90,7 +90,7 @@ def test_second_interruption_gives_the_waiting_up(reports: list[Any]) -> None:
     assert isinstance(reports[1], LookupError)  # nobody else heard of it
 
 
-def test_group_in_a_greenlet_that_is_let_go_of_does_not_wait() -> None:
+def test_group_in_a_greenlet_that_is_killed_cancels_its_tasks() -> None:
     children: list[Any] = []
 
     def work() -> None:
@@ -104,9 +104,44 @@ def test_group_in_a_greenlet_that_is_let_go_of_does_not_wait() -> None:
     sleep(0)
     spawn(lambda: waiting.pop().throw(greenlet.GreenletExit))
     task.join()
-    children[0].join()
+    assert children[0].done
     with pytest.raises(greenlet.GreenletExit):
         task.get()
+
+
+def test_group_in_a_nested_greenlet_that_is_let_go_of_cancels_its_tasks() -> None:
+    children: list[Any] = []
+
+    def nested() -> None:
+        with TaskGroup() as group:
+            children.append(group.spawn(sleep, 100))
+            main.switch()
+
+    main = greenlet.getcurrent()
+    inner = greenlet.greenlet(nested)
+    inner.switch()
+    sleep(1)
+    del inner
+    gc.collect()
+    assert children[0].done
+
+
+def test_group_of_a_thread_that_ends_is_abandoned(reports: list[Any]) -> None:
+    def work() -> None:
+        with TaskGroup() as group:
+            group.spawn(sleep, 100)
+            sleep(100)
+
+    def run() -> None:
+        spawn(work)
+        sleep(0)
+        sleep(0)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert reports == []
 
 
 def test_hub_closed_within_the_block_ends_the_tasks() -> None:
