@@ -360,6 +360,7 @@ make_types(PyObject *module, struct module_state *state)
         {&state->rate_limit_type, rate_limit_type_new},
         {&state->rate_group_type, rate_group_type_new},
         {&state->traffic_type, traffic_type_new},
+        {&state->faults_type, faults_type_new},
         {&state->lock_type, lock_type_new},
         {&state->queue_type, queue_type_new},
     };
@@ -431,6 +432,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->rate_limit_type);
     Py_VISIT(state->rate_group_type);
     Py_VISIT(state->traffic_type);
+    Py_VISIT(state->faults_type);
     Py_VISIT(state->lock_type);
     Py_VISIT(state->queue_type);
     Py_VISIT(state->Cancelled);
@@ -476,6 +478,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->rate_limit_type);
     Py_CLEAR(state->rate_group_type);
     Py_CLEAR(state->traffic_type);
+    Py_CLEAR(state->faults_type);
     Py_CLEAR(state->lock_type);
     Py_CLEAR(state->queue_type);
     Py_CLEAR(state->name_wrap);

@@ -17,15 +17,14 @@
 
 #include "nonblocking_io.h"
 
+#include "io_calls.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-#if defined(__linux__)
-#include <sys/sendfile.h>
-#endif
 
 // No system is asked for more at once; Linux takes no more, and others refuse it.
 #define MAX_CALL_BYTES ((size_t)0x7fff0000)
@@ -35,8 +34,8 @@ io_read_at(int fd, void *data, size_t length, int64_t offset)
 {
     ssize_t count;
     do {
-        count = pread(fd, data, length < MAX_CALL_BYTES ? length : MAX_CALL_BYTES,
-                      (off_t)offset);
+        count = io_calls()->read_at(
+            fd, data, length < MAX_CALL_BYTES ? length : MAX_CALL_BYTES, offset);
     } while (count < 0 && errno == EINTR);
     return count < 0 ? -errno : count;
 }
@@ -61,41 +60,15 @@ io_file_size(int fd, int64_t *size)
 int
 io_duplicate(int fd)
 {
-    int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int duplicate = io_calls()->duplicate(fd);
     return duplicate < 0 ? -errno : duplicate;
-}
-
-// One call, with errno as it left it. The BSDs tell what was sent before the socket was full,
-// or a signal came, beside the error.
-static ssize_t
-call_sendfile(int fd, int file_fd, int64_t offset, size_t length)
-{
-#if defined(__linux__)
-    off_t position = (off_t)offset;
-    return sendfile(fd, file_fd, &position, length);
-#elif defined(__APPLE__)
-    off_t sent = (off_t)length;
-    int result = sendfile(file_fd, fd, (off_t)offset, &sent, NULL, 0);
-    return result == 0 || sent > 0 ? (ssize_t)sent : -1;
-#elif defined(__FreeBSD__) || defined(__DragonFly__)
-    off_t sent = 0;
-    int result = sendfile(file_fd, fd, (off_t)offset, length, NULL, &sent, 0);
-    return result == 0 || sent > 0 ? (ssize_t)sent : -1;
-#else
-    (void)fd;
-    (void)file_fd;
-    (void)offset;
-    (void)length;
-    errno = ENOSYS;
-    return -1;
-#endif
 }
 
 #if !defined(__linux__) && !defined(__FreeBSD__) && !defined(__DragonFly__)
 static ssize_t
 send_file_without_signal(int fd, int file_fd, int64_t offset, size_t length)
 {
-    return call_sendfile(fd, file_fd, offset, length);
+    return io_calls()->send_file(fd, file_fd, offset, length);
 }
 #else
 static ssize_t
@@ -105,7 +78,7 @@ send_file_without_signal(int fd, int file_fd, int64_t offset, size_t length)
     sigemptyset(&pipe_signal);
     sigaddset(&pipe_signal, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
-    ssize_t count = call_sendfile(fd, file_fd, offset, length);
+    ssize_t count = io_calls()->send_file(fd, file_fd, offset, length);
     int error = errno;
     if (count < 0 && error == EPIPE && !sigismember(&before, SIGPIPE) &&
         sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE)) {

@@ -8,7 +8,7 @@
 // made first and then made non-blocking and close-on-exec, and a fork of another thread
 // may come between.
 
-// For accept4 and SOCK_NONBLOCK with glibc, and for files with large inode numbers.
+// For SOCK_NONBLOCK with glibc, and for files with large inode numbers.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
@@ -19,6 +19,7 @@
 #include "nonblocking_io.h"
 
 #include "engine.h"
+#include "io_calls.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -32,11 +33,6 @@
 #include <unistd.h>
 
 #define MAX_BLOCKS 64
-
-#if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__) ||                 \
-    defined(__OpenBSD__) || defined(__DragonFly__)
-#define CORONET_HAVE_ACCEPT4 1
-#endif
 
 // macOS has SO_NOSIGPIPE on the socket, the others a flag for each call. Newer macOS
 // headers have the flag too, but older systems that the program may run on do not.
@@ -205,7 +201,7 @@ io_receive(int fd, void *data, size_t length)
 {
     ssize_t count;
     do {
-        count = recv(fd, data, limit_length(length), 0);
+        count = io_calls()->receive(fd, data, limit_length(length), 0);
     } while (count < 0 && errno == EINTR);
     return result_or_error(count);
 }
@@ -215,7 +211,7 @@ io_read(int fd, void *data, size_t length)
 {
     ssize_t count;
     do {
-        count = read(fd, data, limit_length(length));
+        count = io_calls()->read(fd, data, limit_length(length));
     } while (count < 0 && errno == EINTR);
     return result_or_error(count);
 }
@@ -225,7 +221,7 @@ io_send(int fd, const void *data, size_t length)
 {
     ssize_t count;
     do {
-        count = send(fd, data, limit_length(length), SEND_FLAGS);
+        count = io_calls()->send(fd, data, limit_length(length), SEND_FLAGS);
     } while (count < 0 && errno == EINTR);
     return sent_or_error(count);
 }
@@ -235,7 +231,7 @@ io_write(int fd, const void *data, size_t length)
 {
     ssize_t count;
     do {
-        count = write(fd, data, limit_length(length));
+        count = io_calls()->write(fd, data, limit_length(length));
     } while (count < 0 && errno == EINTR);
     return result_or_error(count);
 }
@@ -266,7 +262,7 @@ io_write_vector(int fd, const struct iovec *blocks, int count)
     }
     ssize_t written;
     do {
-        written = writev(fd, blocks, fitting);
+        written = io_calls()->write_vector(fd, blocks, fitting);
     } while (written < 0 && errno == EINTR);
     return result_or_error(written);
 }
@@ -309,7 +305,7 @@ io_receive_message(int fd, struct msghdr *message, int flags)
 {
     ssize_t count;
     do {
-        count = recvmsg(fd, message, flags | RECEIVE_MESSAGE_FLAGS);
+        count = io_calls()->receive_message(fd, message, flags | RECEIVE_MESSAGE_FLAGS);
     } while (count < 0 && errno == EINTR);
     count = result_or_error(count);
 #if !defined(MSG_CMSG_CLOEXEC)
@@ -325,7 +321,7 @@ io_send_message(int fd, const struct msghdr *message, int flags)
 {
     ssize_t count;
     do {
-        count = sendmsg(fd, message, flags | SEND_FLAGS);
+        count = io_calls()->send_message(fd, message, flags | SEND_FLAGS);
     } while (count < 0 && errno == EINTR);
     // With an address EPROTOTYPE means what it says: there is a socket of another type.
     return message->msg_name == NULL ? sent_or_error(count) : result_or_error(count);
@@ -335,14 +331,15 @@ int
 io_socket(int domain, int type, int protocol)
 {
 #if defined(SOCK_NONBLOCK)
-    int fd = socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
+    int fd =
+        io_calls()->open_socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
     if (fd < 0) {
         return -errno;
     }
     silence_sigpipe(fd);
     return fd;
 #else
-    int fd = socket(domain, type, protocol);
+    int fd = io_calls()->open_socket(domain, type, protocol);
     if (fd < 0) {
         return -errno;
     }
@@ -359,11 +356,7 @@ io_accept(int fd, struct sockaddr *address, socklen_t *length)
     socklen_t room = *length;
     do {
         *length = room;
-#if defined(CORONET_HAVE_ACCEPT4)
-        accepted = accept4(fd, address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-#else
-        accepted = accept(fd, address, length);
-#endif
+        accepted = io_calls()->accept(fd, address, length);
     } while (accepted < 0 && errno == EINTR);
     if (accepted < 0) {
         return (int)result_or_error(accepted);
@@ -385,7 +378,7 @@ io_accept(int fd, struct sockaddr *address, socklen_t *length)
 int
 io_connect(int fd, const struct sockaddr *address, socklen_t length)
 {
-    if (connect(fd, address, length) == 0) {
+    if (io_calls()->connect(fd, address, length) == 0) {
         return 0;
     }
     // A second call would not go on with the first one but report EALREADY.
@@ -508,7 +501,7 @@ int
 io_close(int fd)
 {
     // Never repeated: the number may belong to another thread's new file by then.
-    if (close(fd) < 0 && errno != EINTR) {
+    if (io_calls()->close(fd) < 0 && errno != EINTR) {
         return -errno;
     }
     return 0;

@@ -9,6 +9,8 @@
 #include <stdio.h>
 
 #include "py_callbacks.h"
+#include "py_conn.h"
+#include "py_convert.h"
 #include "py_guest.h"
 #include "py_handle.h"
 #include "py_task.h"
@@ -251,8 +253,48 @@ Hub_dump(HubObject *hub, PyObject *unused)
     return text;
 }
 
+static PyObject *
+list_connections(HubObject *hub)
+{
+    PyObject *list = PyList_New(0);
+    int error = list == NULL ? -1 : 0;
+    for (struct list_node *node = hub->connections.next;
+         node != &hub->connections && error == 0; node = node->next) {
+        error =
+            PyList_Append(list, (PyObject *)CONTAINER_OF(node, SkConnObject, hub_link));
+    }
+    if (error < 0) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *
+Hub_contents(HubObject *hub, PyObject *unused)
+{
+    (void)unused;
+    if (hub_check_thread(hub, "this hub") < 0) {
+        return NULL;
+    }
+    if (hub->is_closed) {
+        return Py_BuildValue("([][][])");
+    }
+    PyObject *lists[] = {list_tasks(hub), list_handles(&hub->handles),
+                         list_connections(hub)};
+    bool is_whole = lists[0] != NULL && lists[1] != NULL && lists[2] != NULL;
+    PyObject *contents = is_whole ? pack_tuple(lists, 3) : NULL;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) {
+        Py_XDECREF(lists[i]);
+    }
+    return contents;
+}
+
 PyMethodDef hub_dump_methods[] = {
     {"registrations", (PyCFunction)Hub_registrations, METH_NOARGS, registrations_doc},
     {"dump", (PyCFunction)Hub_dump, METH_NOARGS, dump_doc},
+    {"_contents", (PyCFunction)Hub_contents, METH_NOARGS,
+     PyDoc_STR(
+         "_contents($self, /)\n--\n\n"
+         "Its tasks, the handles of what it is to call, and its connections: lists.")},
     {NULL, NULL, 0, NULL},
 };

@@ -33,6 +33,7 @@ struct module_state {
     PyTypeObject *rate_limit_type;
     PyTypeObject *rate_group_type;
     PyTypeObject *traffic_type;
+    PyTypeObject *faults_type;
     PyTypeObject *lock_type;
     PyTypeObject *queue_type;
 
@@ -101,6 +102,7 @@ PyTypeObject *line_iterator_type_new(PyObject *module);
 PyTypeObject *rate_limit_type_new(PyObject *module);
 PyTypeObject *rate_group_type_new(PyObject *module);
 PyTypeObject *traffic_type_new(PyObject *module);
+PyTypeObject *faults_type_new(PyObject *module);
 PyTypeObject *lock_type_new(PyObject *module);
 PyTypeObject *queue_type_new(PyObject *module);
 

@@ -13,6 +13,7 @@
 #include "reactor.h"
 
 #include "event_index.h"
+#include "io_faults.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -232,9 +233,27 @@ reactor_short_read_is_empty(const struct reactor *reactor)
     return reactor->operations->short_read_is_empty(reactor->engine);
 }
 
+void
+reactor_tell_again(struct reactor *reactor)
+{
+    int fd;
+    while ((fd = io_faults_take_owed()) >= 0) {
+        const struct watch *watch = watch_table_get(&reactor->watches, fd);
+        if (watch != NULL && watch->interest != 0 && watch->trigger == ENGINE_EDGE) {
+            // It may fail only if the file was closed behind our back.
+            (void)reactor->operations->modify(reactor->engine, fd,
+                                              watch_table_token(&reactor->watches, fd),
+                                              watch->interest, ENGINE_EDGE);
+        }
+    }
+}
+
 int64_t
 reactor_wait_limit(struct reactor *reactor, int64_t limit_ns)
 {
+    if (io_faults_are_on()) {
+        reactor_tell_again(reactor);
+    }
     if (limit_ns == 0 || reactor->next_event < reactor->event_count) {
         return 0;
     }

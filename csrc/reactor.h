@@ -79,6 +79,11 @@ bool reactor_still_watches(struct reactor *reactor, int fd);
 // Whether a short read from a TCP socket proves that there is no more, as engine.h says.
 bool reactor_short_read_is_empty(const struct reactor *reactor);
 
+// Faults are injected (io_faults.h), and a call was told EAGAIN, or moved less than it could,
+// though there is more: watching the descriptor anew reports what it is ready for once more.
+// Legal if there is no such descriptor. reactor_wait_limit() does it.
+void reactor_tell_again(struct reactor *reactor);
+
 // How long a wait may be at most: [limit_ns] (-1: no limit), or less if a timer is due
 // before; 0 if events or due timers are there already. Reads the clock if it must.
 int64_t reactor_wait_limit(struct reactor *reactor, int64_t limit_ns);

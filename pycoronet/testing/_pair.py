@@ -1,47 +1,19 @@
-r"""For tests of programs that use pycoronet: virtual time, and a network in memory.
-
-    with virtual_time(), pair(latency=0.1) as (client, server):
-        spawn(handle, server)  # what is to be tested
-        client.write(b"ping\n")
-        assert client.readln() == b"pong\n"  # 0.2 seconds later, and no time has passed
-
-What happens, happens in the same order each time.
-"""
+"""Two connections with a network between them, in memory."""
 
 import math
 import socket
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
-from ._coronet import Hub, get_hub, sk_conn
-from ._protocol import Protocol
-
-__all__ = ["Pair", "pair", "virtual_time"]
+from .._coronet import get_hub, sk_conn
+from .._protocol import Protocol
 
 # What each socket may hold, about: little, so that a writer has to wait soon.
 _SOCKET_BUFFER = 4096
 
 # What is taken at once where nothing bounds it.
 _PIECE = 65536
-
-
-@contextmanager
-def virtual_time() -> Iterator[Hub]:
-    """Give this thread a hub whose clock moves only when nothing else can go on.
-
-    A context manager that gives the hub. In its block `sleep(3600)` is over as soon as there
-    is nothing else to do. Descriptors are what they are otherwise; but what comes from another
-    process or thread comes after any amount of virtual time, for the clock waits for nobody.
-
-    The hub that the thread had before is closed, and the new one is closed in the end.
-    """
-    get_hub().close()
-    hub = get_hub(backend="fake")
-    try:
-        yield hub
-    finally:
-        hub.close()
 
 
 class _Way:
