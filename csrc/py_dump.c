@@ -281,7 +281,8 @@ Hub_contents(HubObject *hub, PyObject *unused)
     }
     PyObject *lists[] = {list_tasks(hub), list_handles(&hub->handles),
                          list_connections(hub)};
-    bool is_whole = lists[0] != NULL && lists[1] != NULL && lists[2] != NULL;
+    bool is_whole = lists[0] != NULL && lists[1] != NULL && lists[2] != NULL &&
+                    PyList_SetSlice(lists[0], 0, 1, NULL) == 0; // the main program
     PyObject *contents = is_whole ? pack_tuple(lists, 3) : NULL;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) {
         Py_XDECREF(lists[i]);
@@ -295,6 +296,7 @@ PyMethodDef hub_dump_methods[] = {
     {"_contents", (PyCFunction)Hub_contents, METH_NOARGS,
      PyDoc_STR(
          "_contents($self, /)\n--\n\n"
-         "Its tasks, the handles of what it is to call, and its connections: lists.")},
+         "Lists: its tasks but the main program, the handles of what it is to call, its\n"
+         "connections.")},
     {NULL, NULL, 0, NULL},
 };

@@ -17,6 +17,7 @@ _HIGHEST_DESCRIPTOR = 4096  # that is looked at where there is no list
 
 # How often what can end by itself is given the time for it.
 _ROUNDS = 10
+_MOMENT = 0.001
 
 # The blocks that are being watched, the innermost last.
 _watches: list["_Watch"] = []
@@ -48,6 +49,11 @@ def _describe_descriptor(fd: int, connections: list[Any]) -> str:
         return f"descriptor {fd}"
 
 
+def _news(now: list[Any], before: list[Any]) -> list[Any]:
+    known = set(map(id, before))
+    return [thing for thing in now if id(thing) not in known]
+
+
 class _Watch:
     """What there was before, and what is there besides."""
 
@@ -61,14 +67,12 @@ class _Watch:
 
     def _look_at(self, hub: Hub) -> list[str]:
         """Return what the hub has now and did not have before."""
-        found = []
+        found: list[str] = []
         now = hub._contents()
-        for is_wanted, title, objects, known in zip(
-            self._kinds, ("task", "to be called:"), now, self._before, strict=False
-        ):
-            if is_wanted:
-                new = (thing for thing in objects if not any(thing is old for old in known))
-                found += [f"{title} {thing!r}" for thing in new]
+        if self._kinds[0]:
+            found += [f"task {task!r}" for task in _news(now[0], self._before[0])]
+        if self._kinds[1]:
+            found += [f"to be called: {handle!r}" for handle in _news(now[1], self._before[1])]
         return found
 
     def _look_at_descriptors(self, connections: list[Any]) -> list[str]:
@@ -91,16 +95,18 @@ class _Watch:
                 return
             if round == 0:
                 gc.collect()
-            sleep(0)
+            sleep(_MOMENT)
 
     def finish(self) -> list[str]:
         """Return what is left."""
         hub = get_hub()
-        self._settle(hub, with_descriptors=True)
+        # Those of a hub that the test has made are no leftovers, and go with it.
+        self._settle(hub, with_descriptors=hub is self._hub)
         found = self.found + self._look_at(hub)
         connections = hub._contents()[2]
         if hub is not self._hub:
-            hub.close()  # the test's own: its descriptors are no leftovers
+            hub.close()
+            gc.collect()
         return found + self._look_at_descriptors(connections)
 
 
