@@ -254,6 +254,21 @@ Hub_dump(HubObject *hub, PyObject *unused)
 }
 
 static PyObject *
+list_tasks(HubObject *hub)
+{
+    PyObject *list = PyList_New(0);
+    int error = list == NULL ? -1 : 0;
+    for (struct list_node *node = hub->tasks.next; node != &hub->tasks && error == 0;
+         node = node->next) {
+        error = PyList_Append(list, (PyObject *)CONTAINER_OF(node, TaskObject, hub_link));
+    }
+    if (error < 0) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *
 list_connections(HubObject *hub)
 {
     PyObject *list = PyList_New(0);
@@ -281,8 +296,7 @@ Hub_contents(HubObject *hub, PyObject *unused)
     }
     PyObject *lists[] = {list_tasks(hub), list_handles(&hub->handles),
                          list_connections(hub)};
-    bool is_whole = lists[0] != NULL && lists[1] != NULL && lists[2] != NULL &&
-                    PyList_SetSlice(lists[0], 0, 1, NULL) == 0; // the main program
+    bool is_whole = lists[0] != NULL && lists[1] != NULL && lists[2] != NULL;
     PyObject *contents = is_whole ? pack_tuple(lists, 3) : NULL;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) {
         Py_XDECREF(lists[i]);
