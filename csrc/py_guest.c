@@ -342,6 +342,10 @@ Guest_watch(GuestObject *guest, PyObject *const *arguments, Py_ssize_t count)
         (fd = PyObject_AsFileDescriptor(arguments[0])) < 0) {
         return NULL;
     }
+    if (events & EVENT_PRIORITY) {
+        PyErr_SetString(PyExc_ValueError, "a guest's events are READ and WRITE");
+        return NULL;
+    }
     struct guest_watch *watch = find_watch(guest, fd);
     if (watch == NULL && (watch = open_watch(guest, fd)) == NULL) {
         return NULL;
@@ -448,7 +452,7 @@ Guest_wake_at(GuestObject *guest, PyObject *when)
     }
     uint64_t latest_ns = reactor_now_ns(&hub->reactor) + LONGEST_WAIT_NS;
     double when_ns = ceil(seconds * NS_PER_SECOND);
-    uint64_t deadline_ns = 0;
+    uint64_t deadline_ns = 0; // also for NaN, which no heap puts anywhere sensible
     if (when_ns > 0) {
         deadline_ns = when_ns < (double)latest_ns ? (uint64_t)when_ns : latest_ns;
     }
@@ -484,6 +488,10 @@ Guest_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     PyObject *step, *on_close;
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OO:Guest", names, &step,
                                      &on_close)) {
+        return NULL;
+    }
+    if (!PyCallable_Check(step) || !PyCallable_Check(on_close)) {
+        PyErr_SetString(PyExc_TypeError, "Guest() needs two functions");
         return NULL;
     }
     HubObject *hub = hub_get(module_state_of_type(type));
