@@ -62,6 +62,8 @@ class _Selector(selectors._BaseSelectorImpl):
     """What a loop watches. The hub does the watching, and only while the loop is driven."""
 
     guest: Guest | None = None
+    if TYPE_CHECKING:
+        _fd_to_key: dict[int, selectors.SelectorKey]
 
     def attach(self, guest: Guest | None) -> None:
         """Have a guest watch what there is and what will be registered; None ends that."""
@@ -92,7 +94,7 @@ class _Selector(selectors._BaseSelectorImpl):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what the hub has found ready; it never waits."""
         assert self.guest is not None
-        keys = self.get_map()
+        keys = self._fd_to_key
         return [(keys[fd], _SELECTED[ready]) for fd, ready in self.guest.take()]
 
 
@@ -153,6 +155,7 @@ class EventLoop(_Loop):
         self._error: BaseException | None = None  # that run_forever() has to raise
         self._awaited: set[asyncio.Future[Any]] = set()  # by tasks, in await_()
         self._signals: dict[int, SignalHandle] = {}
+        self._hooks = (self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)
         self._hub_selector = _Selector()
         super().__init__(self._hub_selector)
 
@@ -167,12 +170,9 @@ class EventLoop(_Loop):
 
     def _step(self) -> None:
         """Take one turn, as a callback of the hub."""
-        hooks, outer, thread_id = (
-            sys.get_asyncgen_hooks(),
-            _events._get_running_loop(),
-            self._thread_id,
-        )
-        sys.set_asyncgen_hooks(self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)
+        outer, thread_id = _events._get_running_loop(), self._thread_id
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(*self._hooks)
         _events._set_running_loop(self)
         self._thread_id = threading.get_ident()
         self._is_stepping = True
