@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import socket
@@ -37,6 +38,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs Linux")
     if item.get_closest_marker("bsd_only") and not IS_BSD:
         pytest.skip("needs kqueue: macOS or a BSD")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen_heap() -> None:
+    """Keep the collector to what the module's tests make.
+
+    Some call it thousands of times, and it would look at all of pytest and of earlier tests.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

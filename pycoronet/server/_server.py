@@ -274,7 +274,7 @@ class Server(Configuration):
         signals.raise_on()
 
     def _wait_until_closed(self) -> None:
-        if not self._is_in_its_hub():
+        if self._state is not _State.CLOSED and not self._is_in_its_hub():
             raise RuntimeError("serve_forever() is for the thread that has called start()")
         try:
             while self._state is not _State.CLOSED:
