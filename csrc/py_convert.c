@@ -53,8 +53,8 @@ parse_keywords(const struct parameters *parameters, PyObject *const *arguments,
 }
 
 int
-parse_arguments(const struct parameters *parameters, PyObject *const *arguments,
-                Py_ssize_t positional_count, PyObject *keyword_names, PyObject **values)
+sort_arguments(const struct parameters *parameters, PyObject *const *arguments,
+               Py_ssize_t positional_count, PyObject *keyword_names, PyObject **values)
 {
     if (positional_count > parameters->positional) {
         PyErr_Format(PyExc_TypeError,
@@ -97,7 +97,9 @@ convert_timeout(PyObject *seconds, int64_t *timeout_ns)
         *timeout_ns = -1;
         return 0;
     }
-    double value = PyFloat_AsDouble(seconds);
+    // An int's way over its __float__ would make an object.
+    double value =
+        PyLong_CheckExact(seconds) ? PyLong_AsDouble(seconds) : PyFloat_AsDouble(seconds);
     if (value == -1.0 && PyErr_Occurred()) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
             // An int too large for a float: as good as a year.

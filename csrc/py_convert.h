@@ -15,9 +15,22 @@ struct parameters {
 
 // Sorts vectorcall arguments into [values], one per name, borrowed; NULL where an
 // optional one is not given. 0, or -1 with a TypeError.
-int parse_arguments(const struct parameters *parameters, PyObject *const *arguments,
-                    Py_ssize_t positional_count, PyObject *keyword_names,
-                    PyObject **values);
+int sort_arguments(const struct parameters *parameters, PyObject *const *arguments,
+                   Py_ssize_t positional_count, PyObject *keyword_names,
+                   PyObject **values);
+
+// The same, and fast for the usual call of most functions.
+static inline int
+parse_arguments(const struct parameters *parameters, PyObject *const *arguments,
+                Py_ssize_t positional_count, PyObject *keyword_names, PyObject **values)
+{
+    if (keyword_names == NULL && positional_count == 1 && parameters->positional > 0 &&
+        parameters->names[1] == NULL) {
+        values[0] = arguments[0];
+        return 0;
+    }
+    return sort_arguments(parameters, arguments, positional_count, keyword_names, values);
+}
 
 // The place of a str among the names, which end with NULL; -1 if it is none of them.
 int find_name(const char *const *names, PyObject *text);

@@ -291,6 +291,33 @@ raise_timeout(ScopeObject *scope)
     return NULL;
 }
 
+// Whether an entered scope is the innermost one of the task that runs. 0, or -1 with an
+// exception where nobody may ask.
+static int
+check_leaving(ScopeObject *scope, bool *is_innermost)
+{
+    TaskObject *task = scope->task;
+    HubObject *hub = task->hub;
+    if (hub_check_thread(hub, "a scope") < 0) {
+        return -1;
+    }
+    // Whom the hub resumed last runs, unless greenlets were switched without its knowing. A
+    // scope that is left there is in its place all the same.
+    TaskObject *running = hub->current_task;
+    if (running != task && hub_running_task(hub, &running) < 0) {
+        return -1;
+    }
+    *is_innermost = task->scope == scope && (hub->is_closed || running == task);
+    return 0;
+}
+
+static bool
+is_cancelled_error(PyObject *exception, PyTypeObject *scope_type)
+{
+    struct module_state *state = PyType_GetModuleState(scope_type);
+    return PyObject_TypeCheck(exception, (PyTypeObject *)state->Cancelled);
+}
+
 PyDoc_STRVAR(
     Scope_exit_doc,
     "__exit__($self, type, value, traceback, /)\n--\n\n"
@@ -303,17 +330,11 @@ Scope_exit(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "__exit__() takes three arguments");
         return NULL;
     }
-    if (scope->task != NULL && hub_check_thread(scope->task->hub, "a scope") < 0) {
-        return NULL;
-    }
-    TaskObject *running = NULL;
-    if (scope->task != NULL && hub_running_task(scope->task->hub, &running) < 0) {
-        return NULL;
-    }
-    struct module_state *state = PyType_GetModuleState(Py_TYPE(scope));
-    bool is_innermost = scope->task != NULL && scope->task->scope == scope &&
-                        (scope->task->hub->is_closed || running == scope->task);
+    bool is_innermost = false;
     if (scope->task != NULL) {
+        if (check_leaving(scope, &is_innermost) < 0) {
+            return NULL;
+        }
         // In the wrong order too: its deadline must not strike when its block is over.
         leave_scope(scope);
     }
@@ -326,7 +347,7 @@ Scope_exit(ScopeObject *scope, PyObject *const *arguments, Py_ssize_t count)
     }
     PyObject *exception = arguments[1];
     if (scope->kind == SCOPE_SHIELD || !scope->has_expired ||
-        !PyObject_TypeCheck(exception, (PyTypeObject *)state->Cancelled)) {
+        !is_cancelled_error(exception, Py_TYPE(scope))) {
         Py_RETURN_FALSE;
     }
     PyObject *whose = get_attribute(exception, "scope");

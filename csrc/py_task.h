@@ -157,6 +157,14 @@ PyObject *Task_unlink(TaskObject *task, PyObject *function);
 
 // --- py_scope.c ---------------------------------------------------------------------
 
+// False if no wait of the task can have to raise Cancelled: nobody has cancelled it, and no
+// scope bounds it.
+static inline bool
+task_may_be_cancelled(const TaskObject *task)
+{
+    return task->is_cancelled || task->scope != NULL;
+}
+
 // Marks the task cancelled and wakes what it waits in, as far as no shield protects it. Runs
 // no code unless there is a reason in place of another one.
 void task_cancel(TaskObject *task, PyObject *reason);

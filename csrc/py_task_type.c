@@ -21,18 +21,19 @@ wait_until_ended(TaskObject *task, int64_t timeout_ns, const char *operation)
     if (task_has_ended(task)) {
         return hub_count_operation(hub);
     }
-    TaskObject *running;
-    if (hub_running_task(hub, &running) < 0) {
+    struct waiter *waiter = hub_hold_waiter(hub, operation);
+    if (waiter == NULL) {
         return -1;
     }
-    if (task->is_main || running == task) {
+    if (task->is_main || waiter->task == task) {
+        hub_release_waiter(hub, waiter);
         PyErr_SetString(PyExc_RuntimeError, task->is_main
                                                 ? "the main program cannot be joined"
                                                 : "a task cannot join itself");
         return -1;
     }
-    int status = hub_park(hub, NULL, &task->joiners, WAITS_FOR_OTHERS, timeout_ns,
-                          operation, (PyObject *)task);
+    int status = hub_park_held(hub, waiter, NULL, &task->joiners, WAITS_FOR_OTHERS,
+                               timeout_ns, operation, (PyObject *)task);
     if (status == WOKEN_TIMEOUT) {
         PyErr_Format(PyExc_TimeoutError, "%s: the task has not ended in time", operation);
         return -1;
@@ -40,19 +41,18 @@ wait_until_ended(TaskObject *task, int64_t timeout_ns, const char *operation)
     return status < 0 ? -1 : 0;
 }
 
+static const char *const timeout_name[] = {"timeout", NULL};
+
+// Apart from the wait, which keeps the frames that led to it.
 static int
-wait_with_arguments(TaskObject *task, PyObject *const *arguments, Py_ssize_t count,
-                    PyObject *keyword_names, const char *operation)
+parse_timeout(const struct parameters *parameters, PyObject *const *arguments,
+              Py_ssize_t count, PyObject *keyword_names, int64_t *timeout_ns)
 {
-    static const char *const names[] = {"timeout", NULL};
-    const struct parameters parameters = {operation, names, 0, 1};
     PyObject *timeout;
-    int64_t timeout_ns;
-    if (parse_arguments(&parameters, arguments, count, keyword_names, &timeout) < 0 ||
-        convert_timeout(timeout, &timeout_ns) < 0) {
+    if (parse_arguments(parameters, arguments, count, keyword_names, &timeout) < 0) {
         return -1;
     }
-    return wait_until_ended(task, timeout_ns, operation);
+    return convert_timeout(timeout, timeout_ns);
 }
 
 PyDoc_STRVAR(
@@ -68,7 +68,10 @@ static PyObject *
 Task_join(TaskObject *task, PyObject *const *arguments, Py_ssize_t count,
           PyObject *keyword_names)
 {
-    if (wait_with_arguments(task, arguments, count, keyword_names, "join") < 0) {
+    static const struct parameters parameters = {"join", timeout_name, 0, 1};
+    int64_t timeout_ns;
+    if (parse_timeout(&parameters, arguments, count, keyword_names, &timeout_ns) < 0 ||
+        wait_until_ended(task, timeout_ns, "join") < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -86,7 +89,10 @@ static PyObject *
 Task_get(TaskObject *task, PyObject *const *arguments, Py_ssize_t count,
          PyObject *keyword_names)
 {
-    if (wait_with_arguments(task, arguments, count, keyword_names, "get") < 0) {
+    static const struct parameters parameters = {"get", timeout_name, 0, 1};
+    int64_t timeout_ns;
+    if (parse_timeout(&parameters, arguments, count, keyword_names, &timeout_ns) < 0 ||
+        wait_until_ended(task, timeout_ns, "get") < 0) {
         return NULL;
     }
     if (task->state != TASK_SUCCEEDED) {

@@ -145,8 +145,9 @@ switch_until_chosen(HubObject *hub, struct waiter *waiter)
     TaskObject *task = waiter->task;
     while (waiter->status == WAITER_PARKED || list_is_linked(&waiter->link)) {
         // Who enters a coroutine gives way to that one and still owes its own caller.
-        PyObject *target =
-            waiter->kind == WAITS_FOR_CALLEE ? NULL : task_take_caller(task);
+        PyObject *target = task->caller == NULL || waiter->kind == WAITS_FOR_CALLEE
+                               ? NULL
+                               : task_take_caller(task);
         if (target == NULL) {
             target = hub_pick_next(hub, false);
         }
@@ -176,6 +177,10 @@ takes_main_exception(HubObject *hub, PyObject *greenlet, TaskObject *task)
 static int
 refuse_wait(HubObject *hub, struct waiter *waiter)
 {
+    waiter->is_cancelled = false;
+    if (hub->main_exception == NULL && !task_may_be_cancelled(waiter->task)) {
+        return 0;
+    }
     if (takes_main_exception(hub, waiter->greenlet, waiter->task) &&
         hub_raise_main_exception(hub) < 0) {
         return -1;
@@ -190,12 +195,11 @@ refuse_wait(HubObject *hub, struct waiter *waiter)
     return 0;
 }
 
-// Puts the running greenlet on record as parked. 0, or -1 with an exception and the record
-// released.
+// Puts the running greenlet on record as parked, for what the record says. 0, or -1 with an
+// exception and the record released.
 static NOT_INLINE int
 begin_wait(HubObject *hub, struct waiter *waiter, struct waiter **place,
-           struct list_node *queue, enum waiter_kind kind, int64_t timeout_ns,
-           const char *operation, PyObject *subject)
+           struct list_node *queue, int64_t timeout_ns)
 {
     if (refuse_wait(hub, waiter) < 0) {
         hub_release_waiter(hub, waiter);
@@ -203,13 +207,10 @@ begin_wait(HubObject *hub, struct waiter *waiter, struct waiter **place,
     }
     if (waiter->is_cancelled) {
         bool is_slowed = waiter->task->refusals == CANCEL_LIMIT;
-        kind = is_slowed ? WAITS_FOR_TIME : WAITS_FOR_TURN;
+        waiter->kind = is_slowed ? WAITS_FOR_TIME : WAITS_FOR_TURN;
         timeout_ns = is_slowed ? CANCEL_PAUSE_NS : -1;
         queue = NULL; // it has no use for what it would be given there
     }
-    waiter->operation = operation;
-    waiter->subject = subject;
-    waiter->kind = (uint8_t)kind;
     waiter->status = WAITER_PARKED;
     waiter->task->switch_count++;
     list_append(&waiter->task->waiters, &waiter->task_link);
@@ -219,9 +220,9 @@ begin_wait(HubObject *hub, struct waiter *waiter, struct waiter **place,
     if (queue != NULL) {
         list_append(queue, &waiter->link);
     }
-    hub->kernel_wait_count += kind == WAITS_FOR_KERNEL;
+    hub->kernel_wait_count += waiter->kind == WAITS_FOR_KERNEL;
     hub->unblocked_operations = 0;
-    if (kind == WAITS_FOR_TURN) {
+    if (waiter->kind == WAITS_FOR_TURN) {
         waiter_wake(hub, waiter, WOKEN_READY);
     }
     if (timeout_ns >= 0) {
@@ -265,7 +266,9 @@ end_wait(HubObject *hub, struct waiter *waiter, struct waiter **place, int resul
     hub->kernel_wait_count -= waiter->kind == WAITS_FOR_KERNEL;
     list_remove(&waiter->task_link);
     list_remove(&waiter->link);
-    timer_wheel_disarm(&hub->reactor.timers, &waiter->timer);
+    if (timer_is_armed(&waiter->timer)) {
+        timer_wheel_disarm(&hub->reactor.timers, &waiter->timer);
+    }
     if (place != NULL && *place == waiter) {
         *place = NULL;
     }
@@ -285,7 +288,10 @@ hub_park_held(HubObject *hub, struct waiter *waiter, struct waiter **place,
               struct list_node *queue, enum waiter_kind kind, int64_t timeout_ns,
               const char *operation, PyObject *subject)
 {
-    if (begin_wait(hub, waiter, place, queue, kind, timeout_ns, operation, subject) < 0) {
+    waiter->kind = (uint8_t)kind;
+    waiter->operation = operation;
+    waiter->subject = subject;
+    if (begin_wait(hub, waiter, place, queue, timeout_ns) < 0) {
         return -1;
     }
     // This frame and those that called it are kept for each suspended greenlet, and copied
