@@ -58,9 +58,10 @@ struct SkConnObject {
     bool reads_to_the_end : 1;   // ... unless a hang-up or urgent data was seen
     bool may_read : 1;
     bool may_write : 1;
-    bool is_buffered : 1;       // writes are coalesced
-    bool was_blocking : 1;      // O_NONBLOCK was off when we took the fd: restored
-    bool reader_wants_room : 1; // its reader, in wait_fd(), waits for writing as well
+    bool is_buffered : 1;         // writes are coalesced
+    bool was_blocking : 1;        // O_NONBLOCK was off when we took the fd: restored
+    bool reader_wants_room : 1;   // its reader, in wait_fd(), waits for writing as well
+    bool reader_needs_answer : 1; // its reader shakes hands: woken if output is lost
     bool writer_is_paused : 1; // its writer waits for waiting_owner's packet to leave ...
     bool pauses_to_low_mark : 1; // ... or for so little to wait
     bool is_cut_off : 1;         // its output ended in the middle of a file

@@ -96,6 +96,10 @@ static PyObject *
 receive_once(SkConnObject *conn, const char *operation)
 {
     for (;;) {
+        if (conn->reader_needs_answer && conn->write_error < 0) {
+            conn_raise_write_error(conn);
+            return NULL;
+        }
         bool waits_for_room = transport_owes_answers(conn);
         if (conn->may_read && !waits_for_room) {
             ssize_t count = conn_receive_now(conn, conn->hub->scratch, RECEIVE_SIZE);
@@ -188,7 +192,8 @@ PyDoc_STRVAR(
     "_receive_layered($self, /)\n--\n\n"
     "Receive once and have the layers unwrap it; what comes out can be read then.\n\n"
     "For what a layer needs before there is anything to read: a handshake, a header. Raises\n"
-    "EOFError if the stream has ended, what a layer raises, and what readsome() raises.\n"
+    "EOFError if the stream has ended, what a layer raises, what readsome() raises, and the\n"
+    "OSError that has lost what was to be sent.\n"
     "Switches.");
 
 static PyObject *
@@ -202,7 +207,10 @@ SkConn_receive_layered(SkConnObject *conn, PyObject *unused)
         PyErr_SetString(PyExc_EOFError, "the stream has ended");
         return NULL;
     }
+    // If our part of a handshake is lost, the peer's part never comes.
+    conn->reader_needs_answer = true;
     PyObject *plain = receive_once(conn, "_receive_layered");
+    conn->reader_needs_answer = false;
     int error = plain == NULL ? -1 : plain == Py_None ? 0 : keep_plain(conn, plain);
     Py_XDECREF(plain);
     if (error < 0) {

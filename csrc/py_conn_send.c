@@ -197,6 +197,9 @@ conn_fail_output(SkConnObject *conn, int error)
         callbacks_notice(conn); // on_error is due
     }
     write_queue_clear(&conn->output);
+    if (conn->reader_needs_answer && conn->reader != NULL) {
+        waiter_wake(conn->hub, conn->reader, WOKEN_READY);
+    }
     return error;
 }
 

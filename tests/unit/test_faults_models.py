@@ -7,6 +7,7 @@ a failing test has its seed in its name.
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -339,6 +340,42 @@ def test_tls_under_resets(
         for task in [spawn(outlive, serve), spawn(outlive, ask)]:
             task.get()
     assert get_hub().task_count == 0
+
+
+@pytest.mark.parametrize("plan", [["ENOBUFS"], ["EAGAIN", "EAGAIN", "ENOBUFS"]])
+@pytest.mark.parametrize("is_client", [True, False])
+def test_a_lost_part_of_a_handshake_ends_both_sides(
+    ends: Ends, certificates: Certificates, plan: list[str], is_client: bool
+) -> None:
+    left, right = ends.sockets("tcp")
+    server, client = ends.conn(left), ends.conn(right.detach())
+    errors: dict[str, BaseException] = {}
+
+    def shake_hands(name: str, conn: Any, context: Any, **options: Any) -> None:
+        try:
+            conn.start_tls(context, **options)
+            conn.recv(1)
+        except (OSError, EOFError) as error:
+            errors[name] = error
+        finally:
+            conn.close()
+
+    with faults({"write": plan}, only=[client if is_client else server]):
+        tasks = [
+            spawn(shake_hands, "server", server, certificates.server_context(), server_side=True),
+            spawn(
+                shake_hands,
+                "client",
+                client,
+                certificates.client_context(),
+                server_hostname="localhost",
+            ),
+        ]
+        for task in tasks:
+            task.get()
+    told = errors["client" if is_client else "server"]
+    assert isinstance(told, OSError)
+    assert told.errno == errno.ENOBUFS
 
 
 def test_files_under_resets(ends: Ends, resets: Faults, tmp_path: Path) -> None:
