@@ -199,4 +199,4 @@ CASES: list[Case] = [
 
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_is_left(case: Case) -> None:
-    check_rounds(case, types=TYPES, counted=(SENTINEL,), rounds=25)
+    check_rounds(case, types=TYPES, counted=(SENTINEL,), rounds=50)
