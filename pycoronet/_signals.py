@@ -68,6 +68,6 @@ def open_signal_receiver(*signums: int) -> Iterator[SignalReceiver]:
     receiver = SignalReceiver()
     with ExitStack() as stack:
         stack.callback(receiver._end)
-        for signum in dict.fromkeys(signums):
+        for signum in signums:
             stack.callback(receiver._listen(signum).cancel)
         yield receiver

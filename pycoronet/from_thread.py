@@ -33,7 +33,6 @@ class _Request:
         self._lot = ParkingLot(external=True, hub=hub)
         self._task: Task | None = None
         self._is_done = False
-        self._is_abandoned = False
         self._value: Any = None
         self._error: BaseException | None = None
 
@@ -63,7 +62,7 @@ class _Request:
                 raise
 
     def _abandon(self) -> None:
-        self._is_abandoned = True
+        """Have the task cancelled; if it has not begun it never does."""
         try:
             self._hub.call_soon_threadsafe(self._cancel)
         except RuntimeError:
@@ -72,11 +71,10 @@ class _Request:
     # In the hub's thread.
 
     def _start(self) -> None:
-        if not self._is_abandoned:
-            self._task = spawn(self._run)
+        self._task = spawn(self._run)
 
     def _cancel(self) -> None:
-        if self._task is not None:
+        if self._task is not None:  # unless _start() has failed
             self._task.cancel()
 
     def _run(self) -> None:

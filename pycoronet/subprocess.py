@@ -296,8 +296,7 @@ class Popen:
             return
         with contextlib.suppress(BrokenPipeError):
             self.stdin.flush()
-        with contextlib.suppress(BrokenPipeError):
-            self.stdin.close()
+        self.stdin.close()
 
     def _collect(self, name: str) -> None:
         conn: sk_conn = getattr(self, name)

@@ -24,6 +24,7 @@ from pycoronet import (
     get_hub,
     sleep,
     spawn,
+    timeout,
     to_thread,
 )
 
@@ -55,6 +56,13 @@ def other_hub() -> Iterator[Any]:
 def call_from_thread(*args: Any, **kwargs: Any) -> Any:
     """Call from_thread.run() into this hub, in a thread of the pool."""
     return to_thread(from_thread.run, get_hub(), *args, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """See to it that a test which fails does not hang."""
+    with timeout(JOIN_SECONDS):
+        yield
 
 
 # --- Outcomes ---------------------------------------------------------------------------
@@ -183,16 +191,20 @@ def test_a_closed_hub_and_what_is_no_hub_are_refused() -> None:
 
 
 def test_after_the_timeout_the_task_is_cancelled(other_hub: Any) -> None:
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     def work() -> None:
+        begun.set()
         try:
             sleep(None)
         finally:
             ended.set()
 
-    with pytest.raises(TimeoutError):
-        from_thread.run(other_hub, work, timeout=0.001)
+    for seconds in (0.001, 0.1, 10):  # until it was enough to begin
+        with pytest.raises(TimeoutError):
+            from_thread.run(other_hub, work, timeout=seconds)
+        if begun.is_set():
+            break
     assert ended.wait(JOIN_SECONDS)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from processes import lines_of
 
-from pycoronet import Cancelled, get_hub, open_signal_receiver, sleep, spawn, to_thread
+from pycoronet import Cancelled, get_hub, open_signal_receiver, sleep, spawn, timeout, to_thread
 
 SIGNALS = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT]
 
@@ -21,7 +21,8 @@ def same_handlers() -> Iterator[None]:
     """See to it that the handlers from before are back, and put them back otherwise."""
     get_hub().close()
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
+    with timeout(30):  # a test that fails may not hang
+        yield
     get_hub().close()
     after = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():

@@ -52,7 +52,8 @@ def same_descriptors() -> Iterator[None]:
     sleep(MOMENT)  # what the hub itself opens is open
     to_thread(int)
     before = count_descriptors()
-    yield
+    with pycoronet.timeout(LIMIT):  # a test that fails may not hang
+        yield
     if count_descriptors() != before:
         gc.collect()
     assert count_descriptors() == before
@@ -282,6 +283,16 @@ def test_without_descriptors(few_descriptors: Callable[[int], None]) -> None:
         few_descriptors(100)
         assert count_descriptors() == before
     assert 0 < failures < 20
+
+
+def test_a_pipe_that_becomes_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        def __init__(self, fd: int) -> None:
+            raise MemoryError
+
+    monkeypatch.setattr(subprocess, "sk_conn", Refusing)
+    with pytest.raises(MemoryError):
+        Popen(["true"], stdout=PIPE)
 
 
 def test_wait_without_descriptors(gate: Gate, few_descriptors: Callable[[int], None]) -> None:
@@ -519,6 +530,28 @@ def test_another_task_at_a_pipe_is_told_of() -> None:
         assert process.poll() is None
         process.kill()
         reader.join()
+
+
+def test_input_after_input_that_nobody_took() -> None:
+    with Popen(["true"], stdin=PIPE) as process:
+        assert process.stdin is not None
+        process.wait()
+        process.stdin.enqueue(b"early")
+        sleep(MOMENT)
+        assert process.communicate(b"late") == (None, None)
+
+
+def test_the_timeout_of_a_pipe_is_its_own(gate: Gate) -> None:
+    with Popen(shell('read line < "$0"', gate.path), stdout=PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.timeo = MOMENT
+        for seconds in (None, LIMIT):
+            with pytest.raises(TimeoutError) as caught:
+                process.communicate(timeout=seconds)
+            assert isinstance(caught.value, TimeoutError)
+        gate.open()
+        process.stdout.timeo = None
+        assert process.communicate() == (b"", None)
 
 
 def test_a_pipe_that_was_closed_before() -> None:

@@ -53,6 +53,13 @@ def run_thread(function: Any) -> Any:
     return value
 
 
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """See to it that a test which fails does not hang."""
+    with pycoronet.timeout(JOIN_SECONDS):
+        yield
+
+
 # --- to_thread() ------------------------------------------------------------------------
 
 
