@@ -121,16 +121,15 @@ def check_rounds(
     counted: Sequence[Any] = (),
     by_malloc: bool = False,
     rounds: int = ROUNDS,
-    warm_up: int = WARM_UP,
 ) -> None:
     """Run the case again and again: descriptors, objects, references and memory stay as many.
 
     types: of what objects there must not be more. counted: things whose references, like those
     of the types, must not be more. by_malloc: the memory that counts is malloc's, not Python's.
-    rounds, warm_up: fewer for a case that takes long.
+    rounds: fewer for a case that takes long.
     """
     sleep(MOMENT)  # what the hub itself opens is open
-    run_rounds(case, warm_up)
+    run_rounds(case, WARM_UP)
     counted = (*types, *counted)
     descriptors, objects = open_descriptors(), count_objects(types)
     references = [sys.getrefcount(value) for value in counted]
