@@ -38,7 +38,6 @@ from ._coronet import (
     get_hub,
     shield,
     signal_handler,
-    spawn,
 )
 from .errors import AwaitedCancelledError
 
@@ -475,20 +474,6 @@ def await_(awaitable: Awaitable[Result], /) -> Result:
         del future  # whose exception refers to this frame
 
 
-def _tell_end(task: Task, future: asyncio.Future[None]) -> None:
-    """Join the task for a coroutine of asyncio."""
-    try:
-        task.join()
-        error = None
-    except RuntimeError as raised:
-        error = raised
-    if not future.done():
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-
-
 def _await_task(task: Task) -> Generator[Any, None, Any]:
     """Do what `await task` does; see Task."""
     if not task.done:
@@ -499,11 +484,16 @@ def _await_task(task: Task) -> Generator[Any, None, Any]:
                 "pycoronet.aio.run()"
             )
         future = loop.create_future()
-        helper = spawn(_tell_end, task, future)
+
+        def tell(_: Task) -> None:
+            if not future.done():
+                future.set_result(None)
+
+        task.link(tell, handles_failure=True)
         try:
             yield from future
         finally:
-            helper.cancel()
+            task.unlink(tell)
     return task.get()
 
 
