@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import inspect
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -326,6 +328,8 @@ def test_cancelled_await_leaves_the_task_alone() -> None:
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(_wait_for(task), 1)
         assert not task.done
+        linked = [item for item in gc.get_referents(task) if inspect.isfunction(item)]
+        assert [function.__module__ for function in linked] == [__name__]  # its own alone
         return str(await task)
 
     async def _wait_for(task: pycoronet.Task) -> None:

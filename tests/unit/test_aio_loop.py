@@ -221,11 +221,16 @@ def test_time_is_the_hubs(virtual_hub: Hub) -> None:
     assert log[1] >= 7200
 
 
-def test_cancelled_timer_holds_nobody_up(virtual_hub: Hub) -> None:
+@pytest.mark.parametrize("by", ["a callback of the hub", "a step"])
+def test_cancelled_timer_holds_nobody_up(virtual_hub: Hub, by: str) -> None:
     began = virtual_hub.time
-    handle = aio.get_loop().call_later(3600, print)
+    loop = aio.get_loop()
+    handle = loop.call_later(3600, print)
     sleep(0)
-    virtual_hub.call_later(1, handle.cancel)
+    if by == "a step":
+        loop.call_later(1, handle.cancel)
+    else:
+        virtual_hub.call_later(1, handle.cancel)
     virtual_hub.run()
     assert virtual_hub.time - began < 2
 
@@ -489,6 +494,19 @@ def test_closing_the_hub_cancels_what_asyncio_has_left() -> None:
     assert log == ["asyncio", "asyncio", "later"]
     assert loop.is_closed()
     assert task.cancelled()
+
+
+def test_what_a_shielded_task_awaits_outlives_the_hubs_end() -> None:
+    log: Log = []
+
+    def coroutine() -> None:
+        with pycoronet.shield():
+            log.append(await_(later(3)))
+
+    with virtual_time():
+        spawn(coroutine)
+        sleep(1)
+    assert log == ["later"]
 
 
 def test_failure_at_the_hubs_end_goes_to_the_handler() -> None:
