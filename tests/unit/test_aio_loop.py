@@ -28,8 +28,7 @@ def loop(virtual_hub: Hub) -> Iterator[aio.EventLoop]:
     """Return a loop that is driven only in run_forever()."""
     loop = aio.EventLoop()
     yield loop
-    if not loop.is_closed():
-        loop.close()
+    loop.close()
 
 
 async def later(seconds: float) -> str:
@@ -567,17 +566,15 @@ def test_forked_child_has_a_loop_of_its_own() -> None:
         if pid == 0:
             status = 1
             try:
-                fresh = aio.get_loop()
-                is_fresh = fresh is not loop and "asyncio" not in get_hub().dump()
+                is_fresh = aio.get_loop() is not loop and "asyncio" not in get_hub().dump()
                 status = 0 if is_fresh and await_(later(1)) == "later" else 2
             finally:
                 os._exit(status)
         assert os.waitpid(pid, 0)[1] == 0
-        right.send(b"x")
-        loop.run_forever()  # the parent's descriptor is still watched
-        loop.remove_reader(left)
-        left.close()
-        right.close()
+        with left, right:
+            right.send(b"x")
+            loop.run_forever()  # the parent's descriptor is still watched
+            loop.remove_reader(left)
 
 
 def test_fork_in_a_step_ends_the_childs_run() -> None:
