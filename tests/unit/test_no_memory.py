@@ -33,7 +33,6 @@ OPERATIONS = {
     "cancel": ("t = spawn(sleep, 1)", "t.cancel('why'); t.name; repr(t)"),
     "report": ("t = spawn(sleep, 1); sleep(0)", "get_hub().waiters()"),
     "snapshot": ("t = spawn(sleep, 1); sleep(0)", "_inspection.take_snapshot(); repr(t)"),
-    "stall limit": ("", "get_hub().set_stall_limit(None); _stall.StallWatch(get_hub(), 1, None)"),
     "described": ("t = spawn(left.recv, 9); sleep(0)", "repr(left); repr(server); t.cancel()"),
     "scopes": ("", "timeout(5).__enter__().__exit__(None, None, None); shield(1)"),
     "group": ("", "g = TaskGroup(); g.__enter__(); g.spawn(int); repr(g)"),
@@ -135,7 +134,7 @@ if sys.version_info >= (3, 11):
 
 PROGRAM = """
 import _testcapi, array, gc, socket
-from pycoronet import _coronet, _inspection, _stall, errors
+from pycoronet import _coronet, _inspection, errors
 from pycoronet.conet import co_create
 
 def pair():
