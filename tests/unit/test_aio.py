@@ -8,6 +8,7 @@ import gc
 import inspect
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -465,3 +466,10 @@ def test_tasks_await_on_the_loop_that_runs() -> None:
         return bool(await task == "one loop")
 
     assert aio.run(main())
+
+
+def test_time_goes_on_after_the_hub(virtual_hub: pycoronet.Hub) -> None:
+    loop = aio.EventLoop()
+    virtual_hub.close()
+    assert loop.time() <= time.monotonic()
+    loop.close()

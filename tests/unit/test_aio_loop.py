@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -591,10 +590,3 @@ def test_fork_in_a_step_ends_the_childs_run() -> None:
             if os.getpid() != parent:
                 os._exit(4)
         assert os.waitpid(pid, 0)[1] == 0
-
-
-def test_time_goes_on_after_the_hub() -> None:
-    with virtual_time():
-        loop = aio.EventLoop()
-    assert loop.time() <= time.monotonic()
-    loop.close()

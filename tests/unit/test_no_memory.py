@@ -60,10 +60,6 @@ OPERATIONS = {
     "callback": ("", "get_hub().call_soon_threadsafe(int)"),
     "timer": ("", "get_hub().call_later(1, int)"),
     "guest": ("", "conn = _coronet.Guest(int, int); conn.wake_at(5.5)"),
-    "guest's events": (
-        "a, b = socket.socketpair(); c = _coronet.Guest(int, int); c.watch(a, WRITE); sleep(0)",
-        "c.take()",
-    ),
     "hook": ("h = []", "h.append(get_hub().add_hook(check=int)); h.pop().cancel()"),
     "once": ("a, b = socket.socketpair()", "once(a, READ, int, timeout=1)"),
     "signal": ("h = []", "h.append(signal_handler(signal.SIGUSR1, int)); h.pop().cancel()"),
