@@ -47,9 +47,7 @@ ancillary_to_python(struct msghdr *message)
             "(iiN)", header->cmsg_level, header->cmsg_type,
             PyBytes_FromStringAndSize((const char *)CMSG_DATA(header),
                                       (Py_ssize_t)io_ancillary_length(message, header)));
-        int error = item == NULL ? -1 : PyList_Append(list, item);
-        Py_XDECREF(item);
-        if (error < 0) {
+        if (append_item(list, item) < 0) {
             Py_DECREF(list);
             return NULL;
         }

@@ -80,6 +80,14 @@ sort_arguments(const struct parameters *parameters, PyObject *const *arguments,
     return 0;
 }
 
+int
+append_item(PyObject *list, PyObject *item)
+{
+    int error = item == NULL ? -1 : PyList_Append(list, item);
+    Py_XDECREF(item);
+    return error;
+}
+
 PyObject *
 pack_tuple(PyObject *const *objects, Py_ssize_t count)
 {

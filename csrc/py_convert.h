@@ -35,6 +35,10 @@ parse_arguments(const struct parameters *parameters, PyObject *const *arguments,
 // The place of a str among the names, which end with NULL; -1 if it is none of them.
 int find_name(const char *const *names, PyObject *text);
 
+// Appends to a list and gives [item] up, which is NULL after a failure. 0, or -1 with an
+// exception.
+int append_item(PyObject *list, PyObject *item);
+
 // A tuple of [count] objects, a new reference; NULL with an exception.
 PyObject *pack_tuple(PyObject *const *objects, Py_ssize_t count);
 

@@ -16,16 +16,6 @@
 #include "py_task.h"
 #include "py_wait.h"
 
-// Appends to a list, and gives [item] up, which is NULL after a failure. 0, or -1 with an
-// exception.
-static int
-append(PyObject *list, PyObject *item)
-{
-    int error = item == NULL ? -1 : PyList_Append(list, item);
-    Py_XDECREF(item);
-    return error;
-}
-
 // --- Registrations ----------------------------------------------------------------------
 
 // Whose a descriptor is: a new reference, NULL with an exception.
@@ -63,7 +53,7 @@ list_registrations(HubObject *hub)
     PyObject *list = PyList_New(0);
     for (int fd = 0; list != NULL && (size_t)fd < hub->reactor.watches.capacity; fd++) {
         if (reactor_is_registered(&hub->reactor, fd) &&
-            append(list, describe_registration(hub, fd)) < 0) {
+            append_item(list, describe_registration(hub, fd)) < 0) {
             Py_CLEAR(list);
         }
     }
@@ -136,7 +126,7 @@ static int
 append_line(HubObject *hub, PyObject *lines, PyObject *line)
 {
     (void)hub;
-    return append(lines, PyUnicode_FromFormat("  %U", line));
+    return append_item(lines, PyUnicode_FromFormat("  %U", line));
 }
 
 static int
@@ -146,14 +136,14 @@ append_handle(HubObject *hub, PyObject *lines, PyObject *object)
     char left[LEFT_SIZE];
     describe_left(hub, handle->timer, left);
     bool is_due = list_is_linked(&handle->call.link);
-    return append(lines,
-                  PyUnicode_FromFormat("  %R%s%s", object, left, is_due ? ", due" : ""));
+    return append_item(
+        lines, PyUnicode_FromFormat("  %R%s%s", object, left, is_due ? ", due" : ""));
 }
 
 static int
 append_registration(HubObject *hub, PyObject *lines, PyObject *registration)
 {
-    return append(lines, registration_line(hub, registration));
+    return append_item(lines, registration_line(hub, registration));
 }
 
 // Appends a line with a title and the length of [objects], which it gives up and which is
@@ -166,7 +156,7 @@ append_part(HubObject *hub, PyObject *lines, const char *title, PyObject *object
         return -1;
     }
     Py_ssize_t count = PyList_GET_SIZE(objects);
-    int error = append(lines, PyUnicode_FromFormat("%s: %zd", title, count));
+    int error = append_item(lines, PyUnicode_FromFormat("%s: %zd", title, count));
     for (Py_ssize_t i = 0; i < count && error == 0; i++) {
         error = append_object(hub, lines, PyList_GET_ITEM(objects, i));
     }
@@ -203,13 +193,13 @@ static int
 append_calls(HubObject *hub, PyObject *lines)
 {
     const struct call_queue *queue = &hub->calls;
-    return append(lines,
-                  PyUnicode_FromFormat(
-                      "callbacks due: %d HIGH, %d NORMAL, %d LOW, %d of this round",
-                      count_calls(&queue->levels[PRIORITY_HIGH]),
-                      count_calls(&queue->levels[PRIORITY_NORMAL]),
-                      count_calls(&queue->levels[PRIORITY_LOW]),
-                      count_calls(&queue->round)));
+    return append_item(lines,
+                       PyUnicode_FromFormat(
+                           "callbacks due: %d HIGH, %d NORMAL, %d LOW, %d of this round",
+                           count_calls(&queue->levels[PRIORITY_HIGH]),
+                           count_calls(&queue->levels[PRIORITY_NORMAL]),
+                           count_calls(&queue->levels[PRIORITY_LOW]),
+                           count_calls(&queue->round)));
 }
 
 PyDoc_STRVAR(
@@ -233,8 +223,8 @@ Hub_dump(HubObject *hub, PyObject *unused)
     reactor_now_ns(&hub->reactor);
     PyObject *lines = PyList_New(0);
     if (lines == NULL ||
-        append(lines, PyUnicode_FromFormat("hub on %s", hub->reactor.operations->name)) <
-            0 ||
+        append_item(lines, PyUnicode_FromFormat("hub on %s",
+                                                hub->reactor.operations->name)) < 0 ||
         append_part(hub, lines, "registered", list_registrations(hub),
                     append_registration) < 0 ||
         append_part(hub, lines, "tasks", hub_describe_tasks(hub), append_line) < 0 ||
@@ -242,7 +232,7 @@ Hub_dump(HubObject *hub, PyObject *unused)
                     append_handle) < 0 ||
         append_calls(hub, lines) < 0 ||
         append_part(hub, lines, "hooks", list_handles(&hub->hooks), append_handle) < 0 ||
-        append(lines, PyUnicode_FromString("")) < 0) {
+        append_item(lines, PyUnicode_FromString("")) < 0) {
         Py_XDECREF(lines);
         return NULL;
     }

@@ -120,15 +120,6 @@ task_describe_state(TaskObject *task)
 
 // --- Lists ------------------------------------------------------------------------------
 
-// Appends to a list and gives [item] up, which is NULL after a failure. 0, or -1.
-static int
-append(PyObject *list, PyObject *item)
-{
-    int error = item == NULL ? -1 : PyList_Append(list, item);
-    Py_XDECREF(item);
-    return error;
-}
-
 static PyObject *
 seconds_left(HubObject *hub, const struct timer *timer)
 {
@@ -152,10 +143,10 @@ collect_waits(HubObject *hub, TaskObject *task, PyObject *list)
         double seconds = (double)waited_ns(hub, waiter) / (double)NS_PER_S;
         PyObject *subject = waiter->subject == NULL ? Py_None : waiter->subject;
         bool is_over = waiter->status != WAITER_PARKED;
-        if (append(list, PyUnicode_FromString(waiter->operation)) < 0 ||
+        if (append_item(list, PyUnicode_FromString(waiter->operation)) < 0 ||
             PyList_Append(list, subject) < 0 ||
-            append(list, PyFloat_FromDouble(seconds)) < 0 ||
-            append(list, seconds_left(hub, &waiter->timer)) < 0 ||
+            append_item(list, PyFloat_FromDouble(seconds)) < 0 ||
+            append_item(list, seconds_left(hub, &waiter->timer)) < 0 ||
             PyList_Append(list, is_over ? Py_True : Py_False) < 0) {
             error = -1;
         }
@@ -202,7 +193,8 @@ Hub_list_tasks(HubObject *hub, PyObject *unused)
     PyObject *rows = tasks == NULL ? NULL : PyList_New(0);
     int error = rows == NULL ? -1 : collect_tasks(hub, tasks);
     for (Py_ssize_t i = 0; error == 0 && i < PyList_GET_SIZE(tasks); i++) {
-        error = append(rows, describe_row(hub, (TaskObject *)PyList_GET_ITEM(tasks, i)));
+        error =
+            append_item(rows, describe_row(hub, (TaskObject *)PyList_GET_ITEM(tasks, i)));
     }
     Py_XDECREF(tasks);
     if (error < 0) {

@@ -6,10 +6,10 @@ import argparse
 import shutil
 import sys
 
-__all__ = ["Screen", "parse_interval"]
+__all__ = ["Screen", "add_repetition"]
 
 
-def parse_interval(text: str) -> float:
+def _parse_interval(text: str) -> float:
     """Convert an --interval of the command line."""
     try:
         seconds = float(text)
@@ -18,6 +18,18 @@ def parse_interval(text: str) -> float:
     if not 0.05 <= seconds <= 86400:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.05 to 86400")
     return seconds
+
+
+def add_repetition(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how often a table is shown."""
+    parser.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        type=_parse_interval,
+        default=1.0,
+        help="time between two looks (default: 1)",
+    )
+    parser.add_argument("--once", action="store_true", help="print one table and exit")
 
 
 class Screen:

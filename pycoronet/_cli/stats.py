@@ -12,7 +12,7 @@ from typing import Any
 
 from ..server._addresses import format_address, parse_address
 from . import CommandError
-from ._screen import Screen, parse_interval
+from ._screen import Screen, add_repetition
 from .stats_table import Snapshot, format_table, parse_page
 
 __all__ = ["add_parser"]
@@ -54,14 +54,7 @@ def add_parser(subparsers: Any) -> None:
         type=_page_address,
         help="where the server's metrics are, as given to its --metrics: HOST:PORT or unix:PATH",
     )
-    parser.add_argument(
-        "--interval",
-        metavar="SECONDS",
-        type=parse_interval,
-        default=1.0,
-        help="time between two looks (default: 1)",
-    )
-    parser.add_argument("--once", action="store_true", help="print one table and exit")
+    add_repetition(parser)
     parser.set_defaults(run=run)
 
 

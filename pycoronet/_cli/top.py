@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from ._inspecting import Process, add_arguments, format_hub, printable
-from ._screen import Screen, parse_interval
+from ._screen import Screen, add_repetition
 
 __all__ = ["add_parser"]
 
@@ -33,14 +33,7 @@ def add_parser(subparsers: Any) -> None:
         description=DESCRIPTION,
     )
     add_arguments(parser)
-    parser.add_argument(
-        "--interval",
-        metavar="SECONDS",
-        type=parse_interval,
-        default=1.0,
-        help="time between two looks (default: 1)",
-    )
-    parser.add_argument("--once", action="store_true", help="print one table and exit")
+    add_repetition(parser)
     parser.set_defaults(run=run)
 
 
