@@ -23,7 +23,8 @@ STUB = Path(pycoronet.__file__).with_name("_coronet.pyi")
 
 # What Python adds to every module and every type.
 OF_EVERY_MODULE = set(vars(ModuleType("empty"))) | {"__file__"}
-OF_EVERY_TYPE = set(vars(object)) | {"__module__", "__weakref__"}
+# A type has its annotations from when somebody first asks for them, such as staticmethod().
+OF_EVERY_TYPE = set(vars(object)) | {"__module__", "__weakref__", "__annotations__"}
 
 Names = dict[str, list[ast.AST]]
 
