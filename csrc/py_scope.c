@@ -192,7 +192,10 @@ scope_find_task(struct module_state *state)
     }
     if (task == NULL) {
         PyErr_SetString(PyExc_RuntimeError,
-                        "a hub callback has no task that a block could bound");
+                        hub->is_in_guest
+                            ? "a step of asyncio has no task that a block could bound; "
+                              "await a task that has one: await spawn(...)"
+                            : "a hub callback has no task that a block could bound");
     }
     return task;
 }

@@ -370,7 +370,8 @@ def run(
         if options.get("stdout") is not None or options.get("stderr") is not None:
             raise ValueError("run() takes capture_output, or stdout and stderr, not both")
         options["stdout"] = options["stderr"] = PIPE
-    with Popen(args, **options) as process:
+    # Entered first: where nobody can wait it raises before there is a program to wait for.
+    with time_limit(None), Popen(args, **options) as process:
         output, errors = process.communicate(input, timeout)
         status = process.wait()
     if check and status != 0:

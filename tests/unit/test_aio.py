@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import pycoronet
-from pycoronet import Cancelled, aio, await_, current, sleep, spawn
+from pycoronet import Cancelled, aio, await_, current, sleep, spawn, subprocess
 from pycoronet.errors import AwaitedCancelledError
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
@@ -237,6 +237,17 @@ def test_waiting_in_a_step_is_refused_and_says_to_await() -> None:
 
     with conn, right:
         await_(misuse())
+
+
+def test_a_scope_in_a_step_is_refused_and_says_to_await() -> None:
+    async def misuse() -> None:
+        for scope in (pycoronet.timeout(1), pycoronet.shield(), pycoronet.TaskGroup()):
+            with pytest.raises(RuntimeError, match=r"a step of asyncio has no task.*await"), scope:
+                raise AssertionError("the block was entered")
+        with pytest.raises(RuntimeError, match=r"a step of asyncio has no task.*await"):
+            subprocess.run([sys.executable, "-c", ""])
+
+    await_(misuse())
 
 
 def test_other_callbacks_are_told_to_spawn() -> None:
