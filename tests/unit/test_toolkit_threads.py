@@ -29,6 +29,7 @@ from pycoronet import (
     Queue,
     RLock,
     Semaphore,
+    Task,
     TaskGroup,
     from_thread,
     get_hub,
@@ -42,13 +43,22 @@ from pycoronet._inspection import take_snapshot
 from pycoronet.aio import await_
 from pycoronet.errors import Empty, Full, ShutDown
 
-LIMIT_SECONDS = 20  # of a test that fails
+LIMIT_SECONDS = 15  # of a test that fails
 HUB_THREADS = 3
 PRODUCERS = 3  # tasks in each of them
 PLAIN_PRODUCERS = 2  # threads
-STEPS = 60  # of each producer
+STEPS = 150  # of each producer
 SHORT_SECONDS = 0.002
 PERMITS = 2
+
+
+def join_cancelled(task: Task) -> None:
+    """Wait for a task that was cancelled, in time or too late."""
+    try:
+        task.join()
+    except Cancelled:
+        if not task.done:  # it was the caller who was cancelled
+            raise
 
 
 class Box:
@@ -149,11 +159,19 @@ class Rig:
             with self.guard:
                 self.outside -= 1
 
+    def enter_and_cancel(self, name: str, lock: Any, most: int) -> None:
+        """Cancel a task that may just have been given what it waits for."""
+        with lock:
+            task = spawn(self.enter, name, lock, most)
+            sleep(0)
+        task.cancel()
+        join_cancelled(task)
+
     # Steps of producers, which may be cancelled at any time.
 
     def step(self, dice: random.Random, queue: Any, item: Any) -> None:
         """Put an item in some way, or use a lock."""
-        kind = dice.randrange(9)
+        kind = dice.randrange(10)
         limit = dice.choice([None, SHORT_SECONDS, 0])
         if kind <= 2:
             self.put_item(queue, item, limit)
@@ -166,8 +184,7 @@ class Rig:
             except (TimeoutError, RuntimeError):
                 pass  # the other hub was closed
         elif kind == 5:
-            self.enter("lock", self.lock, 1)
-            self.enter("semaphore", self.semaphore, PERMITS)
+            dice.choice([self.enter, self.enter_and_cancel])("lock", self.lock, 1)
         elif kind == 6:
             with self.relock:
                 self.enter("relock", self.relock, 1)
@@ -175,8 +192,11 @@ class Rig:
             self.event.set()
             self.event.clear()
             self.event.wait(SHORT_SECONDS)
-        else:
+        elif kind == 8:
             await_(self.put_by_asyncio(queue, item))
+        else:
+            enter = dice.choice([self.enter, self.enter_and_cancel])
+            enter("semaphore", self.semaphore, PERMITS)
 
     async def put_by_asyncio(self, queue: Any, item: Any) -> None:
         """Put an item by a task that asyncio waits for."""
@@ -198,11 +218,7 @@ class Rig:
                 for _ in range(dice.randrange(3)):
                     sleep(0)
                 task.cancel()
-                try:
-                    task.join()
-                except Cancelled:
-                    if not task.done:
-                        raise
+                join_cancelled(task)
             else:
                 self.step(dice, queue, item)
 
@@ -309,3 +325,5 @@ def test_items_between_threads_are_neither_lost_nor_doubled(seed: int) -> None:
     assert Counter(rig.got) == Counter(rig.put)
     assert all(count == 1 for count in Counter(rig.got).values())
     assert len(rig.got) > STEPS
+    for lock in (rig.lock, rig.relock, *[rig.semaphore] * PERMITS):
+        assert lock.acquire(False), f"{lock} was not given back"
