@@ -8,6 +8,7 @@ import heapq
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from threading import BrokenBarrierError
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -388,7 +389,9 @@ class Channel(Generic[Item]):
         if not self._permits._acquire_as("get", self, block, timeout if block else None):
             raise Empty
         try:
-            with self._lock:
+            # The put() behind the permit may have returned: somebody has to get its item. A
+            # callback, which cannot be cancelled, has no shield.
+            with nullcontext() if current() is None else shield(), self._lock:
                 offer = self._offers.popleft()
                 next_one = offer
                 if self._capacity > 0 and len(self._offers) >= self._capacity:

@@ -419,3 +419,24 @@ def test_deadlock_names_what_is_waited_for() -> None:
         f"Task 'condition': wait {condition!r}",
         f"Task 'barrier': wait {barrier!r}",
     ]
+
+
+def test_a_getter_that_was_promised_an_item_takes_it_though_it_is_cancelled_at_the_lock(
+    virtual_hub: Any,
+) -> None:
+    channel: Channel[str] = Channel()
+    getter = spawn(channel.get)
+    sleep(0)
+    channel.put("item", timeout=0)  # done, for the getter has a promise
+    with channel._lock:  # as another thread may have it
+        sleep(0)
+        getter.cancel()
+        sleep(0)
+    channel.close()
+    assert getter.get() == "item"
+
+
+def test_a_callback_gets_what_a_channel_has(virtual_hub: Any) -> None:
+    channel: Channel[str] = Channel(1)
+    channel.put("item")
+    assert in_callback(channel.get_nowait) == "item"
