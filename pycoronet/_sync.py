@@ -223,7 +223,7 @@ class Barrier:
             present.places[index] = False
             raise
         if not present.is_over.is_set():
-            with self._lock:
+            with shield(), self._lock:  # else it would count as one who has come
                 self._break(present)
         if present.is_broken:
             raise BrokenBarrierError

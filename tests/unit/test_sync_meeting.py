@@ -440,3 +440,19 @@ def test_a_callback_gets_what_a_channel_has(virtual_hub: Any) -> None:
     channel: Channel[str] = Channel(1)
     channel.put("item")
     assert in_callback(channel.get_nowait) == "item"
+
+
+def test_a_barrier_breaks_though_who_came_too_early_is_cancelled_at_its_lock(
+    virtual_hub: Any,
+) -> None:
+    barrier = Barrier(2)
+    early = spawn(barrier.wait, 1)
+    sleep(0)
+    with barrier._lock:  # as another thread may have it
+        sleep(2)
+        early.cancel()
+        sleep(0)
+    with pytest.raises(threading.BrokenBarrierError):
+        early.get()
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait(1)
