@@ -16,6 +16,7 @@ from ._coronet import (
     current,
     get_hub,
     shield,
+    sleep,
     spawn,
 )
 from ._waiting import Watch, deadline_after, seconds_until
@@ -62,6 +63,7 @@ class _Calls:
         self._early: dict[int, _Outcome] = {}  # those that one before them has not come for
         self._next = 0  # the number of that one
         self._is_fed = False
+        self._is_cancelled = False
         self._is_stopped = False
         self._error: BaseException | None = None  # what the feeder has ended with
         self.feeder = spawn(self._feed)
@@ -80,6 +82,10 @@ class _Calls:
             task = self._pool.spawn(self._function, *arguments)
             task.link(self._note_end, handles_failure=True)
             self._running[task] = number
+            if self._is_cancelled:
+                # It had got its room just before that, and so the wait for it was over.
+                task.cancel()
+                sleep(0)  # raises Cancelled
             self._wait_for_room()
 
     def _wait_for_room(self) -> None:
@@ -161,6 +167,7 @@ class _Calls:
 
     def cancel(self, reason: object = None) -> None:
         """Start no more."""
+        self._is_cancelled = True
         self.feeder.cancel(reason)
         self.is_held = False  # it has to end, whoever reads
 

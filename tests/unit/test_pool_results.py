@@ -259,6 +259,37 @@ def test_who_is_cancelled_leaves_no_task_behind(how: str, reports: list[Any]) ->
     assert pool.apply(int) == 0
 
 
+@pytest.mark.parametrize("what", ["reader", "pool"])
+def test_what_is_cancelled_as_room_becomes_free_starts_nothing(what: str) -> None:
+    pool = Pool(1)
+    taken: list[float] = []
+    begun: list[float] = []
+
+    def inputs() -> Iterator[float]:
+        for seconds in (1, 3600, 3600):
+            taken.append(seconds)
+            yield seconds
+
+    def call(seconds: float) -> None:
+        begun.append(seconds)
+        sleep(seconds)
+        task = current()
+        assert task is not None
+        if what == "reader":
+            reader.cancel()
+        else:
+            task.link(lambda _: pool.cancel())
+
+    reader = spawn(pool.map, call, inputs())
+    start = get_hub().time
+    with pytest.raises(Cancelled):
+        reader.get()
+    pool.join()
+    assert get_hub().time - start < 3600
+    assert begun == [1]
+    assert taken == [1, 3600]
+
+
 @iterators
 def test_a_reader_that_is_cancelled_loses_nothing(name: str, load: Load) -> None:
     found = getattr(Pool(3), name)(load, [1, 2, 3, 4, 5])
