@@ -245,6 +245,8 @@ static PyMethodDef Semaphore_methods[] = {
 static PyMemberDef Semaphore_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(SemaphoreObject, weak_references),
      READONLY, NULL},
+    {"_value", T_PYSSIZET, offsetof(SemaphoreObject, value), READONLY,
+     PyDoc_STR("How many permits are free.")},
     {NULL, 0, 0, 0, NULL},
 };
 

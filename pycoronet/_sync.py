@@ -386,23 +386,36 @@ class Channel(Generic[Item]):
         """
         if block and timeout is not None and timeout < 0:
             raise ValueError("timeout must not be negative")
-        if not self._permits._acquire_as("get", self, block, timeout if block else None):
+        with self._lock:
+            if self._permits.acquire(False):
+                holders = len(self._offers) + self._is_closed - self._permits._value
+                return self._take(holders - 1)
+        if not block or not self._permits._acquire_as("get", self, True, timeout):
             raise Empty
         try:
             # The put() behind the permit may have returned: somebody has to get its item. A
             # callback, which cannot be cancelled, has no shield.
-            with nullcontext() if current() is None else shield(), self._lock:
-                offer = self._offers.popleft()
-                next_one = offer
-                if self._capacity > 0 and len(self._offers) >= self._capacity:
-                    next_one = self._offers[self._capacity - 1]
-                next_one.is_accepted.set()
-        except IndexError:
-            self._permits.release()  # for the next one who looks
-            raise ShutDown from None
+            with nullcontext() if current() is None else shield():
+                self._lock.acquire()
         except BaseException:
             self._permits.release()
             raise
+        try:
+            return self._take(0)
+        finally:
+            self._lock.release()
+
+    def _take(self, promised: int) -> Item:
+        """Take the first offer behind so many promised ones; with a permit and the lock held."""
+        try:
+            offer = self._offers[promised]
+        except IndexError:
+            self._permits.release()  # for the next one who looks
+            raise ShutDown from None
+        del self._offers[promised]
+        offer.is_accepted.set()
+        if 0 < self._capacity <= len(self._offers):
+            self._offers[self._capacity - 1].is_accepted.set()
         return offer.item
 
     def get_nowait(self) -> Item:

@@ -21,6 +21,7 @@ from pycoronet import (
     RLock,
     ShutDown,
     get_hub,
+    joinall,
     sleep,
     spawn,
     timeout,
@@ -271,6 +272,33 @@ def test_channel_serves_getters_in_their_order() -> None:
         channel.put(3, timeout=1)
     with pytest.raises(Empty):
         channel.get_nowait()
+
+
+def test_getter_that_has_not_run_yet_is_not_overtaken() -> None:
+    channel: Channel[int] = Channel(2)
+    first = spawn(channel.get)
+    sleep(0)
+    channel.put(1)
+    channel.put(2)
+    assert channel.get() == 2
+    assert first.get() == 1
+    # Nor by what closing gives.
+    last = spawn(channel.get)
+    sleep(0)
+    channel.put(3)
+    channel.close()
+    assert list(channel) == []
+    assert last.get() == 3
+
+
+def test_putter_whose_item_is_got_behind_a_promised_one_goes_on() -> None:
+    channel: Channel[int] = Channel(1)
+    first = spawn(channel.get)
+    sleep(0)
+    putters = [spawn(channel.put, item) for item in (1, 2)]
+    second = spawn(channel.get)  # runs before the first does
+    joinall([first, *putters, second], 1)
+    assert (first.get(), second.get()) == (1, 2)
 
 
 def test_channel_with_capacity_runs_ahead_so_far() -> None:
