@@ -8,6 +8,7 @@
 #include "py_sync_queue.h"
 
 #include "py_convert.h"
+#include "py_task.h"
 
 #define FIRST_SLOT_COUNT 8
 
@@ -291,8 +292,24 @@ enum turn {
     TURN_AWAITED,     // somebody else has to do something first
 };
 
+// True for who puts while others that came before have a promise and are yet to run: theirs
+// come first. Not for who cannot wait. (Getters are told apart by what they take.)
+static bool
+has_to_follow(const QueueObject *queue, const struct queue_line *line, int64_t timeout_ns)
+{
+    if (line->promised == 0 || line != &queue->putters || timeout_ns == 0) {
+        return false;
+    }
+    HubObject *hub = hub_peek();
+    TaskObject *task = NULL;
+    if (hub != NULL && hub_running_task(hub, &task) < 0) {
+        PyErr_Clear();
+    }
+    return task != NULL;
+}
+
 static enum turn
-look(QueueObject *queue, struct queue_line *line)
+look(QueueObject *queue, struct queue_line *line, int64_t timeout_ns)
 {
     if (queue->is_shutdown && line == &queue->putters) {
         return TURN_REFUSED;
@@ -302,7 +319,7 @@ look(QueueObject *queue, struct queue_line *line)
         finish(queue);
         return TURN_FAILED;
     }
-    if (count > 0) {
+    if (count > 0 && !has_to_follow(queue, line, timeout_ns)) {
         return TURN_GRANTED;
     }
     return queue->is_shutdown ? TURN_REFUSED : TURN_AWAITED;
@@ -316,7 +333,7 @@ await_turn(QueueObject *queue, struct queue_line *line, int64_t timeout_ns,
     if (enter(queue) < 0) {
         return TURN_FAILED;
     }
-    enum turn turn = look(queue, line);
+    enum turn turn = look(queue, line, timeout_ns);
     if (turn != TURN_AWAITED) {
         return turn;
     }
@@ -335,7 +352,7 @@ await_turn(QueueObject *queue, struct queue_line *line, int64_t timeout_ns,
     }
     if (queue->mutex == NULL) {
         // Others may have run meanwhile.
-        turn = look(queue, line);
+        turn = look(queue, line, timeout_ns);
         if (turn != TURN_AWAITED) {
             hub_release_waiter(hub, waiter);
             return turn;
@@ -351,7 +368,7 @@ await_turn(QueueObject *queue, struct queue_line *line, int64_t timeout_ns,
         return TURN_REFUSED;
     }
     // What was promised may have been dropped.
-    turn = look(queue, line);
+    turn = look(queue, line, timeout_ns);
     return turn == TURN_GRANTED ? TURN_PROMISED : turn;
 }
 

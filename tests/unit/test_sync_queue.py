@@ -86,6 +86,38 @@ def test_place_for_who_waits_is_not_taken_by_others(kind: Any) -> None:
     assert not queue.full()
 
 
+def test_putter_that_has_not_run_yet_is_not_overtaken() -> None:
+    queue: Queue[int] = Queue(2)
+    for _ in range(2):
+        queue.put(0)
+    first = spawn(queue.put, 1)
+    sleep(0)
+    assert [queue.get(), queue.get()] == [0, 0]
+    queue.put(2)
+    assert first.done
+    assert [queue.get(), queue.get()] == [1, 2]
+
+
+def test_who_cannot_wait_puts_beside_a_promise() -> None:
+    queue: Queue[int] = Queue(3)
+    log: list[bool] = []
+
+    def put() -> None:
+        log.append(first.done)
+        queue.put(2)
+
+    for _ in range(3):
+        queue.put(0)
+    first = spawn(queue.put, 1)
+    sleep(0)
+    get_hub().call_soon(put)
+    assert [queue.get() for _ in range(3)] == [0, 0, 0]
+    queue.put_nowait(3)
+    first.join()
+    assert log[0] is False
+    assert [queue.get() for _ in range(3)] == [3, 2, 1]
+
+
 @pytest.mark.parametrize("kind", [Queue, SimpleQueue])
 def test_item_is_got_by_whom_it_was_promised(kind: Any) -> None:
     queue = kind()

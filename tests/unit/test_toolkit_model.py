@@ -52,7 +52,7 @@ MOMENTS = (0, 0, 0.5, 1, 1, 2)  # seconds: few different ones, so that things co
 PERMITS = 2
 PARTIES = 3
 DEPTH = 3
-SEEDS = 60
+SEEDS = 100  # a block
 
 
 class Fault(Exception):
