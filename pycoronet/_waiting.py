@@ -115,8 +115,12 @@ def joinall(
         late = f"{len(watch.pending)} of {len(watch.tasks)}"
     finally:
         watch.leave()
-    if raise_error and watch.failed is not None and watch.failed.exception is not None:
-        raise watch.failed.exception
+    error = watch.failed.exception if raise_error and watch.failed is not None else None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del tasks, watch, error  # its traceback refers to this frame
     if not is_in_time:
         raise TimeoutError(f"joinall: {late} tasks have not ended in time")
 

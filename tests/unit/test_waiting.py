@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -201,6 +202,29 @@ def test_joinall_says_how_many_are_late() -> None:
     with pytest.raises(TimeoutError, match="2 of 3"):
         joinall(tasks, 0)
     joinall(tasks, timeout=10)
+
+
+def test_a_failure_that_is_raised_keeps_nothing_alive() -> None:
+    class Value:
+        pass
+
+    def fail_with(value: Value) -> None:
+        raise LookupError(value)
+
+    value = Value()
+    seen = weakref.ref(value)
+    task = spawn(fail_with, value)
+    gc.disable()
+    try:
+        try:
+            joinall([task], raise_error=True)
+        except LookupError:
+            pass
+        del value, task
+        sleep(0)
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 def test_joinall_raises_the_first_failure_as_soon_as_it_comes(reports: list[Any]) -> None:
