@@ -178,6 +178,7 @@ class Barrier:
         self._timeout = timeout
         self._lock = RLock()  # an action may call abort()
         self._round = _Round(self._parties)
+        self._process = os.getpid()  # theirs who have come
 
     @property
     def parties(self) -> int:
@@ -208,6 +209,10 @@ class Barrier:
         is or becomes broken, or is reset. A task that is cancelled has not come. Switches.
         """
         with self._lock:
+            if self._process != os.getpid():
+                # A child: those who have come are the parent's.
+                self._process = os.getpid()
+                self._round.places = [False] * self._parties
             present = self._round
             if present.is_broken:
                 raise BrokenBarrierError
@@ -313,6 +318,15 @@ class Channel(Generic[Item]):
         self._is_closed = False
         # One for each offer; and one more of a closed channel, for whoever finds nothing.
         self._permits = Semaphore(0)
+        self._process = os.getpid()  # theirs who wait
+
+    def _forget_left_behind(self) -> None:
+        if self._process != os.getpid():
+            # A child: those who wait, and what they put or were promised, are the parent's.
+            self._process = os.getpid()
+            while len(self._offers) > self._capacity:
+                self._offers.pop()
+            self._permits = Semaphore(len(self._offers) + self._is_closed)
 
     @property
     def capacity(self) -> int:
@@ -339,6 +353,7 @@ class Channel(Generic[Item]):
             raise ValueError("timeout must not be negative")
         offer = _Offer(item)
         with self._lock:
+            self._forget_left_behind()
             if self._is_closed:
                 raise ShutDown
             if block and len(self._offers) >= self._capacity and current() is None:
@@ -387,6 +402,7 @@ class Channel(Generic[Item]):
         if block and timeout is not None and timeout < 0:
             raise ValueError("timeout must not be negative")
         with self._lock:
+            self._forget_left_behind()
             if self._permits.acquire(False):
                 holders = len(self._offers) + self._is_closed - self._permits._value
                 return self._take(holders - 1)
@@ -429,6 +445,7 @@ class Channel(Generic[Item]):
         Idempotent. Never switches.
         """
         with self._lock:
+            self._forget_left_behind()
             if self._is_closed:
                 return
             self._is_closed = True

@@ -153,6 +153,9 @@ def test_condition_between_threads_and_tasks() -> None:
     assert turn == [200]
 
 
+# --- A forked child ---------------------------------------------------------------------
+
+
 def test_child_notifies_none_of_the_parent_s() -> None:
     program = """
     condition = Condition()
@@ -172,6 +175,40 @@ def test_child_notifies_none_of_the_parent_s() -> None:
     task.join()
     """
     assert lines_of(program) == ["0"]
+
+
+def test_in_a_child_nobody_of_the_parent_has_come_to_a_barrier() -> None:
+    program = """
+    barrier = Barrier(2)
+    task = spawn(barrier.wait)
+    sleep(0)
+    pid = os.fork()
+    if pid == 0:
+        mine = spawn(barrier.wait)
+        sleep(0)
+        os._exit(barrier.n_waiting + 10 * mine.done)
+    say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    say(barrier.wait())
+    """
+    assert lines_of(program) == ["1", "1"]
+
+
+def test_child_gets_what_had_room_and_was_promised_to_the_parent_s() -> None:
+    program = """
+    room, meeting = Channel(2), Channel()
+    getter = spawn(room.get)
+    putter = spawn(meeting.put, "of the parent")
+    sleep(0)
+    room.put(3)
+    pid = os.fork()
+    if pid == 0:
+        mine = spawn(meeting.put, 4)
+        sleep(0)
+        os._exit(10 * room.get(timeout=1) + meeting.get(timeout=1))
+    say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    say(getter.get(), meeting.get())
+    """
+    assert lines_of(program) == ["34", "3 of the parent"]
 
 
 # --- Barrier ----------------------------------------------------------------------------
