@@ -55,7 +55,7 @@ DEPTH = 3
 SEEDS = 100  # a block
 
 
-class Fault(Exception):
+class PlannedError(Exception):
     """What the model raises by intention."""
 
 
@@ -168,7 +168,11 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
-        self.guarded = [Guarded(Lock(), 1), Guarded(RLock(), 1), Guarded(Semaphore(PERMITS), PERMITS)]
+        self.guarded = [
+            Guarded(Lock(), 1),
+            Guarded(RLock(), 1),
+            Guarded(Semaphore(PERMITS), PERMITS),
+        ]
         self.stores = [Store(Queue(2)), Store(Queue()), Store(Channel()), Store(Channel(2))]
         self.condition = Condition()
         self.notified = 0
@@ -199,13 +203,13 @@ class World:
             for _ in range(self.chance.randrange(1, 6)):
                 self.act(me, depth)
             if nest is not None and self.chance.random() < 0.03:
-                raise Fault
+                raise PlannedError
         except Cancelled:
             raise
         except BaseException as error:
             if nest is not None:
                 nest.is_doomed = True
-            if not isinstance(error, Fault):
+            if not isinstance(error, PlannedError):
                 self.broken.append(error)
             raise
 
@@ -325,7 +329,7 @@ class World:
                     nest.is_doomed = True
                     raise
         except BaseExceptionGroup as errors:
-            only_faults, others = errors.split(Fault)
+            only_faults, others = errors.split(PlannedError)
             assert others is None, others
             assert only_faults is not None
         finally:
@@ -380,7 +384,7 @@ class World:
 
     def fail(self, task: Task) -> None:
         assert task.done
-        raise Fault
+        raise PlannedError
 
     # The end.
 
@@ -417,7 +421,7 @@ class World:
         assert [self.pool.spawn(int).get() for _ in range(3)] == [0, 0, 0]
         for store in self.stores:
             store.check()
-        assert [type(report) for report in reports] == [Fault] * self.expected_reports
+        assert [type(report) for report in reports] == [PlannedError] * self.expected_reports
         # Nothing is to come.
         with pytest.raises(DeadlockError):
             sleep(None)
@@ -449,4 +453,3 @@ def test_whatever_tasks_do_together_the_promises_hold(block: int, reports: list[
             world.check(reports)
         actions += world.actions
     assert set(actions) == set(ACTIONS)
-
