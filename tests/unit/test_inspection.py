@@ -30,8 +30,9 @@ class Asker:
 
     def __init__(self, directory: Path, ends: Ends) -> None:
         self.sock = ends.keep(socket.socket(socket.AF_UNIX))
-        self.sock.settimeout(PATIENCE_SECONDS)
+        # Not with a time-out: then a full queue of arrivals is an error.
         self.sock.connect(str(socket_path(str(directory), os.getpid())))
+        self.sock.settimeout(PATIENCE_SECONDS)
 
     def ask(self, request: bytes) -> Any:
         self.sock.sendall(request)
