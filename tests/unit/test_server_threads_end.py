@@ -241,7 +241,8 @@ def test_close_waits_for_nobody(
     waiting.write(b"wait\n")
     until(lambda: gate.count == 1 and len(begun) == 2)
     late = call_server(server)
-    until(lambda: server.stats.waiting == 1)
+    until(lambda: server.stats.open == 3)
+    assert server.stats.waiting == 1
     server.close()
     assert not server.is_listening
     assert server.stats.open == 0
