@@ -283,14 +283,11 @@ end_wait(HubObject *hub, struct waiter *waiter, struct waiter **place, int resul
     return result;
 }
 
-int
-hub_park_held(HubObject *hub, struct waiter *waiter, struct waiter **place,
-              struct list_node *queue, enum waiter_kind kind, int64_t timeout_ns,
-              const char *operation, PyObject *subject)
+// Parks with a record that names the wait. Its callers end with it, so that their frames go.
+static NOT_INLINE int
+park(HubObject *hub, struct waiter *waiter, struct waiter **place,
+     struct list_node *queue, int64_t timeout_ns)
 {
-    waiter->kind = (uint8_t)kind;
-    waiter->operation = operation;
-    waiter->subject = subject;
     if (begin_wait(hub, waiter, place, queue, timeout_ns) < 0) {
         return -1;
     }
@@ -299,15 +296,35 @@ hub_park_held(HubObject *hub, struct waiter *waiter, struct waiter **place,
     return end_wait(hub, waiter, place, switch_until_chosen(hub, waiter));
 }
 
+static void
+name_wait(struct waiter *waiter, enum waiter_kind kind, const char *operation,
+          PyObject *subject)
+{
+    waiter->kind = (uint8_t)kind;
+    waiter->operation = operation;
+    waiter->subject = subject;
+}
+
+int
+hub_park_held(HubObject *hub, struct waiter *waiter, struct waiter **place,
+              struct list_node *queue, enum waiter_kind kind, int64_t timeout_ns,
+              const char *operation, PyObject *subject)
+{
+    name_wait(waiter, kind, operation, subject);
+    return park(hub, waiter, place, queue, timeout_ns);
+}
+
 int
 hub_park(HubObject *hub, struct waiter **place, struct list_node *queue,
          enum waiter_kind kind, int64_t timeout_ns, const char *operation,
          PyObject *subject)
 {
     struct waiter *waiter = hub_hold_waiter(hub, operation);
-    return waiter == NULL ? -1
-                          : hub_park_held(hub, waiter, place, queue, kind, timeout_ns,
-                                          operation, subject);
+    if (waiter == NULL) {
+        return -1;
+    }
+    name_wait(waiter, kind, operation, subject);
+    return park(hub, waiter, place, queue, timeout_ns);
 }
 
 int
