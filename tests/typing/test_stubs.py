@@ -127,6 +127,7 @@ def can_be_set(type_: type, name: str) -> bool:
         _coronet.RateGroup: pycoronet.RateGroup(pycoronet.RateLimit()),
         _coronet.RateLimit: pycoronet.RateLimit(),
         _coronet.Scope: pycoronet.timeout(1),
+        _coronet.Semaphore: pycoronet.Semaphore(),
         _coronet.SimpleQueue: pycoronet.SimpleQueue(),
         _coronet.Task: pycoronet.current(),
         _coronet.Traffic: pycoronet.Traffic(),
