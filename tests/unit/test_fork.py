@@ -178,8 +178,8 @@ sleep(0.001)
 pid = os.fork()
 if pid == 0:
     for _ in range(3):
-        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGUSR1)).start()
         count = len(got)
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGUSR1)).start()
         while len(got) == count:
             sleep(0.001)
     say(*got)
