@@ -19,7 +19,8 @@ from ._coronet import (
     sleep,
     spawn,
 )
-from ._waiting import Watch, deadline_after, seconds_until
+from ._deadlines import deadline_after, seconds_until
+from ._waiting import Watch
 from .errors import Cancelled, ShutDown
 
 __all__ = ["Pool"]

@@ -7,20 +7,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from ._coronet import ParkingLot, Task, current, get_hub
-from ._coronet import timeout as bound
+from ._deadlines import deadline_after, seconds_until
 from .errors import Cancelled
 
 __all__ = ["iwait", "joinall", "wait"]
-
-
-def deadline_after(seconds: float | None) -> float | None:
-    """Return when a time from now is over, None for never; ValueError, TypeError: it is none."""
-    bound(seconds)
-    return None if seconds is None else get_hub().time + seconds
-
-
-def seconds_until(deadline: float | None) -> float | None:
-    return None if deadline is None else max(deadline - get_hub().time, 0)
 
 
 class Watch:

@@ -6,7 +6,8 @@ import socket
 from collections.abc import Hashable
 from typing import Any
 
-from .._coronet import READ, ParkingLot, get_hub, sk_conn
+from .._coronet import READ, ParkingLot, sk_conn
+from .._deadlines import deadline_after, seconds_until
 
 __all__ = ["Admission", "SpareDescriptor", "accept_queued", "host_of", "send_away"]
 
@@ -96,10 +97,9 @@ class Admission:
 
     def wait_for_room(self, timeout: float | None) -> bool:
         """Wait until one more may come; False if that is not so after timeout seconds."""
-        deadline = None if timeout is None else get_hub().time + timeout
+        deadline = deadline_after(timeout)
         while self.is_full:
-            rest = None if deadline is None else max(0.0, deadline - get_hub().time)
-            if not self._room.park("room for one more", rest):
+            if not self._room.park("room for one more", seconds_until(deadline)):
                 return not self.is_full
         return True
 

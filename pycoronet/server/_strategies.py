@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from typing import Protocol as Interface
 
 from .._coronet import READ, WRITE, ParkingLot, Task, get_hub, sk_conn, spawn, spawn_handler
+from .._deadlines import deadline_after, seconds_until
 from .._protocol import Protocol
 from ._handling import Handler, error_kind, has_answered, note_failure, with_limits
 
@@ -79,10 +80,9 @@ class Running:
         return left
 
     def wait(self, timeout: float | None) -> bool:
-        deadline = None if timeout is None else get_hub().time + timeout
+        deadline = deadline_after(timeout)
         while self.entries:
-            rest = None if deadline is None else max(0.0, deadline - get_hub().time)
-            if not self._lot.park("stop", rest) and self.entries:
+            if not self._lot.park("stop", seconds_until(deadline)) and self.entries:
                 return False
         return True
 
