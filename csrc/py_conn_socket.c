@@ -291,14 +291,23 @@ SkConn_getsockname(SkConnObject *conn, PyObject *unused)
     return ask_for_name(conn, getsockname);
 }
 
+// A peer that has broken off is no peer any more: ENOTCONN. The reset itself still waits in
+// the socket, and is what the caller has to hear of, the same as from a read or a write.
+static int
+why_no_shutdown(int fd, int error)
+{
+    int reset = error == -ENOTCONN ? io_take_socket_error(fd) : 0;
+    return reset < 0 ? reset : error;
+}
+
 PyDoc_STRVAR(
     shutdown_doc,
     "shutdown($self, how, /)\n--\n\n"
     "End one direction or both: SHUT_RD, SHUT_WR or SHUT_RDWR of the socket\n"
     "module.\n\n"
     "Ending the writing sends before what waits in a buffered connection, and so\n"
-    "may switch. Raises OSError (ENOTCONN without a peer), TimeoutError,\n"
-    "ClosedError, BusyError.");
+    "may switch. Raises OSError (ENOTCONN without a peer; what the peer did if it has\n"
+    "broken off), TimeoutError, ClosedError, BusyError.");
 
 static PyObject *
 SkConn_shutdown(SkConnObject *conn, PyObject *how)
@@ -320,7 +329,7 @@ SkConn_shutdown(SkConnObject *conn, PyObject *how)
         }
     }
     if (shutdown(conn->fd, direction) < 0) {
-        return conn_raise(conn, -errno);
+        return conn_raise(conn, why_no_shutdown(conn->fd, -errno));
     }
     // The end of file is there to be read now, and an event may not come.
     conn->may_read = conn->may_write = true;

@@ -401,6 +401,18 @@ def test_shutdown_without_a_peer_is_an_error(keep: Keep) -> None:
     assert caught.value.errno == errno.ENOTCONN
 
 
+def test_shutdown_after_a_reset_tells_of_the_reset(keep: Keep, listener: Any) -> None:
+    conn = tcp_conn(keep)
+    conn.connect(listener.getsockname())
+    accepted, _address = listener.accept()
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    accepted.close()
+    pycoronet.wait_fd(conn.fileno(), pycoronet.READ)
+    with pytest.raises(ConnectionResetError):
+        conn.shutdown(socket.SHUT_WR)
+    assert conn.error == errno.ECONNRESET
+
+
 @pytest.mark.parametrize(("how", "expected"), [(None, TypeError), ("1", TypeError), (7, OSError)])
 def test_shutdown_of_a_wrong_direction(keep: Keep, how: Any, expected: type[Exception]) -> None:
     conn, _peer = conn_pair(keep)
