@@ -30,8 +30,8 @@ SETTINGS := debug=$(CORONET_DEBUG) hard=$(CORONET_HARD_MODE) sanitize=$(CORONET_
 	coverage=$(CORONET_COVERAGE) werror=$(CORONET_WERROR) cc=$(CC) cflags=$(CFLAGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help run build test test-c test-python test-kqueue debug asan check-platforms bench \
-	bench-c lint format wheel clean FORCE
+# What has a line in `make help` is no file.
+.PHONY: FORCE $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
