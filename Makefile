@@ -75,6 +75,14 @@ asan: build/asan/.built $(VENV)/.test-tools  ## Run all tests under ASan and UBS
 		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/asan/lib $(BIN)/pytest $(PYTEST_ARGS) || \
 		{ cat build/asan/report.* 2>/dev/null; exit 1; }
 
+# Each in an environment of its own; the C tests know no Python, and run once.
+test-all: test-c  ## Run all tests with each Python from 3.10 to 3.14 that is found here
+	@$(PYTHON) tests/find_pythons.py | { failed=; while read -r version python; do \
+		echo "Python $$version: $$python"; \
+		$(MAKE) --no-print-directory test-python PYTHON="$$python" \
+			VENV="build/venv-$$version" </dev/null || failed="$$failed $$version"; \
+	done; [ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }; }
+
 check-platforms: build $(VENV)/.platform-tools  ## Compile and link for macOS and FreeBSD (with zig)
 	$(BIN)/python tests/platforms/check.py
 

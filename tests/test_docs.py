@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # `test_x.py::test_y`, in tests/unit unless it says where.
 NAMED_TEST = re.compile(r"`([\w/]+\.(?:py|c))::(\w+)`")
