@@ -12,7 +12,7 @@ KQUEUE ?= shim
 BIN := $(VENV)/bin
 C_FILES := $(wildcard csrc/*.c csrc/*.h)
 PYTHON_FILES := $(wildcard pycoronet/*.py pycoronet/*/*.py pycoronet/*.pyi pycoronet/py.typed)
-C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/c/*.[ch])
+C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/faults/*.c benchmarks/c/*.[ch])
 KQSHIM_FILES := $(wildcard tests/kqshim/*.[ch] tests/kqshim/sys/*.h)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BUILD_EXTENSION := $(BIN)/python setup.py --quiet build_ext
@@ -82,6 +82,9 @@ test-all: test-c  ## Run all tests with each Python from 3.10 to 3.14 that is fo
 		$(MAKE) --no-print-directory test-python PYTHON="$$python" \
 			VENV="build/venv-$$version" </dev/null || failed="$$failed $$version"; \
 	done; [ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }; }
+
+faults: build $(VENV)/.test-tools  ## Let each system call fail with each errno (FAULTS=quick, all)
+	$(MAKE) --no-print-directory -C tests/faults PYTHON="$(abspath $(BIN))/python"
 
 check-platforms: build $(VENV)/.platform-tools  ## Compile and link for macOS and FreeBSD (with zig)
 	$(BIN)/python tests/platforms/check.py

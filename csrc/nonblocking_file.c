@@ -37,7 +37,12 @@ io_read_at(int fd, void *data, size_t length, int64_t offset)
         count = io_calls()->read_at(
             fd, data, length < MAX_CALL_BYTES ? length : MAX_CALL_BYTES, offset);
     } while (count < 0 && errno == EINTR);
-    return count < 0 ? -errno : count;
+    if (count >= 0) {
+        return count;
+    }
+    // To whoever sends a file EAGAIN means that the socket is full, and nothing would ever
+    // tell that a file is ready.
+    return errno == EAGAIN || errno == EWOULDBLOCK ? -EIO : -errno;
 }
 
 int

@@ -48,7 +48,8 @@ ssize_t io_write(int fd, const void *data, size_t length);
 ssize_t io_send_vector(int fd, const struct iovec *blocks, int count);
 ssize_t io_write_vector(int fd, const struct iovec *blocks, int count);
 
-// Bytes read at [offset] of a file, 0 at its end, or -errno. The file's own position stays.
+// Bytes read at [offset] of a file, 0 at its end, or -errno, which is never -EAGAIN but -EIO:
+// a file cannot be waited for. The file's own position stays.
 ssize_t io_read_at(int fd, void *data, size_t length, int64_t offset);
 
 // The size of the file that can be read at any place; [*size] is -1 for a device, which has

@@ -397,7 +397,10 @@ look_for_end(struct callbacks *self)
         return;
     }
     int unread = 0;
-    if (ioctl(conn->fd, FIONREAD, &unread) == 0 && unread > 0) {
+    if (ioctl(conn->fd, FIONREAD, &unread) < 0) {
+        fail_with_errno(self, -errno, EVENT_READ); // or nobody would ever be told of the end
+    }
+    else if (unread > 0) {
         bool gets_less = self->unread < 0 || unread < self->unread;
         self->unread = unread;
         if (gets_less) {

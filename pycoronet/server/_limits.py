@@ -125,7 +125,8 @@ class SpareDescriptor:
         """Make room for another; False if it is not there."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # whatever it says, the place is free
+                os.close(fd)
         return fd >= 0
 
     def __del__(self) -> None:

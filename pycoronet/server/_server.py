@@ -17,6 +17,7 @@ from .._coronet import (
     ParkingLot,
     Scope,
     Traffic,
+    _report,
     current,
     get_hub,
     sk_conn,
@@ -125,6 +126,7 @@ class Server(Configuration):
         self._awaiting: dict[Scope, Hub] = {}  # handlers between two requests
         self._acceptor = Acceptor(self)
         self._failure: Exception | None = None  # what accepting ended with
+        self._is_waited_for = False  # by serve_forever()
         self._cancelled = 0  # by the last stop()
         servers.add(self)
 
@@ -214,6 +216,9 @@ class Server(Configuration):
     def start(self) -> None:
         """Begin to accept, in tasks of this thread's hub; listen() first if that was not done.
 
+        An error that ends accepting later stops the server. It is raised by serve_forever(), or
+        else reported through sys.unraisablehook.
+
         Raises what listen() does, ImportError if the handler is a text that names none,
         RuntimeError if it serves already, or has processes. Never switches.
         """
@@ -276,12 +281,15 @@ class Server(Configuration):
     def _wait_until_closed(self) -> None:
         if self._state is not _State.CLOSED and not self._is_in_its_hub():
             raise RuntimeError("serve_forever() is for the thread that has called start()")
+        self._is_waited_for = True
         try:
             while self._state is not _State.CLOSED:
                 self._over.park("serve_forever")
         except BaseException:
             self.close()
             raise
+        finally:
+            self._is_waited_for = False
         if self._failure is not None:
             raise self._failure
 
@@ -477,8 +485,10 @@ class Server(Configuration):
             self._finish()
 
     def _fail(self, error: Exception) -> None:
-        """End because accepting did."""
+        """End because accepting did; serve_forever() raises it, if somebody is in it."""
         self._failure = error
+        if not self._is_waited_for:
+            _report(error, self)
         self.stop(wait=False)
 
     def _finish(self) -> None:
