@@ -85,6 +85,9 @@ test-all: test-c  ## Run all tests with each Python from 3.10 to 3.14 that is fo
 
 faults: build $(VENV)/.test-tools  ## Let each system call fail with each errno (FAULTS=quick, all)
 	$(MAKE) --no-print-directory -C tests/faults PYTHON="$(abspath $(BIN))/python"
+soak: build  ## Hold 19,700 connections, churn a million, attack; 20 min (SOAK=smoke)
+	$(BIN)/python tests/soak/run.py $(SOAK:%=--%) $(SOAK_SECONDS:%=--seconds %) \
+		$(SOAK_CONNECTIONS:%=--connections %) $(SOAK_CHURN:%=--churn %)
 
 check-platforms: build $(VENV)/.platform-tools  ## Compile and link for macOS and FreeBSD (with zig)
 	$(BIN)/python tests/platforms/check.py
