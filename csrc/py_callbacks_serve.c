@@ -25,15 +25,20 @@
 static void fail(struct callbacks *self, PyObject *exception, unsigned direction);
 
 // What a method raised: reported, and the connection's end. One that ends the program is
-// the main program's to deal with.
+// the main program's to deal with; of a line that is too long on_error() alone is told.
 static void
 take_method_exception(struct callbacks *self, PyObject *protocol, PyObject *name)
 {
     bool ends_program = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
                         PyErr_ExceptionMatches(PyExc_SystemExit);
+    bool is_peers = PyErr_ExceptionMatches(self->conn->hub->state->LineTooLongError);
     PyObject *exception = take_exception();
     if (self->conn->transport != NULL && self->conn->transport->failure == exception) {
         Py_DECREF(exception); // a layer's: nothing is wrong with the method
+        return;
+    }
+    if (is_peers) {
+        fail(self, exception, 0); // and each peer could have reports written without end
         return;
     }
     PyObject *method = PyObject_GetAttr(protocol, name);

@@ -14,7 +14,8 @@ class Protocol:
     `conn.write()` collects what is then sent in one go, `spawn()` starts a task for the rest.
 
     What a method raises is reported through sys.unraisablehook, told to `on_error()`, and
-    the connection is closed. However a connection ends, `on_close()` is called once.
+    the connection is closed; LineTooLongError, which is the peer's doing, is not reported.
+    However a connection ends, `on_close()` is called once.
     """
 
     __slots__ = ()

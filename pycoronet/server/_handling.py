@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._coronet import sk_conn
 from .._coronet import timeout as time_limit
+from ..errors import IncompleteReadError, LineTooLongError
 from ._stats import Stats
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def error_kind(error: BaseException) -> str:
         return "timeout"
     if isinstance(error, ConnectionError):
         return "reset"
+    if isinstance(error, LineTooLongError | IncompleteReadError):
+        return "input"
     return "handler"
 
 
@@ -98,7 +101,8 @@ def log_failure(conn: sk_conn | None, address: Any, error: Exception) -> str:
     """Return the kind of what a handler raised; "handler": its own fault, to be reported.
 
     A peer that breaks off and a time that is over are everyday things, if they are this
-    connection's: they go to the logger.
+    connection's: they go to the logger. So does what peers must not send: each could fill
+    stderr with tracebacks otherwise.
     """
     kind = error_kind(error)
     if kind in ("timeout", "reset") and not _is_of(conn, error):

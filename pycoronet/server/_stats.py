@@ -8,7 +8,7 @@ from typing import Any, Protocol
 __all__ = ["ERROR_KINDS", "SHED_REASONS", "Stats"]
 
 SHED_REASONS = ("address", "closing", "descriptors", "pool")
-ERROR_KINDS = ("accept", "handler", "reset", "timeout", "tls")
+ERROR_KINDS = ("accept", "handler", "input", "reset", "timeout", "tls")
 
 
 class Traffic(Protocol):
@@ -30,7 +30,8 @@ class Stats:
     "closing": the server ended; "descriptors": none was left; "pool": all threads were busy, and
     enough waited for one.
     errors: what went wrong, by the kind: "accept", accepting; "handler", one that raised;
-    "reset": the peer broke off; "timeout": a limit in seconds has passed; "tls": a handshake.
+    "input": a line or frame over its limit, or one that the peer did not finish; "reset": the
+    peer broke off; "timeout": a limit in seconds has passed; "tls": a handshake.
 
     All of it may be read at any time, from any thread. The server counts in its hub's thread
     alone: nothing here is locked.

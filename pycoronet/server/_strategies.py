@@ -297,7 +297,7 @@ class CallbackStrategy:
     def count_error(self, error: Exception, direction: int) -> None:
         """Note what a connection failed with, or, without a direction, a callback."""
         kind = error_kind(error)
-        if not direction and kind != "tls":
+        if not direction and kind not in ("input", "tls"):
             kind = "handler"
         self._server.stats.errors[kind] += 1
 

@@ -141,7 +141,12 @@ def _judge(verdicts, figures):
     for name, (connected, _closed) in figures["attacks"].items():
         verdicts.check(part, f"  {name}", f"{connected:,} connections", None)
     server = figures["server"]
-    found = {"too many of an address": server["shed"]["address"], **server["refused"]}
+    giant = server["errors"].pop("input")
+    found = {
+        "too many of an address": server["shed"]["address"],
+        "giant": giant,
+        **server["refused"],
+    }
     verdicts.check(part, "each defence has acted", str(found), all(found.values()))
     unexpected = {kind: n for kind, n in server["errors"].items() if n and kind != "reset"}
     verdicts.check(part, "no error in the server", str(unexpected or "none"), not unexpected)

@@ -13,7 +13,7 @@ MEMORY_GROWTH_LIMIT = MIB
 BLOCK_GROWTH_LIMIT = 1000  # of Python's memory, after a collection
 # So many that no port is needed again while its last connection lingers in TIME_WAIT.
 HOSTS = [f"127.0.0.{number}" for number in range(1, 33)]
-SLOWEST_RATE = 500  # connections a second
+SLOWEST_RATE = 200  # connections a second
 
 
 def run(verdicts, connections):

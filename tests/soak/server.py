@@ -12,7 +12,7 @@ from itertools import count
 from measure import Histogram
 from programs import read_orders, read_settings, say
 
-from pycoronet import LineTooLongError, Server, sleep, spawn, timeout
+from pycoronet import Server, sleep, spawn, timeout
 
 NAP_SECONDS = 0.01
 
@@ -37,8 +37,6 @@ def make_line_handler(request_seconds):
                 if line.startswith(b"last"):
                     return
             refused["idle"] += 1
-        except LineTooLongError:
-            refused["giant"] += 1
         except TimeoutError:
             refused["slow"] += 1
 
@@ -72,7 +70,7 @@ def report_each_second(server, lateness):
 
 
 settings = read_settings()
-refused = {"giant": 0, "idle": 0, "slow": 0}
+refused = {"idle": 0, "slow": 0}
 handler = echo_blocks
 if settings.handler == "lines":
     handler = make_line_handler(settings.request_seconds)

@@ -6,7 +6,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -115,6 +115,7 @@ ENDS: dict[str, tuple[Callable[[socket.socket], object], dict[str, float], str |
     "half an end": (lambda peer: peer.shutdown(socket.SHUT_WR), {}, None),
     "the handler's close": (lambda peer: say(peer, b"close\n"), {}, None),
     "a failure": (lambda peer: say(peer, b"fail\n"), {}, "handler"),
+    "a line without end": (lambda peer: say(peer, b"x" * 65537), {}, "input"),
     "a reset": (reset, {}, "reset"),
     "silence": (lambda _: sleep(2 * TIME_LIMIT), {"idle_timeout": TIME_LIMIT}, "timeout"),
     "its time": (lambda _: sleep(2 * TIME_LIMIT), {"total_timeout": TIME_LIMIT}, "timeout"),
@@ -139,6 +140,18 @@ def test_a_connection_is_counted_once_however_it_ends(
         expected[error] = over
     expect(server, **{name: count for name, count in expected.items() if count})
     assert [type(report) for report in reports] == [LookupError] * (error == "handler")
+
+
+def test_a_peer_that_ends_in_the_middle_has_no_traceback_written(
+    call: Any, reports: list[Any]
+) -> None:
+    with closing(Server(LOCAL, lambda conn, _: conn.read_exactly(10))) as server:
+        server.start()
+        peer = call(server)
+        peer.sendall(b"half")
+        peer.close()
+        expect(server, accepted=1, connections_served=1, input=1)
+    assert reports == []
 
 
 def test_a_connection_that_fails_before_it_has_said_anything_is_counted(
