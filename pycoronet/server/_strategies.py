@@ -10,6 +10,7 @@ from typing import Protocol as Interface
 from .._coronet import READ, WRITE, ParkingLot, Task, get_hub, sk_conn, spawn, spawn_handler
 from .._deadlines import deadline_after, seconds_until
 from .._protocol import Protocol
+from ..errors import ClosedError
 from ._handling import Handler, error_kind, has_answered, note_failure, with_limits
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ class CoroutineStrategy:
         try:
             self._serve(conn, address)
         except Exception as error:
+            if isinstance(error, ClosedError) and conn not in self._entries:
+                return  # by close(), before it could look at what had woken it
             if note_failure(self._stats, conn, address, error):
                 raise
         finally:

@@ -4,7 +4,7 @@ Windows with and without the attacks alternate, and medians are compared, so tha
 machine does falls on both. The server has a core to itself; attackers and good clients share
 the other one. So two things are compared:
 
-- paced: good clients ask for half of what the server can do. Their rate has to be kept.
+- paced: good clients ask ten times a second. Their rate has to be kept.
 - saturated: they ask as fast as they are answered. There attackers take processor time from
   the good clients themselves, which in earnest have their own. What counts is how much of the
   server's core goes to the attacks: what it takes less what its answers take without them.
@@ -18,7 +18,8 @@ from measure import in_words, read_cpu_seconds
 from programs import Program, Progress
 
 HOSTS = [f"127.0.0.{number}" for number in range(1, 5)]
-GOOD_CLIENTS = 32
+GOOD_CLIENTS = 100
+PAUSE_SECONDS = 0.1
 KEPT_SHARE = 0.8
 SETTLE_SECONDS = 0.5
 
@@ -28,13 +29,19 @@ LIMITS = {"max_connections": 1000, "max_per_address": 50}
 ATTACKS = ["SlowLoris", "WideSlowLoris", "Flood", "GiantLines"]
 
 
-def run(verdicts, rounds, window_seconds, *, limits=None):
-    """Alternate windows with and without the attacks; return the figures."""
+def run(verdicts, rounds, window_seconds, *, without=None):
+    """Alternate windows with and without the attacks; return the figures.
+
+    without: the name of a limit to be left out, to see what it is worth.
+    """
     patience = window_seconds * 0.4  # for a line to come, and between two of them
-    limits = {**LIMITS, "idle_timeout": patience} if limits is None else limits
+    limits = {**LIMITS, "idle_timeout": patience}
+    settings = {"handler": "lines", "hosts": HOSTS, "request_seconds": patience}
+    for given in (limits, settings):
+        if without in given:
+            given[without] = None
     cores = sorted(os.sched_getaffinity(0))
     first, last = (cores[0], cores[-1]) if len(cores) > 1 else (None, None)
-    settings = {"handler": "lines", "hosts": HOSTS, "request_seconds": patience}
     with Program("server.py", core=first, limits=limits, **settings) as server:
         addresses = server.wait_for("addresses", 20)
         with (
@@ -50,15 +57,13 @@ def run(verdicts, rounds, window_seconds, *, limits=None):
             ) as bad,
         ):
             windows = _Windows(server, good, bad, window_seconds)
-            capacity = windows.measure("capacity", 0.0, "off")["answered"] / window_seconds
-            pause = GOOD_CLIENTS / (capacity / 2)
             for _ in range(rounds):
-                for mode, pause_seconds in (("saturated", 0.0), ("paced", pause)):
+                for mode, pause_seconds in (("saturated", 0.0), ("paced", PAUSE_SECONDS)):
                     for state in ("off", "on"):
                         windows.measure(mode, pause_seconds, state)
             time.sleep(1.1)  # for the server's last report
             figures = {
-                "limits": limits,
+                "limits": {**limits, "request_seconds": settings["request_seconds"]},
                 "windows": windows.all,
                 "server": dict(server.report),
                 "attacks": bad.report.get("attacks"),

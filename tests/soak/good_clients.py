@@ -13,7 +13,7 @@ from programs import read_orders, read_settings, say
 from pycoronet import sk_conn, sleep, spawn
 
 PATIENCE_SECONDS = 5
-QUESTIONS_PER_CONNECTION = 50
+QUESTIONS_PER_CONNECTION = 10
 
 settings = read_settings()
 addresses = [tuple(address) for address in settings.addresses]

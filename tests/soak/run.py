@@ -21,6 +21,7 @@ from measure import Verdicts
 
 RESULTS = pathlib.Path(__file__).parents[2] / "build" / "soak"
 PARTS = ("held", "churn", "attacks")
+LIMITS = ("max_per_address", "idle_timeout", "request_seconds")
 
 # Descriptors that a process needs besides those of its connections, and some air.
 RESERVE = 300
@@ -37,6 +38,7 @@ def parse_arguments():
     parser.add_argument("--active", type=int, help="how many of them are busy; 1000")
     parser.add_argument("--churn", type=int, help="how many short connections; 1,000,000")
     parser.add_argument("--rounds", type=int, help="how many attacks; 6")
+    parser.add_argument("--without", choices=LIMITS, help="attack a server without this limit")
     arguments = parser.parse_args()
     usual = {
         "seconds": 8 if arguments.smoke else 600,
@@ -62,7 +64,9 @@ def main():
             verdicts, arguments.seconds, arguments.connections, arguments.active
         ),
         "churn": lambda: churn.run(verdicts, arguments.churn),
-        "attacks": lambda: attacks.run(verdicts, arguments.rounds, window_seconds),
+        "attacks": lambda: attacks.run(
+            verdicts, arguments.rounds, window_seconds, without=arguments.without
+        ),
     }
     figures = {}
     for part in PARTS:

@@ -196,6 +196,25 @@ def test_bytes_are_those_on_the_wire(start: Any, call: Any) -> None:
     assert (server.stats.bytes_read, server.stats.bytes_sent) == (3 * 12, 3 * 6)
 
 
+def test_handlers_that_close_cuts_off_with_half_a_line_report_nothing(
+    call: Any, reports: list[Any]
+) -> None:
+    def handle(conn: Any, _: object) -> None:
+        if conn.readln() == b"close\n":
+            server.close()
+
+    server = Server(LOCAL, handle)
+    server.start()
+    peers = [call(server) for _ in range(3)]
+    turn()
+    # One poll finds them all, so that some have been woken by their input when it is closed.
+    for peer, data in zip(peers, (b"ha", b"close\n", b"ha"), strict=True):
+        peer.sendall(data)
+    turn()
+    expect(server, accepted=3, connections_served=3)
+    assert reports == []
+
+
 def test_statistics_survive_a_restart(start: Any, call: Any) -> None:
     server = start()
     created = server.stats.created
