@@ -85,9 +85,26 @@ test-all: test-c  ## Run all tests with each Python from 3.10 to 3.14 that is fo
 
 faults: build $(VENV)/.test-tools  ## Let each system call fail with each errno (FAULTS=quick, all)
 	$(MAKE) --no-print-directory -C tests/faults PYTHON="$(abspath $(BIN))/python"
+
 soak: build  ## Hold 19,700 connections, churn a million, attack; 20 min (SOAK=smoke)
 	$(BIN)/python tests/soak/run.py $(SOAK:%=--%) $(SOAK_SECONDS:%=--seconds %) \
 		$(SOAK_CONNECTIONS:%=--connections %) $(SOAK_CHURN:%=--churn %)
+
+# What threads do together. A hub that Python drives is looked at as well: its GIL is made of a
+# mutex and a condition, which the sanitizer sees.
+TSAN_TESTS := $(addprefix tests/unit/,test_thread_races.py test_threads.py test_toolkit_threads.py \
+	test_from_thread.py test_thread_pool.py test_server_threads.py)
+
+tsan: build/tsan/.built $(VENV)/.test-tools  ## Look for data races with ThreadSanitizer (with gcc)
+	$(MAKE) --no-print-directory -C tests/c SANITIZE=thread
+	$(MAKE) --no-print-directory -C tests/c SANITIZE=thread KQUEUE=shim engines
+	@rm -f build/tsan/report.*
+	LD_PRELOAD="$$(for name in libtsan libstdc++; do $(CC) -print-file-name=$$name.so; done | \
+			tr '\n' ' ')" \
+		TSAN_OPTIONS=log_path=$(CURDIR)/build/tsan/report:suppressions=$(CURDIR)/tests/c/tsan_suppressions \
+		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/tsan/lib \
+		$(BIN)/pytest -k "not fork and not child" $(TSAN_TESTS) $(PYTEST_ARGS); \
+		status=$$?; ! cat build/tsan/report.* 2>/dev/null && exit $$status
 
 check-platforms: build $(VENV)/.platform-tools  ## Compile and link for macOS and FreeBSD (with zig)
 	$(BIN)/python tests/platforms/check.py
@@ -161,10 +178,11 @@ $(VENV)/.wheel-tools: $(VENV)/.made | $(VENV)/.test-tools
 # Not exported: the normal build, which comes before, would be made with them too.
 build/debug/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1
 build/asan/.built: SWITCHES := CORONET_SANITIZE=$(SANITIZE)
+build/tsan/.built: SWITCHES := CORONET_SANITIZE=thread
 build/kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_KQUEUE=$(KQUEUE)
 build/kqueue-$(KQUEUE)/.built: $(KQSHIM_FILES)
-build/debug/.built build/asan/.built build/kqueue-$(KQUEUE)/.built: $(VENV)/.built $(C_FILES) \
-		$(PYTHON_FILES)
+build/debug/.built build/asan/.built build/tsan/.built build/kqueue-$(KQUEUE)/.built: \
+		$(VENV)/.built $(C_FILES) $(PYTHON_FILES)
 	@mkdir -p $(@D)/lib/pycoronet
 	tar -cf - $(PYTHON_FILES) | tar -xf - -C $(@D)/lib
 	$(SWITCHES) $(BUILD_EXTENSION) --force --build-lib $(@D)/lib

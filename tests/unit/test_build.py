@@ -94,6 +94,18 @@ def test_flags_sanitizers_leave_the_stack_alone(setup_module: ModuleType) -> Non
     assert "asan-stack=0" not in clang.compile
 
 
+@pytest.mark.parametrize(
+    ("compiler", "option"), [("gcc 12", "--param"), ("Debian clang version 14", "-mllvm")]
+)
+def test_flags_thread_sanitizer_keeps_no_record_of_calls(
+    setup_module: ModuleType, compiler: str, option: str
+) -> None:
+    flags = choose(setup_module, CORONET_SANITIZE="thread", compiler=compiler)
+    assert option in flags.compile
+    assert any(flag.endswith("tsan-instrument-func-entry-exit=0") for flag in flags.compile)
+    assert not any("asan-stack" in flag for flag in flags.compile)
+
+
 def test_flags_coverage_counts(setup_module: ModuleType) -> None:
     flags = choose(setup_module, CORONET_COVERAGE="1")
     assert "--coverage" in flags.compile
