@@ -17,6 +17,7 @@ from pycoronet._inspection import take_snapshot
 
 ROUNDS = 30
 THREADS = 2
+LIMIT_SECONDS = 60  # of a test that fails
 HOLD_SECONDS = 0.0005  # a thread that has woken the hub keeps the GIL for so long
 
 
@@ -48,13 +49,14 @@ def reach_from_threads(reach: Callable[[], object]) -> None:
             time.sleep(0)  # now the hub may have its turn
         hub.call_soon_threadsafe(left.put, None)
 
-    threads = [threading.Thread(target=work) for _ in range(THREADS)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(THREADS)]
     for thread in threads:
         thread.start()
     for _ in threads:
-        left.get()
+        left.get(timeout=LIMIT_SECONDS)
     for thread in threads:
-        thread.join()
+        thread.join(LIMIT_SECONDS)
+        assert not thread.is_alive()
 
 
 EXPECTED = 2 * ROUNDS * THREADS
