@@ -22,6 +22,9 @@
 // How long closing connections may take to send what they hold when the hub closes.
 #define CLOSE_DRAIN_NS INT64_C(5000000000)
 
+// An engine that fails at each wait will not get better; each failure is reported.
+#define MAX_CLOSE_FAILURES 16
+
 #define OWNER_KEY "pycoronet.hub"
 
 static _Thread_local HubObject *thread_hub; // borrowed from the thread's dictionary
@@ -452,6 +455,7 @@ static void
 wind_down(HubObject *hub)
 {
     uint64_t deadline_ns = reactor_now_ns(&hub->reactor) + (uint64_t)CLOSE_DRAIN_NS;
+    int failure_count = 0;
     handles_end_all(hub);
     callbacks_shut_down(hub);
     guests_announce_close(hub);
@@ -473,6 +477,9 @@ wind_down(HubObject *hub)
         }
         if (status < 0) {
             report_exception((PyObject *)hub);
+            if (++failure_count == MAX_CLOSE_FAILURES) {
+                return;
+            }
         }
     }
 }
@@ -507,8 +514,8 @@ hub_close(HubObject *hub)
     wind_down(hub);
     tell_the_rest(hub);
     // Idle workers end one after the other in the loop, while it runs for the last time.
-    hub->needs |= HUB_NEEDS_TRIM;
     while (hub->idle_count > 0) {
+        hub->needs |= HUB_NEEDS_TRIM;
         if (hub_yield(hub, "close") < 0) {
             report_exception((PyObject *)hub);
         }

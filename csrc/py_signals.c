@@ -192,8 +192,9 @@ hub_take_signals(HubObject *hub)
     if (hub_open_signal_pipe(hub) < 0) {
         return -1; // in a forked child it is opened anew
     }
+    // By edges: all is read at each, and a read that fails is not tried again at once.
     int error =
-        reactor_register(&hub->reactor, hub->signal_pipe[0], EVENT_READ, ENGINE_LEVEL);
+        reactor_register(&hub->reactor, hub->signal_pipe[0], EVENT_READ, ENGINE_EDGE);
     if (error < 0) {
         raise_errno(error);
         return -1;

@@ -336,6 +336,16 @@ handle_failed_switch(HubObject *hub, PyObject *target)
     Py_DECREF(target);
 }
 
+// The engine failed. If the main program waits it gets the exception, and 0 comes back: the
+// loop has to go on, for it is the parent of the workers, who return to it when they end.
+// Otherwise -1 with the exception.
+static int
+give_failure_to_main(HubObject *hub)
+{
+    hub_interrupt_main(hub, take_exception());
+    return list_is_empty(&hub->ready) ? hub_raise_main_exception(hub) : 0;
+}
+
 PyObject *
 hub_loop_main(PyObject *self, PyObject *unused)
 {
@@ -354,8 +364,11 @@ hub_loop_main(PyObject *self, PyObject *unused)
         }
         PyObject *target = hub_pick_next(hub, true);
         if (target == NULL) {
-            // The engine failed. This greenlet ends and the exception surfaces in its
-            // parent, the main program; the next wait makes a new loop.
+            if (give_failure_to_main(hub) == 0) {
+                continue;
+            }
+            // The exception surfaces in the parent, the main program; the next wait makes a
+            // new loop.
             hub->current_greenlet = NULL;
             Py_CLEAR(hub->loop);
             return NULL;

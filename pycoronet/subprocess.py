@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._coronet import Event, shield, sk_conn, spawn, wait_readable
 from ._coronet import timeout as time_limit
+from ._waiting import iwait
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
@@ -282,7 +283,7 @@ class Popen:
         tasks = [spawn(self._collect, name) for name in self._received]
         tasks.append(spawn(self._finish_input))
         try:
-            for task in tasks:
+            for task in iwait(tasks):  # what fails first is raised, though others go on
                 task.get()
         finally:
             for task in tasks:

@@ -62,7 +62,8 @@ def close_listener(listener: socket.socket | sk_conn) -> None:
     if listener.fileno() >= 0:
         with suppress(OSError):  # the directory does not allow it any more
             unlink_path(listener)
-    listener.close()
+    with suppress(OSError):  # whatever it says, the descriptor is gone
+        listener.close()
 
 
 def open_for_workers(

@@ -250,7 +250,11 @@ class Server(Configuration):
         self._over = ParkingLot()
         self._strategy = _STRATEGIES[self.strategy](self)
         self._strategy.start()
-        self._acceptor.start(self._sockets, self._strategy)
+        try:
+            self._acceptor.start(self._sockets, self._strategy)
+        except BaseException:
+            self._strategy.close()  # its threads would stay for ever
+            raise
         self._sockets = []
         self._state = _State.SERVING
         if self._page is not None:

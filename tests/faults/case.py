@@ -9,6 +9,7 @@ the process; run.py sees in which case that was.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import errno
 import faulthandler
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.errnos import is_passing
-from faults.scenarios import SCENARIOS, causes, noted
+from faults.scenarios import SCENARIOS, causes, noted, parts, reported
 
 import pycoronet
 from pycoronet import _coronet
@@ -38,6 +39,9 @@ LIMIT = 10
 CALLS_FACTOR, MORE_CALLS = 4, 10_000
 CPU_FACTOR, MORE_CPU = 10, 2.0
 
+# So often may be tried what goes on failing for a while.
+MOST_ATTEMPTS = 20
+
 # As many calls as there may be.
 FOR_EVER = 1 << 40
 
@@ -45,7 +49,13 @@ SERVER_THREAD = "pycoronet server"
 ORIGINS = ("extension", "python")
 
 # What a program has to expect.
-_EXPECTED = (OSError, EOFError, pycoronet.Cancelled, pycoronet.BusyError)
+_EXPECTED = (
+    OSError,
+    EOFError,
+    pycoronet.Cancelled,
+    pycoronet.BusyError,
+    asyncio.CancelledError,
+)
 
 
 class Plan(ctypes.Structure):
@@ -58,6 +68,7 @@ class Plan(ctypes.Structure):
         ("count", ctypes.c_int64),
         ("error", ctypes.c_int),
         ("limit", ctypes.c_int64),
+        ("milliseconds", ctypes.c_int64),
     )
 
 
@@ -114,7 +125,7 @@ class Reports:
     """What was raised where nobody could catch it."""
 
     def __init__(self) -> None:
-        self.errors: list[BaseException | None] = []
+        self.errors = reported
         sys.unraisablehook = lambda report: self.errors.append(report.exc_value)
         threading.excepthook = lambda report: self.errors.append(report.exc_value)
         handler = logging.Handler()
@@ -189,6 +200,7 @@ class Runner:
         calls = sum(self._interposer.counts()["extension"].values())
         complaint = (
             self._find_waste(outcome, calls)
+            or self._find_impatience(fault, injected)
             or self._find_wrong(outcome, fault, injected)
             or self._find_leak(outcome)
         )
@@ -207,23 +219,30 @@ class Runner:
             return f"busy loop: {outcome.cpu:.1f} s of computing"
         return None
 
+    def _find_impatience(self, fault: dict[str, Any], injected: int) -> str | None:
+        if fault.get("milliseconds") and injected > MOST_ATTEMPTS:
+            return f"busy loop: tried {injected} times in {fault['milliseconds']} milliseconds"
+        return None
+
     def _find_wrong(self, outcome: Outcome, fault: dict[str, Any], injected: int) -> str | None:
-        errors = [
-            each for error in (outcome.error, *self._reports.errors) for each in causes(error)
-        ]
+        seen = (outcome.error, *self._reports.errors)
+        errors = [each for error in seen for each in causes(error)]
         expected = _EXPECTED
         if fault["error"] == errno.ENOMEM:
             expected += (MemoryError,)
-        for error in errors:
-            if not isinstance(error, expected) and not hasattr(error, "exceptions"):
-                return f"raises {error!r}"
+        if fault["error"] == errno.EPERM:
+            expected += (ValueError,)
+        for raised in (each for error in seen for each in parts(error)):
+            if not isinstance(raised, expected):
+                return f"raises {raised!r}"
         if outcome.error is None:
             if outcome.value != self.clean.value:
                 return f"wrong: {str(outcome.value)[:200]}; reported {errors!r}"
             return None
         if injected == 0:
             return f"raises {errors!r} without a fault"
-        if fault["count"] < FOR_EVER and is_passing(fault["function"], fault["error"]):
+        is_storm = fault["count"] < FOR_EVER
+        if is_storm and is_passing(fault["function"], fault["error"]):
             return f"raises {errors!r} where nothing was to be noticed"
         if not noted and not any(_tells_of(error, fault) for error in errors):
             name = errno.errorcode.get(fault["error"], "a short call")
@@ -244,6 +263,9 @@ def _tells_of(error: BaseException, fault: dict[str, Any]) -> bool:
     if fault["function"] == "if_nametoindex":
         return isinstance(error, socket.gaierror)  # the resolver is asked, and knows no better
     if fault["error"] == errno.ENOMEM and isinstance(error, MemoryError):
+        return True
+    # A file that is always ready says so. What could not be removed is there still.
+    if fault["function"] == "epoll_ctl" and isinstance(error, (ValueError, FileExistsError)):
         return True
     number = fault["error"]
     if fault["function"] == "pread" and number == errno.EAGAIN:

@@ -106,10 +106,11 @@ EXPORT const char *const faults_names[] = {
 struct plan {
     int function; // -1: nothing happens
     int origin;
-    int64_t first; // the place of the first call that it happens to, from 0 on
-    int64_t count; // how many in a row
-    int error;     // errno; 0: it is cut short
-    int64_t limit; // to so many bytes; -1: to all but one
+    int64_t first;        // the place of the first call that it happens to, from 0 on
+    int64_t count;        // how many in a row
+    int error;            // errno; 0: it is cut short
+    int64_t limit;        // to so many bytes; -1: to all but one
+    int64_t milliseconds; // from the first time on; 0: no limit
 };
 
 #define MAX_BLOCKS 64
@@ -123,6 +124,7 @@ static uintptr_t extension_start, extension_end;
 static struct tally {
     _Atomic int64_t calls[FUNCTION_COUNT][ORIGIN_COUNT];
     _Atomic int64_t injected;
+    _Atomic int64_t began_ms; // of the first that was injected
 } * tally;
 
 // What each descriptor is registered for, if by edges.
@@ -189,6 +191,21 @@ find_real(enum function function, const char *name)
     return real;
 }
 
+// Whether the time is over in which the fault happens.
+static bool
+is_over(void)
+{
+    struct timespec now;
+    if (plan.milliseconds == 0 || clock_gettime(CLOCK_MONOTONIC, &now) < 0) {
+        return false;
+    }
+    int64_t now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    if (tally->began_ms == 0) {
+        tally->began_ms = now_ms;
+    }
+    return now_ms - tally->began_ms >= plan.milliseconds;
+}
+
 // Whether the fault happens to this call, which it counts.
 static bool
 happens(enum function function, void *caller)
@@ -201,7 +218,7 @@ happens(enum function function, void *caller)
         place >= extension_start && place < extension_end ? FROM_EXTENSION : FROM_PYTHON;
     int64_t index = tally->calls[function][origin]++;
     if ((int)function != plan.function || (int)origin != plan.origin ||
-        index < plan.first || index - plan.first >= plan.count) {
+        index < plan.first || index - plan.first >= plan.count || is_over()) {
         return false;
     }
     tally->injected++;

@@ -7,6 +7,7 @@ ends in any case: whoever waits is cancelled when somebody fails.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import hashlib
 import os
@@ -31,6 +32,7 @@ from pycoronet import (
     get_hub,
     getaddrinfo,
     listen,
+    notify_closing,
     once,
     serve,
     signal_handler,
@@ -41,7 +43,7 @@ from pycoronet import (
     wait_readable,
 )
 
-__all__ = ["SCENARIOS", "causes", "noted", "prepare"]
+__all__ = ["SCENARIOS", "causes", "noted", "parts", "prepare", "reported"]
 
 LOCAL = ("127.0.0.1", 0)
 CONTENT = bytes(range(256)) * 4000  # more than a socket takes at once
@@ -275,6 +277,9 @@ def _ask(address: Any) -> Any:
 # Errors that a server counts, and tells nobody of.
 noted: list[str] = []
 
+# What was raised where nobody could catch it.
+reported: list[BaseException | None] = []
+
 
 def _serve_lines(strategy: str, handler: Any, **settings: Any) -> Any:
     with Server(LOCAL, handler, strategy=strategy, **settings) as server:
@@ -342,7 +347,7 @@ def datagrams(folder: Path) -> Any:
         for line in LINES:
             one.sendto(line, other.getsockname())
             received.append(one.recvfrom(2048)[0])
-    left, right = socket.socketpair()
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with _closing([left, right]) as adopt, adopt(left) as sender, adopt(right) as receiver:
         with (folder / "file").open("rb") as file:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, file.fileno().to_bytes(4, "little"))
@@ -367,6 +372,8 @@ def _bound(family: int = socket.AF_INET, host: str = LOCAL[0]) -> socket.socket:
 def programs(folder: Path) -> Any:
     """Start a program, feed it, read from it and wait for it."""
     done = subprocess.run(["cat"], input=CONTENT, capture_output=True, timeout=60)
+    if len(done.stdout) < len(CONTENT) and CONTENT.startswith(done.stdout):
+        raise BrokenPipeError(errno.EPIPE, "it was not fed to the end, as if it had ended")
     with subprocess.Popen(["sh", "-c", "exit 3"]) as process:
         status = process.wait()
     return _digest(done.stdout), done.returncode, status
@@ -396,10 +403,11 @@ def _tell_parent(writing: int) -> None:
         said = _echo(LOCAL)
         status = 0
     except BaseException as error:
-        said = next(
-            (f"errno {each.errno}" for each in causes(error) if isinstance(each, OSError)),
-            repr(error),
-        )
+        numbers = [
+            errno.ENOMEM if isinstance(each, MemoryError) else getattr(each, "errno", None)
+            for each in (*reported, *causes(error))
+        ]
+        said = next((f"errno {number}" for number in numbers if number), repr(error))
     finally:
         os.write(writing, said.encode())
         os._exit(status)
@@ -407,14 +415,20 @@ def _tell_parent(writing: int) -> None:
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Give an exception, what groups have in them, and what was being handled."""
-    seen: list[BaseException | None] = [None]
-    waiting = [error]
-    while waiting:
-        each = waiting.pop(0)
-        if each not in seen:
-            seen.append(each)
-            yield each  # type: ignore[misc]
-            waiting += [each.__cause__, each.__context__, *getattr(each, "exceptions", ())]
+    for each in parts(error):
+        yield each
+        for cause in (each.__cause__, each.__context__):
+            if cause is not each:
+                yield from causes(cause)
+
+
+def parts(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an exception, or those that a group has in it."""
+    if hasattr(error, "exceptions"):
+        for each in error.exceptions:
+            yield from parts(each)
+    elif error is not None:
+        yield error
 
 
 def threads_and_names(folder: Path) -> Any:
@@ -439,6 +453,7 @@ def signals(folder: Path) -> Any:
             os.kill(os.getpid(), signal.SIGUSR1)
             while len(seen) == count:
                 sleep(0.001)
+        sleep(0.03)  # if what has been told is told again, this is a busy loop
     finally:
         handle.cancel()
     return seen
@@ -456,17 +471,26 @@ def waits_for_descriptors(folder: Path) -> Any:
             sleep(0.001)
         return os.read(reading, 10), called
     finally:
-        from pycoronet import notify_closing
-
         notify_closing(reading)
-        os.close(reading)
-        os.close(writing)
+        try:
+            os.close(reading)
+        finally:
+            os.close(writing)
 
 
 def guest_of_asyncio(folder: Path) -> Any:
     """Asyncio in the hub: streams, and coroutines beside them."""
+    failures: list[Any] = []
 
     async def main() -> Any:
+        task = asyncio.current_task()
+
+        def heed(_: object, context: dict[str, Any]) -> None:
+            failures.append(context.get("exception"))
+            task.cancel()  # or it would wait for what asyncio has given up
+
+        asyncio.get_running_loop().set_exception_handler(heed)
+
         async def answer(reader: Any, writer: Any) -> None:
             while data := await reader.read(65536):
                 writer.write(data)
@@ -484,7 +508,12 @@ def guest_of_asyncio(folder: Path) -> Any:
             await writer.wait_closed()
         return received
 
-    return aio.run(main())
+    try:
+        return aio.run(main())
+    except BaseException:
+        if failures:
+            raise failures[0] from None
+        raise
 
 
 SCENARIOS: dict[str, Callable[[Path], Any]] = {

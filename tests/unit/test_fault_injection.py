@@ -110,6 +110,41 @@ def test_a_server_stops_though_its_spare_descriptor_does_not_close(judge: Any) -
     assert judge("server_of_coroutines", broken) == [("hidden", "")]
 
 
+def test_a_hub_closes_though_its_engine_has_failed_once(judge: Any) -> None:
+    # The loop ended with the error, and with it the parent of idle workers: close() computed
+    # without end.
+    verdicts = judge("accept_loop", *(fault("epoll_wait", errno.EINVAL, at) for at in (13, 14, 15)))
+    assert {verdict for verdict, _ in verdicts} <= {"raised", "hidden", "missed"}
+
+
+def test_a_hub_closes_though_its_engine_fails_each_time(judge: Any) -> None:
+    # It was tried again for five seconds, with a report each time.
+    broken = fault("epoll_wait", errno.EINVAL, count=FOR_EVER)
+    assert judge("accept_loop", broken) == [("raised", "")]
+
+
+def test_a_server_that_cannot_start_leaves_no_threads(judge: Any) -> None:
+    # Those of the pool stayed for ever.
+    assert judge("server_of_threads", fault("fstat", errno.EIO)) == [("raised", "")]
+
+
+def test_a_server_ends_though_its_listeners_do_not_close(judge: Any) -> None:
+    # The error was raised in the middle of the end: threads stayed.
+    broken = fault("close", errno.EIO, count=FOR_EVER)
+    assert judge("server_of_threads", broken) == [("raised", "")]
+
+
+def test_communicate_raises_what_fails_first(judge: Any) -> None:
+    # It waited for the output of a program that waited for the rest of its input.
+    assert judge("programs", fault("epoll_ctl", errno.ENOSPC, 1)) == [("raised", "")]
+
+
+def test_signals_that_cannot_be_read_are_no_busy_loop(judge: Any) -> None:
+    # The pipe was watched by level: each wait ended at once.
+    broken = fault("read", errno.EIO, count=FOR_EVER)
+    assert judge("signals", broken) == [("hidden", "")]
+
+
 def test_calls_that_fail_are_raised_or_mended(interposer: Path, tmp_path: Path) -> None:
     prepare(tmp_path)
     runner = Runner(tmp_path, interposer, "echo_over_unix")
