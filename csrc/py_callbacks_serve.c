@@ -37,8 +37,8 @@ take_method_exception(struct callbacks *self, PyObject *protocol, PyObject *name
         Py_DECREF(exception); // a layer's: nothing is wrong with the method
         return;
     }
-    if (is_peers) {
-        fail(self, exception, 0); // and each peer could have reports written without end
+    if (is_peers && callbacks_is_current(self) && !self->has_failed) {
+        fail(self, exception, 0); // or each peer could have reports written without end
         return;
     }
     PyObject *method = PyObject_GetAttr(protocol, name);

@@ -208,6 +208,34 @@ def test_take_line_too_long_in_a_callback_stays_readable(ends: Ends) -> None:
     assert conn.take(100) == b"12345678\n"
 
 
+def test_take_line_too_long_that_is_not_caught_is_told_to_on_error_alone(
+    ends: Ends, reports: list[Any]
+) -> None:
+    conn, peer = ends.pair()
+    protocol = Recorder(takes=False, data=lambda conn: conn.take_line(4))
+    conn.set_callbacks(protocol)
+    peer.sendall(b"12345678\n")
+    turn()
+    assert protocol.log == ["data", "error", "close"]
+    assert [type(error) for error in protocol.errors] == [LineTooLongError]
+    assert reports == []
+
+
+def test_line_too_long_when_nobody_is_left_to_be_told_is_reported(
+    ends: Ends, reports: list[Any]
+) -> None:
+    conn, peer = ends.pair()
+    other, other_peer = ends.pair()
+    other_peer.sendall(b"12345678\n")
+    assert other.wait_input(0)
+    protocol = Recorder(close=lambda _: other.readln(4))
+    conn.set_callbacks(protocol)
+    peer.close()
+    turn()
+    assert protocol.log == ["eof", "close"]
+    assert [type(error) for error in reports] == [LineTooLongError]
+
+
 def test_take_in_the_main_program_and_of_wrong_arguments(ends: Ends) -> None:
     conn, peer = ends.pair()
     assert conn.take(10) == b""
