@@ -403,7 +403,8 @@ look_for_end(struct callbacks *self)
     }
     int unread = 0;
     if (ioctl(conn->fd, FIONREAD, &unread) < 0) {
-        fail_with_errno(self, -errno, EVENT_READ); // or nobody would ever be told of the end
+        // Or nobody would ever be told of the end.
+        fail_with_errno(self, -errno, EVENT_READ);
     }
     else if (unread > 0) {
         bool gets_less = self->unread < 0 || unread < self->unread;
