@@ -13,6 +13,7 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard csrc/*.c csrc/*.h)
 PYTHON_FILES := $(wildcard pycoronet/*.py pycoronet/*/*.py pycoronet/*.pyi pycoronet/py.typed)
 C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/faults/*.c benchmarks/c/*.[ch])
+C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/c/*.[ch] fuzz/*.[ch])
 KQSHIM_FILES := $(wildcard tests/kqshim/*.[ch] tests/kqshim/sys/*.h)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BUILD_EXTENSION := $(BIN)/python setup.py --quiet build_ext
@@ -48,6 +49,7 @@ test: build $(VENV)/.test-tools test-c  ## Run all tests: C first, then pytest
 
 test-c:  ## Run the C tests of layers 1 and 2 (no Python needed)
 	$(MAKE) --no-print-directory -C tests/c
+	$(MAKE) --no-print-directory -C fuzz replay
 
 test-python: build $(VENV)/.test-tools  ## Run pytest alone (PYTEST_ARGS="-k name")
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -67,6 +69,7 @@ debug: build/debug/.built $(VENV)/.test-tools  ## Run pytest on an unoptimised b
 
 asan: build/asan/.built $(VENV)/.test-tools  ## Run all tests under ASan and UBSan (SANITIZE=...)
 	$(MAKE) --no-print-directory -C tests/c SANITIZE=$(SANITIZE)
+	$(MAKE) --no-print-directory -C fuzz replay SANITIZE=$(SANITIZE)
 	@rm -f build/asan/report.*
 	LD_PRELOAD="$$(for name in libasan libubsan libstdc++; do \
 			$(CC) -print-file-name=$$name.so; done | tr '\n' ' ')" \
@@ -105,6 +108,8 @@ tsan: build/tsan/.built $(VENV)/.test-tools  ## Look for data races with ThreadS
 		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/tsan/lib \
 		$(BIN)/pytest -k "not fork and not child" $(TSAN_TESTS) $(PYTEST_ARGS); \
 		status=$$?; ! cat build/tsan/report.* 2>/dev/null && exit $$status
+fuzz: build $(VENV)/.fuzz-tools  ## Fuzz the C core and the PROXY parser (FUZZ_SECONDS=, FUZZ_TARGETS=)
+	$(MAKE) --no-print-directory -C fuzz run PYTHON=$(abspath $(BIN)/python)
 
 check-platforms: build $(VENV)/.platform-tools  ## Compile and link for macOS and FreeBSD (with zig)
 	$(BIN)/python tests/platforms/check.py
@@ -165,6 +170,11 @@ $(VENV)/.test-tools: pyproject.toml $(VENV)/.made | $(VENV)/.built
 
 $(VENV)/.lint-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
 	$(PIP) install --group lint
+	@touch $@
+
+# Not everywhere there is a wheel of it: then the rest is fuzzed, and the target says so.
+$(VENV)/.fuzz-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
+	$(PIP) install --group fuzz
 	@touch $@
 
 $(VENV)/.platform-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools

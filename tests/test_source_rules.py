@@ -29,7 +29,7 @@ FOLDERS = (
     ".ci",
     ".github",
 )
-SKIPPED_FOLDERS = {"build", "results", ".venv", "__pycache__"}
+SKIPPED_FOLDERS = {"build", "corpus", "results", ".venv", "__pycache__"}
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 80
 
