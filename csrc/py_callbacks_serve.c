@@ -463,7 +463,13 @@ tell_of_delay(struct callbacks *self, unsigned direction)
     if (valve_is_connecting(conn)) {
         conn->error = ETIMEDOUT;
         raise_os_error(PyExc_TimeoutError, ETIMEDOUT, "connect timed out");
-        fail(self, take_exception(), EVENT_WRITE);
+        PyObject *exception = take_exception();
+        // The peer may answer yet, and must not get what is known as not sent.
+        write_queue_clear(&conn->output);
+        tell_failure(self, exception, EVENT_WRITE);
+        if (callbacks_is_current(self)) {
+            conn_abort(conn);
+        }
         return;
     }
     call_with_direction(self, conn->hub->state->on_timeout, NULL, direction);

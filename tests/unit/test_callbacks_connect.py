@@ -120,6 +120,23 @@ def test_a_connect_that_takes_too_long(ends: Ends, timeouts: str) -> None:
     assert recorder.directions[-1:] == [WRITE]
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_what_was_queued_is_dropped_when_connect_takes_too_long(ends: Ends, closes: bool) -> None:
+    """It lingered for 30 seconds, and left if the peer answered by then."""
+    recorder = Recorder(error=lambda conn: conn.close() if closes else None)
+    conn = unconnected(ends, recorder)
+    given_back: list[bytes] = []
+    conn.enqueue(b"queued", dealloc=given_back.append)
+    conn.settimeout(5)
+    conn.connect(silent_address(ends))
+    sleep(5.5)
+    if recorder.errors and not isinstance(recorder.errors[0], TimeoutError):
+        pytest.skip("the system does not keep a full queue's clients waiting")
+    assert recorder.log == ["error", "close"]
+    assert conn.pending == 0
+    assert given_back == [b"queued"]
+
+
 def test_unix_sockets_connect_and_fail_at_once(ends: Ends, tmp_path: Path) -> None:
     path = os.path.relpath(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as server:
