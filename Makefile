@@ -30,6 +30,10 @@ endif
 SETTINGS := debug=$(CORONET_DEBUG) hard=$(CORONET_HARD_MODE) sanitize=$(CORONET_SANITIZE) \
 	coverage=$(CORONET_COVERAGE) werror=$(CORONET_WERROR) cc=$(CC) cflags=$(CFLAGS)
 
+# Who is not root can have networks in a user namespace, where the system lets them.
+NETWORK_RIGHTS = $(shell [ "$$(id -u)" = 0 ] || \
+	{ unshare --map-root-user --net true 2>/dev/null && echo unshare --map-root-user --net; })
+
 .DELETE_ON_ERROR:
 # What has a line in `make help` is no file.
 .PHONY: FORCE $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
@@ -110,6 +114,8 @@ tsan: build/tsan/.built $(VENV)/.test-tools  ## Look for data races with ThreadS
 		status=$$?; ! cat build/tsan/report.* 2>/dev/null && exit $$status
 fuzz: build $(VENV)/.fuzz-tools  ## Fuzz the C core and the PROXY parser (FUZZ_SECONDS=, FUZZ_TARGETS=)
 	$(MAKE) --no-print-directory -C fuzz run PYTHON=$(abspath $(BIN)/python)
+networks: build $(VENV)/.test-tools  ## Run transfers over bad networks of our own (Linux, root)
+	$(NETWORK_RIGHTS) $(BIN)/pytest -o faulthandler_timeout=60 tests/networks $(PYTEST_ARGS)
 
 check-platforms: build $(VENV)/.platform-tools  ## Compile and link for macOS and FreeBSD (with zig)
 	$(BIN)/python tests/platforms/check.py
