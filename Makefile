@@ -14,6 +14,8 @@ C_FILES := $(wildcard csrc/*.c csrc/*.h)
 PYTHON_FILES := $(wildcard pycoronet/*.py pycoronet/*/*.py pycoronet/*.pyi pycoronet/py.typed)
 C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/faults/*.c benchmarks/c/*.[ch])
 C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/c/*.[ch] fuzz/*.[ch])
+C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/faults/*.c tests/coverage/*.c \
+	benchmarks/c/*.[ch])
 KQSHIM_FILES := $(wildcard tests/kqshim/*.[ch] tests/kqshim/sys/*.h)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BUILD_EXTENSION := $(BIN)/python setup.py --quiet build_ext
@@ -116,6 +118,19 @@ fuzz: build $(VENV)/.fuzz-tools  ## Fuzz the C core and the PROXY parser (FUZZ_S
 	$(MAKE) --no-print-directory -C fuzz run PYTHON=$(abspath $(BIN)/python)
 networks: build $(VENV)/.test-tools  ## Run transfers over bad networks of our own (Linux, root)
 	$(NETWORK_RIGHTS) $(BIN)/pytest -o faulthandler_timeout=60 tests/networks $(PYTEST_ARGS)
+# The C tests count in a folder of their own; kqueue's engine is run by them alone. The leak
+# tests would find coverage.py's own memory.
+coverage: build/coverage/.built $(VENV)/.coverage-tools  ## Say which lines the tests run, and which not
+	@rm -rf build/coverage/python build/coverage/python.json
+	@find build/coverage -name '*.gcda' -delete
+	@mkdir -p build/coverage/python
+	$(MAKE) --no-print-directory -C tests/c COVERAGE=1 KQUEUE=shim \
+		BUILD=$(CURDIR)/build/coverage/tests-c
+	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/coverage/lib:$(CURDIR)/tests/coverage \
+		$(BIN)/coverage run -m pytest -m "not leaks" $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet -o build/coverage/python.json
+	$(BIN)/python tests/coverage/report.py
 
 check-platforms: build $(VENV)/.platform-tools  ## Compile and link for macOS and FreeBSD (with zig)
 	$(BIN)/python tests/platforms/check.py
@@ -181,6 +196,8 @@ $(VENV)/.lint-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
 # Not everywhere there is a wheel of it: then the rest is fuzzed, and the target says so.
 $(VENV)/.fuzz-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
 	$(PIP) install --group fuzz
+$(VENV)/.coverage-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
+	$(PIP) install --group coverage
 	@touch $@
 
 $(VENV)/.platform-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
@@ -198,8 +215,14 @@ build/tsan/.built: SWITCHES := CORONET_SANITIZE=thread
 build/kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_KQUEUE=$(KQUEUE)
 build/kqueue-$(KQUEUE)/.built: $(KQSHIM_FILES)
 build/debug/.built build/asan/.built build/tsan/.built build/kqueue-$(KQUEUE)/.built: \
+build/coverage/.built: SWITCHES := CORONET_COVERAGE=1
+build/coverage/.built: BUILD_OPTIONS = --build-temp $(@D)/objects
+build/coverage/.built: tests/coverage/failing_calls.c
+build/kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_KQUEUE=$(KQUEUE)
+build/kqueue-$(KQUEUE)/.built: $(KQSHIM_FILES)
+build/debug/.built build/asan/.built build/coverage/.built build/kqueue-$(KQUEUE)/.built: \
 		$(VENV)/.built $(C_FILES) $(PYTHON_FILES)
 	@mkdir -p $(@D)/lib/pycoronet
 	tar -cf - $(PYTHON_FILES) | tar -xf - -C $(@D)/lib
-	$(SWITCHES) $(BUILD_EXTENSION) --force --build-lib $(@D)/lib
+	$(SWITCHES) $(BUILD_EXTENSION) --force --build-lib $(@D)/lib $(BUILD_OPTIONS)
 	@touch $@

@@ -5,7 +5,8 @@ Five switches of the environment change the build, for the people who work on it
     CORONET_DEBUG=1            no optimisation, asserts on
     CORONET_HARD_MODE=1        buffers grow by exactly what is needed: every append moves
     CORONET_SANITIZE=a,b       the named gcc or clang sanitizers, such as address,undefined
-    CORONET_COVERAGE=1         counters for gcovr
+    CORONET_COVERAGE=1         no optimisation, asserts on; counters for gcov, and calls that
+                               fail when asked (tests/coverage)
     CORONET_KQUEUE=shim        on Linux: the kqueue engine too, over tests/kqshim, or with
                                libkqueue over that library, which pkg-config has to find
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -73,6 +75,7 @@ def choose_flags(
     is_linux = system == "Linux"
     sanitizers = environment.get("CORONET_SANITIZE", "").strip()
     is_debug = is_on(environment, "CORONET_DEBUG")
+    is_counting = is_on(environment, "CORONET_COVERAGE")
 
     if is_clang:
         # CPython's tables of methods cannot do without casts between function types; the
@@ -86,6 +89,8 @@ def choose_flags(
         macros.append(("CORONET_DEBUG", "1"))
     elif sanitizers:
         compile_flags += ["-O1", "-g", "-UNDEBUG"]
+    elif is_counting:
+        compile_flags += ["-O0", "-g", "-UNDEBUG"]
     else:
         compile_flags.append("-O2")
     if is_on(environment, "CORONET_HARD_MODE"):
@@ -97,7 +102,7 @@ def choose_flags(
     if is_linux and not sanitizers:
         compile_flags += HARDENING
         link_flags += HARDENING_LINK
-        if not is_debug:
+        if not is_debug and not is_counting:
             compile_flags.append("-D_FORTIFY_SOURCE=3")
         if machine in ("x86_64", "AMD64", "i686"):
             compile_flags.append("-fcf-protection")
@@ -126,8 +131,8 @@ def choose_flags(
             option = "tsan-instrument-func-entry-exit=0"
             compile_flags += ["-mllvm", f"-{option}"] if is_clang else ["--param", option]
 
-    if is_on(environment, "CORONET_COVERAGE"):
-        compile_flags.append("--coverage")
+    if is_counting:
+        compile_flags += ["--coverage", "-fprofile-update=atomic"]
         link_flags.append("--coverage")
     return Flags(compile_flags, link_flags, macros)
 
@@ -177,6 +182,16 @@ def choose_kqueue(environment: Mapping[str, str], *, system: str) -> tuple[list[
     return [], Flags(headers, [*ask_pkg_config("--libs"), *paths], macros)
 
 
+def choose_failing_calls(environment: Mapping[str, str]) -> tuple[list[str], Flags]:
+    """Return the C file and the flags by which calls of builds for coverage can fail."""
+    if not is_on(environment, "CORONET_COVERAGE"):
+        return [], Flags([], [], [])
+    source = join("tests", "coverage", "failing_calls.c")
+    with open(source, encoding="utf-8") as file:
+        names = re.findall(r"^FAILS_\w+\((\w+)\);", file.read(), re.MULTILINE)
+    return [source], Flags([], [f"-Wl,--wrap={name}" for name in names], [])
+
+
 def find_sources(system: str, *, has_kqueue: bool = False) -> list[str]:
     """Return the C files, without the wait-loop backend that [system] cannot have."""
     foreign = "kqueue_engine.c" if system == "Linux" else "epoll_engine.c"
@@ -194,6 +209,7 @@ def make_extension() -> Extension:
         compiler=find_compiler(),
     )
     stand_in, kqueue_flags = choose_kqueue(os.environ, system=platform.system())
+    failing_calls, failing_flags = choose_failing_calls(os.environ)
     # As system headers, so that our warnings are about our own code.
     system_headers: list[str] = []
     for directory in (
@@ -204,7 +220,9 @@ def make_extension() -> Extension:
         system_headers += ["-isystem", directory]
     return Extension(
         "pycoronet._coronet",
-        sources=find_sources(platform.system(), has_kqueue=kqueue_flags.macros != []) + stand_in,
+        sources=find_sources(platform.system(), has_kqueue=kqueue_flags.macros != [])
+        + stand_in
+        + failing_calls,
         depends=[
             *sorted(glob("csrc/*.h")),
             *glob("tests/kqshim/**/*.h", recursive=True),
@@ -212,7 +230,7 @@ def make_extension() -> Extension:
         ],
         define_macros=flags.macros + kqueue_flags.macros,
         extra_compile_args=[*flags.compile, *kqueue_flags.compile, *system_headers],
-        extra_link_args=flags.link + kqueue_flags.link,
+        extra_link_args=flags.link + kqueue_flags.link + failing_flags.link,
     )
 
 

@@ -261,8 +261,10 @@ raise_os_error(PyObject *type, int number, const char *format, ...)
     va_start(values, format);
     PyObject *text = PyUnicode_FromFormatV(format, values);
     va_end(values);
-    return text == NULL ? NULL
-                        : raise_object(PyObject_CallFunction(type, "iN", number, text));
+    PyObject *error =
+        text == NULL ? NULL : PyObject_CallFunction(type, "iO", number, text);
+    Py_XDECREF(text);
+    return raise_object(error);
 }
 
 PyObject *

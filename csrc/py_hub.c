@@ -204,7 +204,7 @@ install_hub(struct module_state *state, const struct engine_operations *operatio
 {
     PyObject *dictionary = PyThreadState_GetDict();
     if (dictionary == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "this thread has no Python state");
+        PyErr_NoMemory(); // what it makes of that is no exception
         return NULL;
     }
     HubObject *hub = hub_new(state, operations);

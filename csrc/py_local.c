@@ -108,7 +108,7 @@ new_thread_owner(void)
     PyObject *dictionary = PyThreadState_GetDict(); // borrowed
     struct local_owner *owner = NULL;
     if (dictionary == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "this thread has no Python state");
+        PyErr_NoMemory(); // what it makes of that is no exception
         return NULL;
     }
     if (new_owner(&owner) == NULL) {
