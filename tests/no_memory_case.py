@@ -120,7 +120,7 @@ if sys.version_info >= (3, 11):
     OPERATIONS["dropped"] = ("a, b = socket.socketpair(); c = [sk_conn(a)]", "c = None")
 
 HELPERS = """
-import array, gc, io, socket
+import array, gc, socket
 from pycoronet import _coronet, _inspection, errors
 from pycoronet.conet import co_call, co_create, co_delete, co_resume
 
@@ -184,6 +184,15 @@ def contend(lock):
     for task in tasks:
         task.get()
 
+def together(*calls):
+    with TaskGroup() as group:
+        for function, *arguments in calls:
+            group.spawn(function, *arguments)
+
+def fill_queue(queue, count):
+    for number in range(count):
+        queue.put(number)
+
 def drain_queue(queue, count):
     for number in range(count):
         queue.get()
@@ -242,6 +251,8 @@ def close_all():
     for name in ("a", "b", "c", "conn", "made", "left", "right", "server"):
         for end in names.pop(name, ()) if name == "made" else [names.pop(name, None)]:
             end is None or end.close()
+    handle = names.pop("h", None)
+    hasattr(handle, "cancel") and handle.cancel()
 """
 
 # What waits and hands over, and what runs callbacks. Functions are in HELPERS.
@@ -257,7 +268,6 @@ SWITCHING_OPERATIONS = {
         "t = spawn(sleep, 9); sleep(0)",
         "t.cancel('why'); attempt(Cancelled, t.get)",
     ),
-    "awaited task": ("t = spawn(sleep, 0)", "attempt(StopIteration, lambda: next(t.__await__()))"),
     "own local in a task": ("it = Local(); it.a = 1", "spawn(use_local, it).get(); del it.a"),
     "timeout": ("", "attempt(TimeoutError, sleep_within, timeout(0.1))"),
     "move on": ("", "sleep_within(move_on_after(0.1)); sleep_within(shield(0.1))"),
@@ -279,8 +289,8 @@ SWITCHING_OPERATIONS = {
         "sleep(0); e.set(); t.get(); e.clear(); e.wait(0.1)",
     ),
     "queue handed over": (
-        "q = Queue(1); t = spawn(drain_queue, q, 5)",
-        "[q.put(n) for n in range(5)]; t.get(); q.join()",
+        "q = Queue(1)",
+        "together((drain_queue, q, 5), (fill_queue, q, 5)); q.join()",
     ),
     "queue timed out": (
         "q = LifoQueue(1); q.put(1)",
@@ -290,7 +300,6 @@ SWITCHING_OPERATIONS = {
         "q = SimpleQueue(); t = spawn(attempt, errors.ShutDown, q.get)",
         "sleep(0); q.shutdown(); t.get()",
     ),
-    "pool": ("", "p = Pool(2); [p.spawn(int) for n in range(4)]; p.join()"),
     "callbacks of the hub": (
         "hub = get_hub()",
         "hub.call_soon(int); hub.call_soon_threadsafe(int); hub.call_later(0.1, int); sleep(0.2)",
@@ -321,8 +330,8 @@ SWITCHING_OPERATIONS = {
         "attempt(TimeoutError, wait_readable, a, 0.1)",
     ),
     "guest steps": (
-        "g = _coronet.Guest(print_nothing, print_nothing); a, b = socket.socketpair()",
-        "g.watch(a, READ); b.send(b'x'); g.wake_at(1); sleep(2); g.wake(); g.take(); g.close()",
+        "conn = _coronet.Guest(print_nothing, print_nothing); a, b = socket.socketpair()",
+        "conn.watch(a, READ); b.send(b'x'); conn.wake_at(1); sleep(2); conn.wake(); conn.take()",
     ),
     "coroutines": ("t = co_create(co_resume)", "co_call(t); co_call(t); t.done or co_delete(t)"),
     "handlers": ("", "serve_once(server)"),
@@ -481,7 +490,7 @@ SWITCHING_OPERATIONS = {
     ),
     "waiters": (
         "t = spawn(right.recv, 9); u = spawn(sleep, 5); sleep(0)",
-        "get_hub().waiters(); get_hub().dump(); pycoronet.ps(io.StringIO())",
+        "get_hub().waiters(); get_hub().dump()",
     ),
     "enqueued and sent": (
         "",

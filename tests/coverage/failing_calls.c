@@ -220,6 +220,24 @@ __wrap_Py_BuildValue(const char *format, ...)
     return value;
 }
 
+// There are always objects for small numbers, and callers rely on it.
+#define NUMBER_FUNCTION(name, c_type)                                                    \
+    PyObject *__real_##name(c_type number);                                              \
+    PyObject *__wrap_##name(c_type number);                                              \
+    PyObject *__wrap_##name(c_type number)                                               \
+    {                                                                                    \
+        bool is_small = (long long)number >= -5 && (long long)number <= 256;             \
+        bool fails = !is_small && coronet_decide_call(OUTCOME_ERROR);                    \
+        return fails ? NULL : __real_##name(number);                                     \
+    }
+
+NUMBER_FUNCTION(PyLong_FromLong, long)
+NUMBER_FUNCTION(PyLong_FromLongLong, long long)
+NUMBER_FUNCTION(PyLong_FromSize_t, size_t)
+NUMBER_FUNCTION(PyLong_FromSsize_t, Py_ssize_t)
+NUMBER_FUNCTION(PyLong_FromUnsignedLong, unsigned long)
+NUMBER_FUNCTION(PyLong_FromUnsignedLongLong, unsigned long long)
+
 // setup.py reads the names from here.
 
 FAILS_BY_FUNCTION(malloc);
@@ -228,6 +246,12 @@ FAILS_BY_FUNCTION(realloc);
 FAILS_BY_FUNCTION(free);
 FAILS_BY_FUNCTION(PyObject_GetBuffer);
 FAILS_BY_FUNCTION(_PyBytes_Resize);
+FAILS_BY_FUNCTION(PyLong_FromLong);
+FAILS_BY_FUNCTION(PyLong_FromLongLong);
+FAILS_BY_FUNCTION(PyLong_FromSize_t);
+FAILS_BY_FUNCTION(PyLong_FromSsize_t);
+FAILS_BY_FUNCTION(PyLong_FromUnsignedLong);
+FAILS_BY_FUNCTION(PyLong_FromUnsignedLongLong);
 FAILS_BY_FUNCTION(Py_BuildValue);
 FAILS_BY_FUNCTION(Py_VaBuildValue);
 
@@ -248,12 +272,6 @@ FAILS_WITH_NULL(PyFloat_FromDouble);
 FAILS_WITH_NULL(PyImport_ImportModule);
 FAILS_WITH_NULL(PyList_AsTuple);
 FAILS_WITH_NULL(PyList_New);
-FAILS_WITH_NULL(PyLong_FromLong);
-FAILS_WITH_NULL(PyLong_FromLongLong);
-FAILS_WITH_NULL(PyLong_FromSize_t);
-FAILS_WITH_NULL(PyLong_FromSsize_t);
-FAILS_WITH_NULL(PyLong_FromUnsignedLong);
-FAILS_WITH_NULL(PyLong_FromUnsignedLongLong);
 FAILS_WITH_NULL(PyMemoryView_FromObject);
 FAILS_WITH_NULL(PyNumber_Index);
 FAILS_WITH_NULL(PyNumber_Remainder);
@@ -296,11 +314,6 @@ FAILS_WITH_MINUS_1(PyDict_SetItem);
 FAILS_WITH_MINUS_1(PyDict_SetItemString);
 FAILS_WITH_MINUS_1(PyErr_ResourceWarning);
 FAILS_WITH_MINUS_1(PyList_Append);
-FAILS_WITH_MINUS_1(PyLong_AsLong);
-FAILS_WITH_MINUS_1(PyLong_AsLongLong);
-FAILS_WITH_MINUS_1(PyLong_AsSsize_t);
-FAILS_WITH_MINUS_1(PyLong_AsUnsignedLong);
-FAILS_WITH_MINUS_1(PyNumber_AsSsize_t);
 FAILS_WITH_MINUS_1(PyObject_AsFileDescriptor);
 FAILS_WITH_MINUS_1(PyObject_GenericSetAttr);
 FAILS_WITH_MINUS_1(PyObject_IsInstance);
@@ -308,6 +321,5 @@ FAILS_WITH_MINUS_1(PyObject_RichCompareBool);
 FAILS_WITH_MINUS_1(PyObject_SetAttrString);
 
 FAILS_WITH_MINUS_1_0(PyFloat_AsDouble);
-FAILS_WITH_MINUS_1_0(PyLong_AsDouble);
 
 #endif
