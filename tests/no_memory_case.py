@@ -219,10 +219,13 @@ def take_rights(conn):
         for fd in array.array("i", fds):
             os.close(fd)
 
+def send_name(conn, address):
+    conn.write(repr(address).encode())
+
 def serve_once(server):
     peer = client()
     conn, address = server.accept()
-    task = _coronet.spawn_handler(conn.write, conn, b"x")
+    task = _coronet.spawn_handler(send_name, conn, address)
     task.get()
     conn.close()
     peer.close()
@@ -333,7 +336,7 @@ SWITCHING_OPERATIONS = {
         "conn = _coronet.Guest(print_nothing, print_nothing); a, b = socket.socketpair()",
         "conn.watch(a, READ); b.send(b'x'); conn.wake_at(1); sleep(2); conn.wake(); conn.take()",
     ),
-    "coroutines": ("t = co_create(co_resume)", "co_call(t); co_call(t); t.done or co_delete(t)"),
+    "coroutines": ("t = co_create(co_resume)", "co_call(t); t.done or co_call(t); t.done or co_delete(t)"),
     "handlers": ("", "serve_once(server)"),
     "handler of callbacks": (
         "c = client()",

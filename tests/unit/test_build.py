@@ -108,8 +108,15 @@ def test_flags_thread_sanitizer_keeps_no_record_of_calls(
 
 def test_flags_coverage_counts(setup_module: ModuleType) -> None:
     flags = choose(setup_module, CORONET_COVERAGE="1")
-    assert "--coverage" in flags.compile
+    assert {"--coverage", "-O0", "-UNDEBUG"} <= set(flags.compile)
     assert "--coverage" in flags.link
+    sources, failing = setup_module.choose_failing_calls({"CORONET_COVERAGE": "1"})
+    assert len(sources) == 1
+    assert {"-Wl,--wrap=malloc", "-Wl,--wrap=PyTuple_New"} <= set(failing.link)
+
+
+def test_flags_without_coverage_no_call_can_fail_on_demand(setup_module: ModuleType) -> None:
+    assert setup_module.choose_failing_calls({}) == ([], setup_module.Flags([], [], []))
 
 
 def test_flags_elsewhere_have_nothing_of_linux(setup_module: ModuleType) -> None:
