@@ -295,13 +295,17 @@ unwrap_what_was_read_ahead(SkConnObject *conn, TransportLayerObject *layer)
     }
     PyObject *data =
         PyBytes_FromStringAndSize(line_buffer_data(&conn->input), (Py_ssize_t)held);
-    if (data == NULL) {
+    PyObject *plain = NULL;
+    if (data != NULL) {
+        line_buffer_drain(&conn->input, held);
+        plain = transport_unwrap(conn, layer, data, is_end);
+    }
+    if (plain == NULL) {
+        fail(conn);
         return -1;
     }
-    line_buffer_drain(&conn->input, held);
-    PyObject *plain = transport_unwrap(conn, layer, data, is_end);
-    int error = plain == NULL ? -1 : keep_plain(conn, plain);
-    Py_XDECREF(plain);
+    int error = keep_plain(conn, plain); // which closes the connection by itself
+    Py_DECREF(plain);
     return error;
 }
 
@@ -338,8 +342,11 @@ SkConn_push_layer(SkConnObject *conn, PyObject *object)
         conn_keep_fresh(conn) < 0 || put_on_top(conn, layer) < 0) {
         return NULL;
     }
-    if (transport_start(conn, layer) < 0 || unwrap_what_was_read_ahead(conn, layer) < 0) {
+    if (transport_start(conn, layer) < 0) {
         return fail(conn);
+    }
+    if (unwrap_what_was_read_ahead(conn, layer) < 0) {
+        return NULL;
     }
     transport_flush(conn); // a failure is kept
     begin_stream(conn);
@@ -351,9 +358,13 @@ static int
 take_leftover(SkConnObject *conn, TransportLayerObject *layer)
 {
     PyObject *leftover = get_attribute((PyObject *)layer, "leftover");
-    if (leftover == NULL) {
-        PyErr_Clear();
+    if (leftover == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear(); // most layers have none
         return 0;
+    }
+    if (leftover == NULL) {
+        fail(conn); // nobody knows what is missing now
+        return -1;
     }
     int error = PyBytes_Check(leftover) ? keep_plain(conn, leftover) : 0;
     Py_DECREF(leftover);

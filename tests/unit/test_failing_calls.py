@@ -39,7 +39,7 @@ get_hub(backend="fake")
 reports = []
 sys.unraisablehook = lambda report: is_failing and reports.append(report.exc_type)
 steady = (0, 0)
-for step in range(6):
+for step in range(20):
     number = failures = 0
     was_reached = True
     while was_reached:

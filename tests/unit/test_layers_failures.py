@@ -63,6 +63,20 @@ def test_wrap_that_raises_closes_with_that_error(ends: Ends) -> None:
     assert peer.recv(10) == b""
 
 
+def test_leftover_that_cannot_be_had_closes_with_that_error(ends: Ends) -> None:
+    class Lost(TransportLayer):
+        @property
+        def leftover(self) -> bytes:
+            raise ZeroDivisionError
+
+    conn, peer = ends.pair()
+    conn.push_layer(Lost())
+    with pytest.raises(ZeroDivisionError):
+        conn.pop_layer()  # what it holds is missing from the stream
+    assert conn.closed
+    assert peer.recv(10) == b""
+
+
 def test_failure_in_the_background_is_told_to_the_reader_that_waits(ends: Ends) -> None:
     conn, _ = ends.pair()
     conn.push_layer(Failing("wrap"))
