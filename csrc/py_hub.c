@@ -172,9 +172,7 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
     }
     hub->is_closed = false;
     if (hub_open_signal_pipe(hub) < 0 || set_up_greenlets(hub) < 0) {
-        hub_give_signals_back(hub);
-        reactor_close(&hub->reactor);
-        hub->is_closed = true;
+        hub_abandon(hub); // what there is of its greenlets refers to it
         goto fail;
     }
     list_append(&state->open_hubs, &hub->state_link);

@@ -278,6 +278,20 @@ def close_all():
 
 # What waits and hands over, and what runs callbacks. Functions are in HELPERS.
 SWITCHING_OPERATIONS = {
+    "first task": ("get_hub().close()", "spawn(int)"),
+    "first lot": ("get_hub().close()", "_coronet.ParkingLot()"),
+    "first scope": ("get_hub().close()", "timeout(1).__enter__().__exit__(None, None, None)"),
+    "first group": ("get_hub().close()", "TaskGroup().__enter__().__exit__(None, None, None)"),
+    "first connection": ("a, b = socket.socketpair(); get_hub().close()", "c = sk_conn(a)"),
+    "first socket": ("get_hub().close()", "c = opened()"),
+    "first handler": ("c = pair()[0]; get_hub().close()", "_coronet.spawn_handler(id, c, 1)"),
+    "first coroutine": ("get_hub().close()", "co_create(int)"),
+    "first call": ("get_hub().close()", "co_resume.__self__; current(); flush_all()"),
+    "first once": ("a, b = socket.socketpair(); get_hub().close()", "h = once(a, READ, int)"),
+    "first guest": ("get_hub().close()", "conn = _coronet.Guest(print_nothing, print_nothing)"),
+    "first rate group": ("get_hub().close()", "RateGroup(RateLimit(read_rate=5))"),
+    "first signal": ("get_hub().close()", "h = signal_handler(signal.SIGUSR1, int); h.cancel()"),
+    "first wait": ("get_hub().close()", "sleep(0)"),
     "run task": ("", "assert spawn(dict, a=1).get() == {'a': 1}"),
     "failed task": ("t = spawn(fail)", "attempt(KeyError, t.get); t.exception; t.cancel_reason"),
     "joined task": (
@@ -437,10 +451,6 @@ SWITCHING_OPERATIONS = {
     "connected": (
         "c = opened()",
         "c.connect(server.getsockname()); c.getpeername()",
-    ),
-    "connected by name": (
-        "c = opened()",
-        "c.connect(('localhost', server.getsockname()[1]))",
     ),
     "refused": (
         "c = opened(); address = server.getsockname(); server.close()",

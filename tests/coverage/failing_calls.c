@@ -133,10 +133,12 @@ void __real_free(void *block);
 int __real_PyObject_GetBuffer(PyObject *object, Py_buffer *view, int flags);
 int __real__PyBytes_Resize(PyObject **bytes, Py_ssize_t size);
 PyObject *__real_Py_VaBuildValue(const char *format, va_list values);
+void __real__exit(int status);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *block, size_t size);
 void __wrap_free(void *block);
+void __wrap__exit(int status);
 int __wrap_PyObject_GetBuffer(PyObject *object, Py_buffer *view, int flags);
 int __wrap__PyBytes_Resize(PyObject **bytes, Py_ssize_t size);
 PyObject *__wrap_Py_VaBuildValue(const char *format, va_list values);
@@ -174,6 +176,13 @@ __wrap_free(void *block)
 {
     live_blocks -= block != NULL;
     __real_free(block);
+}
+
+void
+__wrap__exit(int status)
+{
+    coronet_write_counters();
+    __real__exit(status);
 }
 
 int
@@ -244,6 +253,7 @@ FAILS_BY_FUNCTION(malloc);
 FAILS_BY_FUNCTION(calloc);
 FAILS_BY_FUNCTION(realloc);
 FAILS_BY_FUNCTION(free);
+FAILS_BY_FUNCTION(_exit); // which does not fail, but writes the counters first
 FAILS_BY_FUNCTION(PyObject_GetBuffer);
 FAILS_BY_FUNCTION(_PyBytes_Resize);
 FAILS_BY_FUNCTION(PyLong_FromLong);
@@ -265,6 +275,7 @@ FAILS_WITH_NULL(PyArg_ParseTupleAndKeywords);
 FAILS_WITH_NULL(PyBytes_FromObject);
 FAILS_WITH_NULL(PyBytes_FromStringAndSize);
 FAILS_WITH_NULL(PyCMethod_New);
+FAILS_WITH_NULL(PyCapsule_New);
 FAILS_WITH_NULL(PyContext_CopyCurrent);
 FAILS_WITH_NULL(PyDict_GetItemWithError);
 FAILS_WITH_NULL(PyDict_New);

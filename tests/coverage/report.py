@@ -133,10 +133,10 @@ def as_ranges(numbers: list[int]) -> str:
 
 
 def find_gotos(file: File) -> tuple[int, list[int]]:
-    """Return how many jumps a file has, and the lines of those that no test made."""
+    """Return how many jumps a file has, and the lines of those without a run and a reason."""
     lines = file.path.read_text(encoding="utf-8").splitlines()
     gotos = [n for n, text in enumerate(lines, 1) if re.match(r"\s*goto \w+;", text)]
-    return len(gotos), [number for number in gotos if file.counts.get(number, 0) == 0]
+    return len(gotos), [number for number in find_reasonless(file) if number in gotos]
 
 
 def percent(run: int, all_lines: int) -> float:

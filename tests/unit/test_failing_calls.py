@@ -47,8 +47,8 @@ for step in range(20):
         server = listen(("127.0.0.1", 0))
         left, right = pair()
         {setup}
-        if {setup!r} == "get_hub().close()":
-            close_all()
+        if "get_hub().close()" in {setup!r}:
+            left = right = server = None  # it has closed them
         is_failing = True
         library.coronet_fail_call(number)
         try:
@@ -85,6 +85,6 @@ def test_a_failing_call_is_a_clean_error(name: str) -> None:
     setup, operation = ALL_OPERATIONS[name]
     lines = lines_of(
         PROGRAM.format(setup=setup or "pass", operation=operation),
-        environment={"PYTHONWARNINGS": "ignore::ResourceWarning"},
+        environment={"PYTHONWARNINGS": "ignore::ResourceWarning", "PYCORONET_ENGINE": "fake"},
     )
     assert lines == ["failures: True"]

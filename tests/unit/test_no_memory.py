@@ -55,3 +55,24 @@ def test_running_out_of_memory_is_a_clean_error(name: str) -> None:
         environment={"PYTHONWARNINGS": "ignore::ResourceWarning"},
     )
     assert lines == ["failures: True"]
+
+
+def test_a_hub_that_cannot_be_made_leaves_nothing() -> None:
+    lines = lines_of(
+        """
+        import _testcapi, gc
+        for number in range(60):
+            get_hub(backend="fake").close()
+            _testcapi.set_nomemory(number, number + 1)
+            try:
+                get_hub(backend="fake")
+            except MemoryError:
+                pass
+            finally:
+                _testcapi.remove_mem_hooks()
+        get_hub().close()
+        gc.collect()
+        say(sum(type(item).__name__ == "Hub" for item in gc.get_objects()))
+        """
+    )
+    assert lines == ["0"]
