@@ -420,6 +420,24 @@ conn_wait_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
     return status;
 }
 
+void
+conn_note_break(SkConnObject *conn, ssize_t error)
+{
+    switch (-error) {
+    case ECONNRESET:
+    case ECONNABORTED:
+    case ETIMEDOUT:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+        if (conn->is_stream) {
+            conn->broken_by = (int)-error;
+        }
+        break;
+    default: // it may go on, or it is only we who have ended it
+        break;
+    }
+}
+
 int
 conn_wait_readable(SkConnObject *conn, const char *operation)
 {

@@ -82,6 +82,7 @@ struct SkConnObject {
     int64_t timeout_ns;           // bounds each wait; -1 = none
     int error;                    // errno of the last failure, 0 = none
     int write_error;              // -errno of a failed flush, for the next write to raise
+    int broken_by;                // errno that the stream broke off with, 0 = none
     unsigned events;              // what resumes the bound coroutine in co_resume
     unsigned revents;             // what was ready when something last was
     PyObject *coroutine;          // owned; the Task bound by conet, or NULL
@@ -100,12 +101,19 @@ struct SkConnObject {
 // --- py_conn.c ----------------------------------------------------------------------
 
 // What the result of a system call is told as: [end], by which it says that the peer has gone,
-// is a reset where a test wants that.
+// is a reset where a test wants that. The kernel tells an error once, to whoever asks first,
+// and from then on of an end of file: who reads must not take that for the whole stream.
 static inline ssize_t
 conn_tell(const SkConnObject *conn, ssize_t count, ssize_t end)
 {
-    return count == end && conn->is_reset ? -ECONNRESET : count;
+    if (count != end) {
+        return count;
+    }
+    return conn->is_reset ? -ECONNRESET : end == 0 ? -(ssize_t)conn->broken_by : count;
 }
+
+// Notes what a system call has failed with, if that is the end of the stream.
+void conn_note_break(SkConnObject *conn, ssize_t error);
 
 // A connection for [fd] of this description, which goes to it: on failure it is closed.
 // A new reference, NULL with an exception. The fd is non-blocking already.

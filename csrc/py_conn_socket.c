@@ -294,9 +294,10 @@ SkConn_getsockname(SkConnObject *conn, PyObject *unused)
 // A peer that has broken off is no peer any more: ENOTCONN. The reset itself still waits in
 // the socket, and is what the caller has to hear of, the same as from a read or a write.
 static int
-why_no_shutdown(int fd, int error)
+why_no_shutdown(SkConnObject *conn, int error)
 {
-    int reset = error == -ENOTCONN ? io_take_socket_error(fd) : 0;
+    int reset = error == -ENOTCONN ? io_take_socket_error(conn->fd) : 0;
+    conn_note_break(conn, reset);
     return reset < 0 ? reset : error;
 }
 
@@ -329,7 +330,7 @@ SkConn_shutdown(SkConnObject *conn, PyObject *how)
         }
     }
     if (shutdown(conn->fd, direction) < 0) {
-        return conn_raise(conn, why_no_shutdown(conn->fd, -errno));
+        return conn_raise(conn, why_no_shutdown(conn, -errno));
     }
     // The end of file is there to be read now, and an event may not come.
     conn->may_read = conn->may_write = true;

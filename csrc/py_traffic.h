@@ -7,6 +7,8 @@
 #ifndef CORONET_PY_TRAFFIC_H
 #define CORONET_PY_TRAFFIC_H
 
+#include <errno.h>
+
 #include "py_valve.h"
 
 // Sums over all connections that have it, of whatever thread: the GIL keeps them whole.
@@ -27,6 +29,9 @@ conn_note_moved(SkConnObject *conn, enum flow_direction direction, ssize_t count
         if (conn->valve != NULL) {
             valve_note_moved(conn, direction, (size_t)count);
         }
+    }
+    else if (count < 0 && count != -EAGAIN) {
+        conn_note_break(conn, count);
     }
     return count;
 }

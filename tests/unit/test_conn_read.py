@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from connections import MOMENT, Ends, feed, read_all, send_all
+from connections import MOMENT, Ends, feed, read_all, reset, send_all
 
 import pycoronet
 from pycoronet import BusyError, IncompleteReadError, sleep, spawn
@@ -503,3 +503,26 @@ def test_reading_what_is_always_there_gives_way(ends: Ends) -> None:
     task.join()
     assert len(turns) == 2
     assert turns[1] < 1000
+
+
+# --- Streams that broke off ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told", ["write", "shutdown"])
+def test_reset_that_another_call_has_told_is_no_end_of_file(ends: Ends, told: str) -> None:
+    """The kernel tells of it once: who read after that took what had come for the whole."""
+    conn, peer = ends.pair("tcp")
+    peer.sendall(b"half of it")
+    assert conn.recv(4) == b"half"
+    reset(peer)
+    sleep(MOMENT)
+    with pytest.raises(ConnectionResetError):
+        if told == "write":
+            conn.write(b"to nobody")
+        else:
+            conn.shutdown(socket.SHUT_WR)
+    with pytest.raises(ConnectionResetError):
+        while conn.recv(100):
+            pass  # what had come; not every system keeps it
+    with pytest.raises(ConnectionResetError):
+        conn.recv(100)
