@@ -20,7 +20,7 @@ LINES: dict[str, tuple[dict[str, Any], str]] = {
     "duplicates": ({"duplicate": 0.2, "jitter": 0.002}, "doubled"),
     "small pipe": ({"rate": 1_500_000, "queue": 0.01, "delay": 0.002}, "frames"),
     "everything": (
-        {"delay": 0.002, "jitter": 0.005, "loss": 0.02, "duplicate": 0.02, "rate": 5e6},
+        {"delay": 0.002, "jitter": 0.005, "loss": 0.05, "duplicate": 0.02, "rate": 5e6},
         "lost",
     ),
 }
@@ -84,7 +84,8 @@ def test_transfer_with_a_path_too_narrow_for_its_packets_is_whole_where_the_kern
 ) -> None:
     for host in (network.client, network.server):
         host.set("ipv4/tcp_mtu_probing", "1")
-    network.set(largest=1200)
+        host.set("ipv4/tcp_base_mss", "512")
+    network.set(largest=800)
     fetch_whole(network, transfer)
     counts = network.counts()
     assert counts["up"]["lost"] + counts["down"]["lost"] > 0

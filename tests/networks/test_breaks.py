@@ -12,6 +12,8 @@ from connections import attempt
 from hosts import Network
 from transfers import CONTENT, STREAMS, Link, Transfer
 
+from pycoronet import spawn
+
 TIMEOUT = 1.0  # seconds that our connections wait: long enough for a busy machine
 
 ARRIVED: list[bytes] = []
@@ -79,6 +81,19 @@ def test_what_the_kernel_finds_by_itself_is_told_to_both_ends(
             assert error.errno == errno.ETIMEDOUT
             assert "timed out" in str(error)
         assert transfer.expected.startswith(link.received)
+
+
+def test_who_reads_beside_a_writer_is_told_of_the_break_as_well(network: Network) -> None:
+    """The kernel tells one of them, and the other one only of an end of file."""
+    with closing(Link(network, UPLOAD)) as link:
+        give_up_soon(link.conn)
+        network.hole(after=40_000)
+        reader = spawn(attempt, link.conn.recv, 1)
+        writer = attempt(link.conn.sendall, CONTENT)
+        assert isinstance(writer, OSError)
+        assert isinstance(reader.get(), TimeoutError)
+        with pytest.raises(TimeoutError):
+            link.conn.recv(1)
 
 
 def give_up_soon(conn: Any) -> None:

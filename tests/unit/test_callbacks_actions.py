@@ -103,8 +103,9 @@ def test_replacing(ends: Ends, event: str, back_and_forth: bool) -> None:
 
     case = Case(ends, event, replace)
     assert case.recorder.log == [event]
-    # What has failed is closed, unless other callbacks were set from the beginning.
-    assert case.conn.closed == (event == "error" and not back_and_forth)
+    # What has failed is closed. Other callbacks, set from the beginning, hear of it as well.
+    assert case.conn.closed == (event == "error")
+    assert ("error" in second.log) == (event == "error" and back_and_forth)
     if event not in ("eof", "error"):
         case.peer.sendall(b"for the second")
         turn()
