@@ -16,9 +16,13 @@ OCTAVES = 26  # from a microsecond to a minute
 class Histogram:
     """Times in seconds, by their order of magnitude; the greatest exactly."""
 
-    def __init__(self, counts=None, greatest=0.0):
-        self.counts = counts or [0] * (STEPS_PER_OCTAVE * OCTAVES)
-        self.greatest = greatest
+    def __init__(self):
+        self.clear()
+
+    def clear(self):
+        """Forget all that was counted."""
+        self.counts = [0] * (STEPS_PER_OCTAVE * OCTAVES)
+        self.greatest = 0.0
 
     def add(self, seconds):
         """Count one."""
