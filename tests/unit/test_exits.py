@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pytest
 from exit_places import AT_EXIT, ENDING, MAIN, PLACES, REPORTED
 from exit_states import STATES
+from exit_surroundings import SURROUNDINGS
 
 TESTS = Path(__file__).resolve().parent.parent
 
@@ -86,6 +87,7 @@ def choose_ways() -> list[tuple[str, str]]:
 
 
 LEAVING = choose_ways()
+LEFT_BEHIND = {**STATES, **SURROUNDINGS}
 
 
 def program_of(place: str, way: str) -> str:
@@ -137,7 +139,7 @@ def programs(
         if item.path == request.path:
             parameters = item.callspec.params  # type: ignore[attr-defined]
             if "state" in parameters:
-                sources[parameters["state"]] = STATES[parameters["state"]].program
+                sources[parameters["state"]] = LEFT_BEHIND[parameters["state"]].program
             else:
                 pair = (parameters["place"], parameters["way"])
                 sources[pair] = program_of(*pair)
@@ -167,9 +169,9 @@ def test_leaving_from_anywhere(programs: Programs, place: str, way: str) -> None
         assert lines.count("finally") == 1
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", LEFT_BEHIND)
 def test_leaving_things_behind(programs: Programs, state: str) -> None:
-    expected = STATES[state]
+    expected = LEFT_BEHIND[state]
     outcome = programs.outcome_of(state)
     assert outcome[:2] == (expected.status, expected.output), outcome.complaints
     if expected.complaint:

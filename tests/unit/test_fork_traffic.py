@@ -97,8 +97,17 @@ ENDS = {{
     "SIGTERM": (lambda: os.kill(os.getpid(), signal.SIGTERM), -15),
 }}
 statuses = {{}}
-def note_end(name, pid):
+def buffer_something():
+    a, b = pair()
+    a.buffered = True
+    a.write(b"once")
+    return a, b
+def note_end(name, pid, ends):
     statuses[name] = os.waitstatus_to_exitcode(to_thread(os.waitpid, pid, 0)[1])
+    # What was to be sent when the child was made came from the parent alone.
+    a, b = ends
+    a.close()
+    assert b"".join(iter(lambda: b.recv(100), b"")) == b"once"
 def quietly(function, *args):
     # A child that fails reports it: for once that is expected.
     sys.unraisablehook = sys.excepthook = lambda *_: None
@@ -140,11 +149,12 @@ def fork(number, name, end):
     a, b = pair("tcp")
     handshake = spawn(shake_hands, a, b)
     for _ in range(number): sleep(0)
+    ends = buffer_something()
     pid = os.fork()
     if pid == 0:
         quietly(be_a_child, end)
         return
-    waiters.append(spawn(note_end, name, pid))
+    waiters.append(spawn(note_end, name, pid, ends))
     handshake.get()
 for number, (name, (end, _)) in enumerate(ENDS.items()):
     waiters.append(spawn(fork, number, name, end))
@@ -159,11 +169,12 @@ def test_forks_of_callbacks(certificates: Certificates) -> None:
 child = None
 def fork(name, end):
     global child
+    ends = buffer_something()
     pid = os.fork()
     if pid == 0:
         child = end
     else:
-        waiters.append(spawn(note_end, name, pid))
+        waiters.append(spawn(note_end, name, pid, ends))
 for number, (name, (end, _)) in enumerate(ENDS.items()):
     while moved < whole * (number + 1) // 8 and child is None: sleep(0)
     if child: break
@@ -195,6 +206,7 @@ def fork_in_a_thread(name, end):
     return pid
 for number, (name, (end, _)) in enumerate(ENDS.items()):
     while moved < whole * (number + 1) // 8: sleep(0)
+    ends = buffer_something()
     if number % 2:
         pid = to_thread(fork_in_a_thread, name, end)
     else:
@@ -202,7 +214,7 @@ for number, (name, (end, _)) in enumerate(ENDS.items()):
         if pid == 0:
             quietly(be_a_child, end)
             sys.exit(0)
-    waiters.append(spawn(note_end, name, pid))
+    waiters.append(spawn(note_end, name, pid, ends))
 """,
         certificates,
         seed=3,
