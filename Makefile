@@ -16,6 +16,7 @@ C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/faults/*.c benchmar
 C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/c/*.[ch] fuzz/*.[ch])
 C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/faults/*.c tests/coverage/*.c \
 	benchmarks/c/*.[ch])
+C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/c/*.[ch] fuzz/*.[ch])
 KQSHIM_FILES := $(wildcard tests/kqshim/*.[ch] tests/kqshim/sys/*.h)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BUILD_EXTENSION := $(BIN)/python setup.py --quiet build_ext
@@ -131,6 +132,8 @@ coverage: build/coverage/.built $(VENV)/.coverage-tools  ## Say which lines the 
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet -o build/coverage/python.json
 	$(BIN)/python tests/coverage/report.py
+fuzz: build $(VENV)/.fuzz-tools  ## Fuzz the C core and the PROXY parser (FUZZ_SECONDS=, FUZZ_TARGETS=)
+	$(MAKE) --no-print-directory -C fuzz run PYTHON=$(abspath $(BIN)/python)
 
 check-platforms: build $(VENV)/.platform-tools  ## Compile and link for macOS and FreeBSD (with zig)
 	$(BIN)/python tests/platforms/check.py
