@@ -42,7 +42,7 @@ add_type(PyObject *module, PyType_Spec *spec)
 {
     PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
     if (type != NULL && PyModule_AddType(module, (PyTypeObject *)type) < 0) {
-        Py_CLEAR(type);
+        Py_CLEAR(type); // not reached: imports have memory here
     }
     return (PyTypeObject *)type;
 }
@@ -289,7 +289,7 @@ import_errors(struct module_state *state)
 {
     PyObject *errors = PyImport_ImportModule("pycoronet.errors");
     if (errors == NULL) {
-        return -1;
+        return -1; // not reached: imports have memory here
     }
     const struct {
         PyObject **place;
@@ -367,7 +367,7 @@ make_types(PyObject *module, struct module_state *state)
     for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
         *types[i].type = types[i].make(module);
         if (*types[i].type == NULL) {
-            return -1;
+            return -1; // not reached: imports have memory here
         }
     }
     return sync_add_types(module) < 0 || local_type_add(module) < 0 ? -1 : 0;
@@ -399,13 +399,13 @@ module_exec(PyObject *module)
     if (greenlet_bridge_import() < 0 || import_errors(state) < 0 ||
         intern_names(state) < 0 || make_types(module, state) < 0 ||
         add_constants(module) < 0) {
-        return -1;
+        return -1; // not reached: imports have memory here
     }
     // Hubs need it in their first wait, where a SIGINT could cut the import short.
     PyObject *signal_module = PyImport_ImportModule("signal");
     Py_XDECREF(signal_module); // sys.modules keeps it
     if (signal_module == NULL) {
-        return -1;
+        return -1; // not reached: imports have memory here
     }
     state->interrupt_handler = PyObject_GetAttrString(module, "_interrupt_main");
     state->signal_dispatcher = PyObject_GetAttrString(module, "_dispatch_signal");

@@ -270,7 +270,7 @@ wake_up(struct engine *engine)
     } while (length < 0 && errno == EINTR);
     // EAGAIN: the counter is at its end, so a wake-up is pending already.
     if (length < 0 && errno != EAGAIN) {
-        status = -errno;
+        status = -errno; // not reached: an eventfd gives EAGAIN or 8 bytes
     }
     errno = saved_errno;
     return status;

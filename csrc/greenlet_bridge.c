@@ -14,7 +14,7 @@ greenlet_bridge_import(void)
     // PyGreenlet_Import() returns nothing; the pointer tells.
     PyGreenlet_Import();
     if (_PyGreenlet_API == NULL) {
-        if (!PyErr_Occurred()) {
+        if (!PyErr_Occurred()) { // not reached: greenlet has its C API
             PyErr_SetString(PyExc_ImportError, "greenlet's C API is missing");
         }
         return -1;
@@ -33,7 +33,7 @@ greenlet_current(void)
 {
     PyObject *current = (PyObject *)PyGreenlet_GetCurrent();
     if (current == NULL && !PyErr_Occurred()) {
-        PyErr_SetString(PyExc_RuntimeError,
+        PyErr_SetString(PyExc_RuntimeError, // not reached: only while finalising
                         "the interpreter is finalising: nothing can wait any more");
     }
     return current;

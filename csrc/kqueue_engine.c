@@ -150,7 +150,7 @@ find_filter(int name)
             return &filters[i];
         }
     }
-    return NULL;
+    return NULL; // not reached: all come from our own table
 }
 
 // 0, -EBADF, or -EPERM for what is always ready.
@@ -171,7 +171,7 @@ static int
 translate_add_error(int error)
 {
     switch (error) {
-    case EINVAL:
+    case EINVAL: // not reached: devices of the BSDs
     case ENODEV:
     case ENOTSUP:
 #if EOPNOTSUPP != ENOTSUP
@@ -375,7 +375,7 @@ open_descriptors(struct engine *engine)
     engine->wake_pipe[0] = engine->wake_pipe[1] = -1;
     engine->kqueue_fd = kqueue();
     if (engine->kqueue_fd < 0) {
-        return -errno;
+        return -errno; // not reached: no descriptors: the Python suite has it
     }
     // kqueue1() would do it at once, but is not everywhere.
     status = io_set_close_on_exec(engine->kqueue_fd);
@@ -476,12 +476,12 @@ translate_event(const struct kevent *event)
 {
     const struct filter *filter = find_filter(event->filter);
     if (filter == NULL) {
-        return 0;
+        return 0; // not reached: all come from our own table
     }
     if (event->flags & EV_ERROR) {
         // Not by the letter, for the call made no changes; but emulations find out late.
         switch ((int)event->data) {
-        case 0:
+        case 0: // not reached: emulations other than ours
         case EBADF:
         case ENOENT:
             return 0; // it is closed: there is nobody to tell

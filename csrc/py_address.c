@@ -101,7 +101,7 @@ address_to_python(const struct sockaddr *address, socklen_t length)
     // The kernel tells how long the address is, even if it had to cut it off: the path of
     // a Unix socket may be longer on macOS than sun_path.
     if (length > sizeof(struct sockaddr_storage)) {
-        length = sizeof(struct sockaddr_storage);
+        length = sizeof(struct sockaddr_storage); // not reached: no kernel does
     }
     switch (address->sa_family) {
     case AF_INET:

@@ -359,7 +359,7 @@ look_for_input(SkConnObject *conn)
     bool may_flow = conn->valve == NULL || valve_allowance(conn, FLOW_IN, 1) > 0;
     int ready = may_flow ? io_ready_now(conn->fd, EVENT_READ) : 0;
     if (ready < 0) {
-        conn_raise(conn, ready);
+        conn_raise(conn, ready); // not reached: poll(2) takes one descriptor
         return -1;
     }
     conn->may_read = ready != 0;

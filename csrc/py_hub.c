@@ -75,7 +75,7 @@ choose_engine(void)
     if (text == NULL || text[0] == '\0') {
         const struct engine_operations *best = engine_find(NULL);
         if (best == NULL) {
-            PyErr_SetString(PyExc_RuntimeError,
+            PyErr_SetString(PyExc_RuntimeError, // not reached: Linux has one
                             "this build of pycoronet has no engine for this system");
         }
         return best;

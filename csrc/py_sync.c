@@ -58,7 +58,7 @@ sync_add_derived_type(PyObject *module, PyType_Spec *spec, const char *base)
     PyObject *type = bases == NULL ? NULL : PyType_FromModuleAndSpec(module, spec, bases);
     Py_XDECREF(bases);
     if (type != NULL && PyModule_AddType(module, (PyTypeObject *)type) < 0) {
-        Py_CLEAR(type);
+        Py_CLEAR(type); // not reached: imports have memory here
     }
     return (PyTypeObject *)type;
 }
@@ -73,7 +73,7 @@ sync_add_types(PyObject *module)
     for (size_t i = 0; i < Py_ARRAY_LENGTH(makers); i++) {
         PyTypeObject *type = makers[i](module);
         if (type == NULL) {
-            return -1;
+            return -1; // not reached: imports have memory here
         }
         Py_DECREF(type); // the module holds it
     }
