@@ -360,7 +360,7 @@ conn_check_free(SkConnObject *conn, struct waiter *waiter, const char *direction
 }
 
 int
-conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction)
+conn_begin(SkConnObject *conn, struct waiter **place, const char *direction)
 {
     if (conn_check_usable(conn) < 0 || hub_count_operation(conn->hub) < 0) {
         return -1;
@@ -374,7 +374,8 @@ conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction)
         (conn->callbacks != NULL && callbacks_begin(conn, direction) < 0)) {
         return -1;
     }
-    return conn_check_free(conn, waiter, direction);
+    // Not before: who read or wrote may have ended, and others begun, while they ran.
+    return place == NULL ? 0 : conn_check_free(conn, *place, direction);
 }
 
 int

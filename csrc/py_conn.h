@@ -154,9 +154,10 @@ int conn_check_free(SkConnObject *conn, struct waiter *waiter, const char *direc
 // The connection behind a watch table's owner; NULL for other owners and for NULL.
 SkConnObject *conn_of_target(struct ready_target *target);
 
-// What every operation begins with: the connection is usable, its reader or writer free,
-// and the operation counted, which may switch. 0, or -1 with an exception.
-int conn_begin(SkConnObject *conn, struct waiter *waiter, const char *direction);
+// What every operation begins with: the connection is usable, [*place] (its reader or writer)
+// free, and the operation counted, which may switch. NULL: it needs neither. 0, or -1 with an
+// exception.
+int conn_begin(SkConnObject *conn, struct waiter **place, const char *direction);
 
 // Parks until a direction may make progress, within the connection's timeout. 0, or -1
 // with an exception: TimeoutError, ClosedError and what hub_park() raises. Switches.

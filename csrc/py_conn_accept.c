@@ -227,7 +227,7 @@ static PyObject *
 SkConn_accept(SkConnObject *conn, PyObject *unused)
 {
     (void)unused;
-    if (conn_check_socket(conn) < 0 || conn_begin(conn, conn->reader, "reading") < 0) {
+    if (conn_check_socket(conn) < 0 || conn_begin(conn, &conn->reader, "reading") < 0) {
         return NULL;
     }
     struct sockaddr_storage storage;

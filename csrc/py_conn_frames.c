@@ -85,7 +85,7 @@ conn_take_buffered_frame(SkConnObject *conn, const struct frame_options *options
 static PyObject *
 read_frame(SkConnObject *conn, const struct frame_options *options)
 {
-    if (conn_begin(conn, conn->reader, "reading") < 0) {
+    if (conn_begin(conn, &conn->reader, "reading") < 0) {
         return NULL;
     }
     for (;;) {

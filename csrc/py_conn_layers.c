@@ -200,7 +200,7 @@ static PyObject *
 SkConn_receive_layered(SkConnObject *conn, PyObject *unused)
 {
     (void)unused;
-    if (conn_begin(conn, conn->reader, "reading") < 0) {
+    if (conn_begin(conn, &conn->reader, "reading") < 0) {
         return NULL;
     }
     if (transport_has_ended(conn)) {

@@ -207,7 +207,7 @@ wait_for_line(SkConnObject *conn, const struct line_options *options,
 static inline PyObject *
 read_line(SkConnObject *conn, const struct line_options *options, const char *operation)
 {
-    if (conn_begin(conn, conn->reader, "reading") < 0) {
+    if (conn_begin(conn, &conn->reader, "reading") < 0) {
         return NULL;
     }
     PyObject *line = take_buffered_line(conn, options);
@@ -397,7 +397,7 @@ find_separator(SkConnObject *conn, const Py_buffer *separator, size_t *searched)
 static PyObject *
 read_until(SkConnObject *conn, const Py_buffer *separator, size_t limit)
 {
-    if (conn_begin(conn, conn->reader, "reading") < 0) {
+    if (conn_begin(conn, &conn->reader, "reading") < 0) {
         return NULL;
     }
     for (size_t searched = 0;;) {

@@ -159,7 +159,7 @@ take_buffered(SkConnObject *conn, struct reception *reception)
 static int
 receive(SkConnObject *conn, struct reception *reception)
 {
-    if (conn_begin(conn, conn->reader, "reading") < 0 ||
+    if (conn_begin(conn, &conn->reader, "reading") < 0 ||
         conn_check_unlayered(conn, reception->operation) < 0) {
         return -1;
     }
@@ -391,7 +391,7 @@ wait_for_untold_room(SkConnObject *conn, const char *operation, int64_t *waited_
 static PyObject *
 send_message(SkConnObject *conn, const struct sending *sending)
 {
-    if (conn_begin(conn, conn->writer, "writing") < 0 ||
+    if (conn_begin(conn, &conn->writer, "writing") < 0 ||
         conn_check_unlayered(conn, sending->operation) < 0 ||
         conn_send_pending(conn, sending->operation) < 0) {
         return NULL;

@@ -174,7 +174,7 @@ read_some(SkConnObject *conn, PyObject *number, const char *operation)
 {
     Py_ssize_t size;
     if (convert_size(number, "n", 0, 0, &size) < 0 ||
-        conn_begin(conn, conn->reader, "reading") < 0) {
+        conn_begin(conn, &conn->reader, "reading") < 0) {
         return NULL;
     }
     if (line_buffer_length(&conn->input) > 0 || size == 0) {
@@ -234,7 +234,7 @@ PyDoc_STRVAR(
 static ssize_t
 read_into(SkConnObject *conn, char *place, size_t size)
 {
-    if (conn_begin(conn, conn->reader, "reading") < 0) {
+    if (conn_begin(conn, &conn->reader, "reading") < 0) {
         return -1;
     }
     if (size > 0 && line_buffer_length(&conn->input) == 0) {
@@ -277,7 +277,7 @@ fill_up_to(SkConnObject *conn, PyObject *number, const char *operation, size_t *
 {
     Py_ssize_t wanted;
     if (convert_size(number, "n", 0, 0, &wanted) < 0 ||
-        conn_begin(conn, conn->reader, "reading") < 0) {
+        conn_begin(conn, &conn->reader, "reading") < 0) {
         return -1;
     }
     *size = (size_t)wanted;
@@ -376,7 +376,7 @@ wait_for_input(SkConnObject *conn, int64_t limit_ns)
     int64_t left_ns = limit_ns;
     for (;;) {
         // Each time anew: it may let others run, who may close the connection or read.
-        if (conn_begin(conn, conn->reader, "reading") < 0) {
+        if (conn_begin(conn, &conn->reader, "reading") < 0) {
             return -1;
         }
         int status = look_for_input(conn);

@@ -203,7 +203,7 @@ SkConn_connect(SkConnObject *conn, PyObject *address)
     if (address_from_python(conn->hub->state, address, family,
                             conn->is_stream ? SOCK_STREAM : SOCK_DGRAM, &storage,
                             &length) < 0 ||
-        conn_begin(conn, conn->callbacks == NULL ? conn->writer : NULL, "writing") < 0) {
+        conn_begin(conn, conn->callbacks == NULL ? &conn->writer : NULL, "writing") < 0) {
         return NULL;
     }
     if (conn->callbacks != NULL) {
@@ -319,7 +319,7 @@ SkConn_shutdown(SkConnObject *conn, PyObject *how)
     }
     // Who only reads is not kept from it by a writer that waits.
     if (direction != SHUT_RD) {
-        if (conn_begin(conn, conn->writer, "writing") < 0) {
+        if (conn_begin(conn, &conn->writer, "writing") < 0) {
             return NULL;
         }
         if (conn->transport != NULL) {

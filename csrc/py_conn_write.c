@@ -209,7 +209,7 @@ conn_raise_write_error(SkConnObject *conn)
 static int
 begin_write(SkConnObject *conn)
 {
-    if (conn_begin(conn, conn->writer, "writing") < 0) {
+    if (conn_begin(conn, &conn->writer, "writing") < 0) {
         return -1;
     }
     if (conn->write_error < 0 || conn->is_cut_off) {

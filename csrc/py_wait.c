@@ -263,11 +263,10 @@ static int
 wait_connection(SkConnObject *conn, unsigned events, int64_t timeout_ns)
 {
     bool only_writes = events == EVENT_WRITE;
-    if (conn_begin(conn, only_writes ? conn->writer : conn->reader,
-                   only_writes ? "writing" : "reading") < 0) {
+    struct waiter **place = only_writes ? &conn->writer : &conn->reader;
+    if (conn_begin(conn, place, only_writes ? "writing" : "reading") < 0) {
         return -1;
     }
-    struct waiter **place = only_writes ? &conn->writer : &conn->reader;
     struct reactor *reactor = &conn->hub->reactor;
     uint64_t began_ns = timeout_ns > 0 ? reactor_now_ns(reactor) : 0;
     int64_t left_ns = timeout_ns;

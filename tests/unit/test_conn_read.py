@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from connections import MOMENT, Ends, feed, read_all, reset, send_all
+from connections import MOMENT, Ends, attempt, feed, read_all, reset, send_all
 
 import pycoronet
 from pycoronet import BusyError, IncompleteReadError, sleep, spawn
@@ -324,6 +324,43 @@ def test_a_reader_that_was_woken_still_has_the_connection(ends: Ends) -> None:
     second_peer.send(b"mine")
     assert reader.get() == b"mine"
     assert "recv" in meddler.get()
+
+
+def use_budget_up(conn: Any) -> None:
+    """Do what need not wait so often that the next call gives way before it looks."""
+    sleep(0)
+    for _ in range(255):
+        assert conn.recv(0) == b""
+
+
+def test_who_gives_way_finds_the_reader_that_came_meanwhile(ends: Ends) -> None:
+    conn, peer = ends.pair()
+    conn.timeo = 5
+    others: list[Any] = []
+
+    def give_way_and_read() -> object:
+        use_budget_up(conn)
+        others.append(spawn(attempt, conn.recv, 1))
+        return attempt(conn.recv, 1)
+
+    task = spawn(give_way_and_read)
+    sleep(MOMENT)
+    peer.send(b"x")
+    results = [task.get(), others[0].get()]
+    assert b"x" in results
+    assert any(isinstance(result, BusyError) for result in results)
+
+
+def test_who_gives_way_forgets_the_reader_that_has_ended_meanwhile(ends: Ends) -> None:
+    conn, peer = ends.pair()
+    reader = spawn(attempt, conn.read, 1)
+    sleep(MOMENT)
+    other, _ = ends.pair()
+    use_budget_up(other)
+    reader.cancel()
+    del reader
+    peer.send(b"x")
+    assert conn.recv(1) == b"x"
 
 
 # --- The end of a read ----------------------------------------------------------------------
