@@ -73,6 +73,15 @@ test-kqueue: build/kqueue-$(KQUEUE)/.built $(VENV)/.test-tools  ## Run all on kq
 debug: build/debug/.built $(VENV)/.test-tools  ## Run pytest on an unoptimised build with asserts
 	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/debug/lib $(BIN)/pytest $(PYTEST_ARGS)
 
+hard: build/hard/.built $(VENV)/.test-tools  ## Run all tests in hard mode: what is rare, all the time
+	$(MAKE) --no-print-directory -C tests/c CPPFLAGS=-DCORONET_HARD_MODE
+	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/hard/lib $(BIN)/pytest $(PYTEST_ARGS)
+
+hard-kqueue: build/hard-kqueue-$(KQUEUE)/.built $(VENV)/.test-tools  ## The same on kqueue, on Linux (KQUEUE=)
+	$(MAKE) --no-print-directory -C tests/c KQUEUE=$(KQUEUE) engines CPPFLAGS=-DCORONET_HARD_MODE
+	PYCORONET_ENGINE=kqueue PYTHONSAFEPATH=1 \
+		PYTHONPATH=$(CURDIR)/build/hard-kqueue-$(KQUEUE)/lib $(BIN)/pytest $(PYTEST_ARGS)
+
 asan: build/asan/.built $(VENV)/.test-tools  ## Run all tests under ASan and UBSan (SANITIZE=...)
 	$(MAKE) --no-print-directory -C tests/c SANITIZE=$(SANITIZE)
 	$(MAKE) --no-print-directory -C fuzz replay SANITIZE=$(SANITIZE)
@@ -222,7 +231,10 @@ $(VENV)/.wheel-tools: $(VENV)/.made | $(VENV)/.test-tools
 	@touch $@
 
 # Not exported: the normal build, which comes before, would be made with them too.
-build/debug/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1
+build/debug/.built: SWITCHES := CORONET_DEBUG=1
+build/hard/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1
+build/hard-kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1 \
+	CORONET_KQUEUE=$(KQUEUE)
 build/asan/.built: SWITCHES := CORONET_SANITIZE=$(SANITIZE)
 build/tsan/.built: SWITCHES := CORONET_SANITIZE=thread
 build/coverage/.built: SWITCHES := CORONET_COVERAGE=1
@@ -232,6 +244,13 @@ build/kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_KQUEUE=$(KQUEUE)
 build/kqueue-$(KQUEUE)/.built: $(KQSHIM_FILES)
 build/debug/.built build/asan/.built build/tsan/.built build/coverage/.built \
 build/kqueue-$(KQUEUE)/.built: \
+build/kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_KQUEUE=$(KQUEUE)
+build/coverage/.built: SWITCHES := CORONET_COVERAGE=1
+build/coverage/.built: BUILD_OPTIONS = --build-temp $(@D)/objects
+build/coverage/.built: tests/coverage/failing_calls.c
+build/kqueue-$(KQUEUE)/.built build/hard-kqueue-$(KQUEUE)/.built: $(KQSHIM_FILES)
+build/debug/.built build/hard/.built build/asan/.built build/tsan/.built build/coverage/.built \
+		build/kqueue-$(KQUEUE)/.built build/hard-kqueue-$(KQUEUE)/.built: \
 		$(VENV)/.built $(C_FILES) $(PYTHON_FILES)
 	@mkdir -p $(@D)/lib/pycoronet
 	tar -cf - $(PYTHON_FILES) | tar -xf - -C $(@D)/lib

@@ -3,7 +3,7 @@
 Five switches of the environment change the build, for the people who work on it:
 
     CORONET_DEBUG=1            no optimisation, asserts on
-    CORONET_HARD_MODE=1        buffers grow by exactly what is needed: every append moves
+    CORONET_HARD_MODE=1        what is rare happens all the time (csrc/hard_mode.h)
     CORONET_SANITIZE=a,b       the named gcc or clang sanitizers, such as address,undefined
     CORONET_COVERAGE=1         no optimisation, asserts on; counters for gcov, and calls that
                                fail when asked (tests/coverage)

@@ -6,11 +6,13 @@
 // A block never holds more than PTRDIFF_MAX bytes, so sums of two lengths of which one
 // has been checked cannot overflow.
 //
-// With CORONET_HARD_MODE a block grows by exactly what is needed: every append moves
-// the bytes, and a pointer kept too long, or a byte written too far, is found at once
-// by an address sanitizer.
+// In hard mode a block grows by exactly what is needed: every append moves the bytes, and
+// a pointer kept too long, or a byte written too far, is found at once by an address
+// sanitizer.
 
 #include "byte_block.h"
+
+#include "hard_mode.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -32,10 +34,9 @@ byte_block_clear(struct byte_block *block)
 static size_t
 choose_capacity(size_t capacity, size_t needed)
 {
-#ifdef CORONET_HARD_MODE
-    (void)capacity;
-    return needed > 0 ? needed : 1;
-#else
+    if (HARD_MODE && needed <= HARD_MODE_MAX_TIGHT_BYTES) {
+        return needed > 0 ? needed : 1;
+    }
     size_t chosen = BYTE_BLOCK_MIN_CAPACITY;
     if (capacity > PTRDIFF_MAX / 2) {
         return PTRDIFF_MAX;
@@ -50,7 +51,6 @@ choose_capacity(size_t capacity, size_t needed)
         chosen *= 2;
     }
     return chosen;
-#endif
 }
 
 // Copies the bytes held to [start] of a larger block. A fresh one instead of realloc(),

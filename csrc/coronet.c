@@ -376,7 +376,9 @@ make_types(PyObject *module, struct module_state *state)
 static int
 add_constants(PyObject *module)
 {
-    return PyModule_AddIntConstant(module, "READ", EVENT_READ) < 0 ||
+    return PyModule_AddObjectRef(module, "HARD_MODE", HARD_MODE ? Py_True : Py_False) <
+                       0 ||
+                   PyModule_AddIntConstant(module, "READ", EVENT_READ) < 0 ||
                    PyModule_AddIntConstant(module, "WRITE", EVENT_WRITE) < 0 ||
                    PyModule_AddIntConstant(module, "PRIORITY", EVENT_PRIORITY) < 0 ||
                    PyModule_AddIntConstant(module, "HANGUP", EVENT_HANGUP) < 0 ||

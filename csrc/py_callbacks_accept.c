@@ -16,7 +16,7 @@
 #include "py_valve.h"
 
 // So many connections a listener accepts before others get a turn.
-#define ACCEPT_LIMIT 64
+#define ACCEPT_LIMIT HARD_OR_USUAL(1, 64)
 
 // How long a listener rests while the system is short of descriptors or memory.
 #define SHORTAGE_PAUSE_NS INT64_C(100000000)

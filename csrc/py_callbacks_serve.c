@@ -18,7 +18,7 @@
 #include "py_valve.h"
 
 // How often one connection may receive before others get a turn.
-#define RECEIVE_LIMIT 4
+#define RECEIVE_LIMIT HARD_OR_USUAL(1, 4)
 
 // --- Calling ----------------------------------------------------------------------------
 

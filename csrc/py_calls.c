@@ -18,7 +18,7 @@
 #include "py_convert.h"
 #include "py_timer.h"
 
-#define PASS_OVER_LIMIT 16
+#define PASS_OVER_LIMIT HARD_OR_USUAL(1, 16)
 
 enum loop_request {
     LOOP_EXIT = 1,     // halt after this round

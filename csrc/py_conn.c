@@ -396,9 +396,15 @@ conn_park_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
         conn_raise(conn, error);
         return -1;
     }
+    // Being woken is no promise: in hard mode every other wait ends at once, for nothing.
+    enum waiter_kind kind = WAITS_FOR_KERNEL;
+    if (HARD_MODE) {
+        conn->was_woken_in_vain = !conn->was_woken_in_vain;
+        kind = conn->was_woken_in_vain ? WAITS_FOR_TURN : WAITS_FOR_KERNEL;
+    }
     Py_INCREF(conn);
-    int status = hub_park(conn->hub, place, NULL, WAITS_FOR_KERNEL, timeout_ns, operation,
-                          (PyObject *)conn);
+    int status =
+        hub_park(conn->hub, place, NULL, kind, timeout_ns, operation, (PyObject *)conn);
     if (status == WOKEN_CLOSED || (status == WOKEN_READY && conn->is_closed)) {
         // Another task may also have closed it after the event and before our turn.
         conn_raise_closed(conn);

@@ -68,6 +68,7 @@ struct SkConnObject {
     bool was_accepted : 1;       // so it is connected, and no listener
     bool is_exclusive : 1;       // a listener that other processes wait on, too
     bool is_reset : 1;           // a test's peer has gone; that is to be told as a reset
+    bool was_woken_in_vain : 1;  // hard mode: its last wait has ended for nothing
     uint8_t priority;            // enum priority, of its callbacks
 
     struct waiter *reader;       // who waits to read, NULL = nobody
@@ -321,6 +322,24 @@ PyObject *conn_take_buffered_frame(SkConnObject *conn,
                                    const struct frame_options *options, size_t *missing);
 
 // --- py_conn_send.c -----------------------------------------------------------------
+
+// How much is asked for, of [usual] bytes, where what comes is kept until it is whole: in hard
+// mode one byte, of the first of each stream. Who asks for what is there (readsome, recv,
+// take) is given that.
+static inline size_t
+conn_receive_size(const SkConnObject *conn, size_t usual)
+{
+    bool is_cut = HARD_MODE && conn->is_socket && conn->is_stream &&
+                  conn->moved_bytes[FLOW_IN] < HARD_MODE_MAX_TIGHT_BYTES;
+    return is_cut ? 1 : usual;
+}
+
+// How much of [length] bytes one call is to send: in hard mode not all that could leave.
+static inline size_t
+conn_send_length(const SkConnObject *conn, size_t length)
+{
+    return conn->is_socket && conn->is_stream ? hard_mode_cut(length) : length;
+}
 
 // One system call for what the spans hold, past any layers. The count, or -errno.
 ssize_t conn_send_spans(SkConnObject *conn, const struct iovec *spans, int count);

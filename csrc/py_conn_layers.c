@@ -23,7 +23,7 @@
 #define DISCARDED_RECEIPTS 4
 
 // Rounds that give nothing, after which others get their turn.
-#define ROUND_BUDGET 64
+#define ROUND_BUDGET HARD_OR_USUAL(1, 64)
 
 // --- Receiving ------------------------------------------------------------------------
 
@@ -90,6 +90,13 @@ transport_owes_answers(const SkConnObject *conn)
     return transport_wire_length(conn) > WIRE_LIMIT;
 }
 
+static ssize_t
+receive_wire(SkConnObject *conn)
+{
+    return conn_receive_now(conn, conn->hub->scratch,
+                            conn_receive_size(conn, RECEIVE_SIZE));
+}
+
 // Receives once and unwraps that; parks until there is something. NULL with an exception,
 // None if prepend() put bytes into the buffer meanwhile.
 static PyObject *
@@ -102,7 +109,7 @@ receive_once(SkConnObject *conn, const char *operation)
         }
         bool waits_for_room = transport_owes_answers(conn);
         if (conn->may_read && !waits_for_room) {
-            ssize_t count = conn_receive_now(conn, conn->hub->scratch, RECEIVE_SIZE);
+            ssize_t count = receive_wire(conn);
             if (count >= 0) {
                 return unwrap_received(conn, count);
             }
@@ -171,7 +178,7 @@ transport_receive_now(SkConnObject *conn)
     if (!conn->may_read || transport_owes_answers(conn)) {
         return -EAGAIN;
     }
-    ssize_t count = conn_receive_now(conn, conn->hub->scratch, RECEIVE_SIZE);
+    ssize_t count = receive_wire(conn);
     if (count == -EAGAIN) {
         return -EAGAIN;
     }

@@ -145,7 +145,8 @@ receive_line(SkConnObject *conn, const struct line_options *options,
              const char *operation, bool *is_end)
 {
     char *scratch = conn->hub->scratch;
-    ssize_t count = conn_receive(conn, scratch, READ_CHUNK_SIZE, operation);
+    size_t size = conn_receive_size(conn, READ_CHUNK_SIZE);
+    ssize_t count = conn_receive(conn, scratch, size, operation);
     if (count <= 0) {
         *is_end = count == 0;
         return NULL;

@@ -129,7 +129,8 @@ conn_fill_input(SkConnObject *conn, size_t wanted, const char *operation)
     size_t size = wanted < READ_CHUNK_SIZE    ? READ_CHUNK_SIZE
                   : wanted > HUB_SCRATCH_SIZE ? HUB_SCRATCH_SIZE
                                               : wanted;
-    ssize_t count = receive(conn, conn->hub->scratch, size, operation);
+    ssize_t count =
+        receive(conn, conn->hub->scratch, conn_receive_size(conn, size), operation);
     if (count <= 0) {
         return count == INPUT_PREPENDED ? FILLED_IN_FRONT : (int)count;
     }

@@ -148,6 +148,10 @@ static ssize_t
 send_next(SkConnObject *conn, uint64_t budget, size_t limit)
 {
     struct write_packet *packet = write_queue_first(&conn->output);
+    if (HARD_MODE) {
+        size_t length = (size_t)write_queue_length(&conn->output);
+        limit = conn_send_length(conn, length < limit ? length : limit);
+    }
     switch (packet->kind) {
     case WRITE_FILE:
         return send_file(conn, packet, budget < limit ? budget : limit);
@@ -175,7 +179,7 @@ send_next_held(SkConnObject *conn, uint64_t budget)
 ssize_t
 conn_send_now(SkConnObject *conn, const char *data, size_t length)
 {
-    ssize_t count = send_block(conn, data, length);
+    ssize_t count = send_block(conn, data, conn_send_length(conn, length));
     return conn_tell(conn, conn_note_moved(conn, FLOW_OUT, count), -EPIPE);
 }
 

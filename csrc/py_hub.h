@@ -9,6 +9,7 @@
 
 #include "py_state.h"
 
+#include "hard_mode.h"
 #include "list.h"
 #include "py_local.h"
 #include "reactor.h"
@@ -298,7 +299,7 @@ void hub_run_due_timers(HubObject *hub);
 
 // Hand-offs without a look at the engine: keeps two tasks that wake each other for ever
 // from starving I/O, timers and signals.
-#define HANDOFF_LIMIT 64
+#define HANDOFF_LIMIT HARD_OR_USUAL(1, 64)
 
 // Reports the exception that is set, or leaves it to the main program if it is one that
 // ends programs: what a callback raised, or what [subject] names.
@@ -451,7 +452,7 @@ int hub_yield(HubObject *hub, const char *operation);
 int hub_give_way(HubObject *hub);
 
 // Counts an operation that did not block; after too many in a row it gives way. Cheap.
-#define HUB_OPERATION_BUDGET 256
+#define HUB_OPERATION_BUDGET HARD_OR_USUAL(1, 256)
 static inline int
 hub_count_operation(HubObject *hub)
 {

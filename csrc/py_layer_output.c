@@ -147,6 +147,9 @@ send_some(SkConnObject *conn, const struct wire *wire)
     if (room == 0) {
         return -EAGAIN;
     }
+    if (HARD_MODE) {
+        room = conn_send_length(conn, wire->length < room ? wire->length : room);
+    }
     add_span(spans, &count, byte_block_data(&wire->block),
              byte_block_length(&wire->block), &room);
     for (unsigned i = 0; i < wire->piece_count; i++) {

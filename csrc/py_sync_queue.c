@@ -7,10 +7,12 @@
 
 #include "py_sync_queue.h"
 
+#include "hard_mode.h"
+
 #include "py_convert.h"
 #include "py_task.h"
 
-#define FIRST_SLOT_COUNT 8
+#define FIRST_SLOT_COUNT ((size_t)HARD_OR_USUAL(1, 8))
 
 // --- The ring -----------------------------------------------------------------------------
 

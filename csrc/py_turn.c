@@ -21,7 +21,7 @@
 #include "py_task.h"
 
 // Workers ended in one turn: ending one unmaps memory, and many at once stall the loop.
-#define TRIM_AT_ONCE 16
+#define TRIM_AT_ONCE HARD_OR_USUAL(1, 16)
 
 // Takes the first ready waiter off its list and gives the greenlet to resume for it.
 // NULL without an exception: look again.
@@ -29,6 +29,9 @@ static PyObject *
 take_ready(HubObject *hub, bool in_loop)
 {
     struct waiter *waiter = CONTAINER_OF(hub->ready.next, struct waiter, link);
+    if (HARD_MODE && !in_loop && waiter->greenlet == hub->current_greenlet) {
+        return hub_loop_greenlet(hub); // nobody goes on without a switch away
+    }
     hub->handoffs++;
     if (waiter->kind != WAITS_TO_START) {
         list_remove(&waiter->link);

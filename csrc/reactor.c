@@ -29,6 +29,9 @@
 #define ASKED_EVENTS ((unsigned)(EVENT_READ | EVENT_WRITE | EVENT_PRIORITY))
 #define UNASKED_EVENTS ((unsigned)(EVENT_ERROR | EVENT_HANGUP | EVENT_READ_HANGUP))
 
+// Marks an event that was told before.
+#define EVENT_ECHOED (UINT32_C(1) << 31)
+
 static uint64_t
 add_saturating(uint64_t a, uint64_t b)
 {
@@ -51,7 +54,7 @@ reactor_open(struct reactor *reactor, const struct engine_operations *operations
         return status;
     }
     reactor->now_ns = operations->now_ns(reactor->engine);
-    reactor->event_count = reactor->next_event = 0;
+    reactor->event_count = reactor->next_event = reactor->echo.count = 0;
     timer_wheel_init(&reactor->timers, reactor->now_ns / NS_PER_MS);
     watch_table_init(&reactor->watches);
     return 0;
@@ -92,7 +95,7 @@ reactor_after_fork(struct reactor *reactor)
     for (size_t fd = 0; fd < reactor->watches.capacity; fd++) {
         reactor->watches.watches[fd].interest = 0;
     }
-    reactor->event_count = reactor->next_event = 0;
+    reactor->event_count = reactor->next_event = reactor->echo.count = 0;
     return status;
 }
 
@@ -254,7 +257,8 @@ reactor_wait_limit(struct reactor *reactor, int64_t limit_ns)
     if (io_faults_are_on()) {
         reactor_tell_again(reactor);
     }
-    if (limit_ns == 0 || reactor->next_event < reactor->event_count) {
+    if (limit_ns == 0 || reactor->next_event < reactor->event_count ||
+        (HARD_MODE && reactor->echo.count > 0)) {
         return 0;
     }
     int64_t delay_ms = timer_wheel_next_delay_ms(&reactor->timers);
@@ -289,6 +293,32 @@ join_events(struct reactor *reactor, int count)
     }
 }
 
+// In hard mode: keeps an event that is taken for the next poll to tell again, with nothing
+// behind it. Only edges, which say that there was news: whoever takes one tries, and may be
+// told that nothing is there. A level says what is the case.
+static void
+keep_echo(struct event_echo *echo, const struct engine_event *event,
+          const struct watch *watch)
+{
+    if (watch->trigger == ENGINE_EDGE && (event->ready & EVENT_ECHOED) == 0 &&
+        echo->count < (int)(sizeof(echo->events) / sizeof(echo->events[0]))) {
+        echo->events[echo->count++] =
+            (struct engine_event){event->token, event->ready | EVENT_ECHOED};
+    }
+}
+
+// Puts what was kept behind the [count] new events at [place], as far as there is [room].
+// How many there are then.
+static int
+add_echo(struct event_echo *echo, struct engine_event *place, int count, int room)
+{
+    for (int i = 0; i < echo->count && count < room; i++) {
+        place[count++] = echo->events[i];
+    }
+    echo->count = 0;
+    return count;
+}
+
 int
 reactor_poll(struct reactor *reactor, int64_t timeout_ns)
 {
@@ -302,14 +332,20 @@ reactor_poll(struct reactor *reactor, int64_t timeout_ns)
     if (kept_count == REACTOR_MAX_EVENTS) {
         return kept_count;
     }
-    int count = reactor->operations->wait(reactor->engine, reactor->events + kept_count,
-                                          REACTOR_MAX_EVENTS - kept_count, timeout_ns);
+    struct engine_event *place = reactor->events + kept_count;
+    int room = REACTOR_MAX_EVENTS - kept_count;
+    bool has_echo = HARD_MODE && reactor->echo.count > 0;
+    int count = reactor->operations->wait(reactor->engine, place, room,
+                                          has_echo ? 0 : timeout_ns);
     if (count < 0) {
         return count;
     }
+    if (HARD_MODE) {
+        count = add_echo(&reactor->echo, place, count, room);
+    }
     // What a level-triggered registration says at every poll is one event as long as
     // nobody takes it.
-    if (kept_count > 0) {
+    if (kept_count > 0 || has_echo) {
         join_events(reactor, kept_count + count);
     }
     else {
@@ -341,6 +377,9 @@ reactor_take_event(struct reactor *reactor, unsigned *ready)
         // the rest again reports it again.
         unsigned wanted = event->ready & (watch->interest | UNASKED_EVENTS);
         if (wanted != 0) {
+            if (HARD_MODE) {
+                keep_echo(&reactor->echo, event, watch);
+            }
             *ready = wanted;
             return watch->owner;
         }

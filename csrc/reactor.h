@@ -17,10 +17,17 @@
 #include <stdint.h>
 
 #include "engine.h"
+#include "hard_mode.h"
 #include "timer_wheel.h"
 #include "watch_table.h"
 
 #define REACTOR_MAX_EVENTS 256
+
+// In hard mode: events that were taken, and that the next poll tells a second time.
+struct event_echo {
+    int count;
+    struct engine_event events[HARD_OR_USUAL(REACTOR_MAX_EVENTS, 1)];
+};
 
 struct reactor {
     const struct engine_operations *operations;
@@ -31,6 +38,7 @@ struct reactor {
     int event_count; // events fetched ...
     int next_event;  // ... and how many of them have been taken
     struct engine_event events[REACTOR_MAX_EVENTS];
+    struct event_echo echo;
 };
 
 // 0, or -errno with nothing left behind.

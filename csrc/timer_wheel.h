@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "hard_mode.h"
 #include "list.h"
 
 // Later deadlines than this far from now are brought back to it: one year.
@@ -29,7 +30,7 @@
 #define TIMER_NEVER UINT64_MAX
 
 #ifndef WHEEL_SLOT_BITS
-#define WHEEL_SLOT_BITS 6 // slots a level, as a power of two; at most 6
+#define WHEEL_SLOT_BITS HARD_OR_USUAL(1, 6) // slots a level, as a power of two; at most 6
 #endif
 #define WHEEL_SLOTS (1u << WHEEL_SLOT_BITS)
 #define WHEEL_LEVELS ((36 + WHEEL_SLOT_BITS - 1) / WHEEL_SLOT_BITS)

@@ -7,6 +7,8 @@
 
 #include "watch_table.h"
 
+#include "hard_mode.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -19,7 +21,7 @@ static int
 cover(struct watch_table *table, size_t index)
 {
     size_t capacity = table->capacity < MIN_CAPACITY ? MIN_CAPACITY : table->capacity * 2;
-    if (capacity <= index) {
+    if (HARD_MODE || capacity <= index) {
         capacity = index + 1;
     }
     // Not realloc and memset: a wild descriptor number must not cost more than address

@@ -12,6 +12,8 @@
 
 #include "write_queue.h"
 
+#include "hard_mode.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -52,11 +54,8 @@ keep_or_free(struct write_packet *packet, struct write_packet **spare)
 {
     uint64_t capacity = (uint64_t)(packet->bytes - packet->memory) + packet->left +
                         (uint64_t)packet->room;
-#ifdef CORONET_HARD_MODE
-    const uint64_t largest = 0; // memory that is used again hides what is used too late
-#else
-    const uint64_t largest = SPARE_MAX_BLOCK - sizeof(*packet);
-#endif
+    // Memory that is used again hides what is used too late.
+    const uint64_t largest = HARD_OR_USUAL(0, SPARE_MAX_BLOCK - sizeof(*packet));
     if (capacity <= largest && (*spare == NULL || (*spare)->room < capacity)) {
         packet->next = NULL;
         packet->left = 0;
@@ -132,10 +131,9 @@ write_queue_clear(struct write_queue *queue)
 static size_t
 choose_block(const struct write_packet *last, size_t length)
 {
-#ifdef CORONET_HARD_MODE
-    (void)last;
-    return length;
-#else
+    if (HARD_MODE) {
+        return length;
+    }
     size_t block = STREAM_MIN_BLOCK;
     if (last != NULL && last->is_stream) {
         // Twice the last one, which is filled up: few blocks however many bytes.
@@ -146,7 +144,6 @@ choose_block(const struct write_packet *last, size_t length)
     }
     size_t capacity = block - sizeof(struct write_packet);
     return capacity > length ? capacity : length;
-#endif
 }
 
 int

@@ -44,6 +44,8 @@ class _Callbacks(Protocol):
     def on_shutdown(self, conn: sk_conn, /) -> object: ...
     def on_close(self, conn: sk_conn, /) -> object: ...
 
+HARD_MODE: bool
+
 READ: Final = 1
 PRIORITY: Final = 2
 WRITE: Final = 4

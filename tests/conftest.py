@@ -19,7 +19,7 @@ from sendfile_case import CONTENT, LARGE
 from thread_case import Gate, ThreadServers
 
 import pycoronet
-from pycoronet import Server, libreact, libsock
+from pycoronet import Server, _coronet, libreact, libsock
 from pycoronet.testing import virtual_time
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,11 +33,14 @@ if sys.platform == "darwin":
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what this system cannot have, with the reason in the report."""
+    """Skip what this system or build cannot have, with the reason in the report."""
     if item.get_closest_marker("linux_only") and not IS_LINUX:
         pytest.skip("needs Linux")
     if item.get_closest_marker("bsd_only") and not IS_BSD:
         pytest.skip("needs kqueue: macOS or a BSD")
+    optimisation = item.get_closest_marker("optimisation")
+    if optimisation is not None and _coronet.HARD_MODE:
+        pytest.skip(f"hard mode does without: {optimisation.args[0]}")
 
 
 @pytest.fixture(autouse=True, scope="module")

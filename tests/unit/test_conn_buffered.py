@@ -58,6 +58,7 @@ def test_it_is_off_at_first(ends: Ends) -> None:
     assert drain_now(peer) == b"at once"
 
 
+@pytest.mark.optimisation("calls that need not wait go on without giving way")
 def test_writes_collect_until_flush(ends: Ends) -> None:
     conn, peer = buffered_pair(ends)
     assert conn.buffered is True
@@ -73,6 +74,7 @@ def test_writes_collect_until_flush(ends: Ends) -> None:
 
 
 @pytest.mark.linux_only
+@pytest.mark.optimisation("calls that need not wait go on without giving way")
 def test_they_leave_in_one_call_when_the_task_parks(ends: Ends) -> None:
     conn, packets = packet_pipe(ends)
     for piece in (b"a", b"bb", b"", b"ccc"):
@@ -83,6 +85,7 @@ def test_they_leave_in_one_call_when_the_task_parks(ends: Ends) -> None:
 
 
 @pytest.mark.linux_only
+@pytest.mark.optimisation("calls that need not wait go on without giving way")
 def test_they_leave_in_one_call_when_the_task_ends(ends: Ends) -> None:
     conn, packets = packet_pipe(ends)
 
@@ -120,6 +123,7 @@ def test_they_leave_when_the_task_fails(ends: Ends) -> None:
     ],
     ids=["yield", "sleep", "join", "run", "to_thread"],
 )
+@pytest.mark.optimisation("calls that need not wait go on without giving way")
 def test_any_wait_flushes(ends: Ends, wait: Callable[[], object]) -> None:
     conn, packets = packet_pipe(ends)
     spawn(sleep, MOMENT)
@@ -131,6 +135,7 @@ def test_any_wait_flushes(ends: Ends, wait: Callable[[], object]) -> None:
 
 
 @pytest.mark.linux_only
+@pytest.mark.optimisation("calls that need not wait go on without giving way")
 def test_a_read_that_has_to_wait_flushes_and_one_that_need_not_does_not(ends: Ends) -> None:
     conn, packets = packet_pipe(ends)
     other, peer = ends.pair()
@@ -152,6 +157,7 @@ def test_the_poll_of_a_hand_driven_hub_flushes(ends: Ends) -> None:
     assert packets() == [b"x"]
 
 
+@pytest.mark.optimisation("calls that need not wait go on without giving way")
 def test_the_high_mark_sends_at_once(ends: Ends) -> None:
     conn, peer = buffered_pair(ends)
     conn.write(b"a" * (HIGH_MARK - 1))

@@ -358,8 +358,9 @@ def test_a_number_we_closed_gets_no_stray_event(ends: Ends) -> None:
 def test_closed_behind_our_back_and_reused_for_a_connection(ends: Ends) -> None:
     old, old_peer = ends.pair()
     number = old.fileno()
+    fill(old)
     old_reader = spawn(attempt, old.recv, 10)
-    old_writer = spawn(attempt, fill_and_wait, old)
+    old_writer = spawn(attempt, old.write, b"more")
     sleep(MOMENT)
     spare = os.dup(number)  # so that its file, with its events, lives on
     os.close(number)
@@ -383,11 +384,6 @@ def test_closed_behind_our_back_and_reused_for_a_connection(ends: Ends) -> None:
     new.write(b"still open")
     assert right.recv(100) == b"still open"
     os.close(spare)
-
-
-def fill_and_wait(conn: Any) -> None:
-    fill(conn)
-    conn.write(b"more")
 
 
 def test_closed_behind_our_back_and_reused_by_accept(ends: Ends) -> None:

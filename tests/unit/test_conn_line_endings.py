@@ -114,6 +114,7 @@ def test_kept_ends_are_what_was_sent(ends: Ends, eol: str) -> None:
         assert len(lines) == len(LINES[eol])
 
 
+@pytest.mark.optimisation("what comes behind a line is received with it")
 def test_kept_ends_of_any_are_what_came_with_the_line(ends: Ends) -> None:
     got = read_all(
         ends,

@@ -307,6 +307,7 @@ def test_the_main_program_is_named_too(ends: Ends) -> None:
     assert "main program" in task.get()
 
 
+@pytest.mark.optimisation("calls that need not wait go on without giving way")
 def test_a_reader_that_was_woken_still_has_the_connection(ends: Ends) -> None:
     first, first_peer = ends.pair()
     second, second_peer = ends.pair()

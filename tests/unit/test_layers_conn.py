@@ -7,7 +7,7 @@ import zlib
 from typing import Any
 
 import pytest
-from connections import Ends, attempt, fill
+from connections import MOMENT, Ends, attempt, fill
 from layer_case import Named, read_behind
 
 import pycoronet
@@ -26,8 +26,8 @@ def test_layers_wrap_from_the_top_and_unwrap_from_the_bottom(ends: Ends) -> None
     conn.write(b"x")
     assert peer.recv(100) == b"below(above(x))"
     peer.sendall(b"Answer")
-    assert conn.recv(100) == b"Answer"
-    assert seen == [b"above(x)", b"aNSWER"]
+    assert conn.read_exactly(6) == b"Answer"
+    assert (seen[0], b"".join(seen[1:])) == (b"above(x)", b"aNSWER")
 
 
 def test_layers_are_listed_from_the_top(ends: Ends) -> None:
@@ -51,7 +51,7 @@ def test_many_layers(ends: Ends) -> None:
     wrapped = b"(" * 3000 + b"x" + b")" * 3000
     assert peer.recv(10_000) == wrapped
     peer.sendall(b"Even")
-    assert conn.recv(100) == b"Even"
+    assert conn.read_exactly(4) == b"Even"
     conn.close()
     assert all(layer.calls[-1] == "on_clear" for layer in layers)
 
@@ -66,14 +66,15 @@ def test_every_verb_reads_through_layers(ends: Ends) -> None:
     assert conn.read_exactly(7) == b"EXACTLY"
     assert conn.read_until(b"|") == b"SOME|"
     room = bytearray(4)
-    assert conn.recv_into(room) == 4
-    assert room == b"REST"
+    count = conn.recv_into(room)
+    assert room[:count] + conn.read(4 - count) == b"REST"
     assert conn.readsome(1) == b" "
     assert conn.read(100) == b"AND MORE"
     assert conn.recv(10) == conn.readln() == b""
     assert conn.recv_into(room) == 0
 
 
+@pytest.mark.optimisation("much is received at once")
 def test_recv_gives_no_more_than_asked_and_keeps_the_rest(ends: Ends) -> None:
     conn, peer = ends.pair()
     conn.push_layer(TransportLayer())
@@ -203,7 +204,7 @@ def test_what_came_behind_a_layers_end_is_read_below_it(ends: Ends) -> None:
     conn, peer = ends.pair()
     conn.push_layer(Zlib())
     peer.sendall(zlib.compress(b"inside") + b"outside\n")
-    assert conn.recv(100) == b"inside"
+    assert conn.read_exactly(6) == b"inside"
     assert conn.recv(100) == b""
     conn.pop_layer()
     assert conn.readln() == b"outside\n"
@@ -247,7 +248,7 @@ def test_listeners_have_no_layers(ends: Ends) -> None:
 def test_layers_do_not_change_while_somebody_waits(ends: Ends) -> None:
     conn, peer = ends.pair()
     reader = spawn(conn.recv, 10)
-    pycoronet.sleep(0)
+    pycoronet.sleep(MOMENT)
     with pytest.raises(BusyError):
         conn.push_layer(TransportLayer())
     peer.sendall(b"x")
@@ -255,7 +256,7 @@ def test_layers_do_not_change_while_somebody_waits(ends: Ends) -> None:
     conn.push_layer(TransportLayer())
     fill(conn)
     writer = spawn(attempt, conn.write, b"x" * 1_000_000)
-    pycoronet.sleep(0)
+    pycoronet.sleep(MOMENT)
     with pytest.raises(BusyError):
         conn.pop_layer()
     conn.abort()
@@ -317,7 +318,7 @@ def test_shutdown_finishes_and_the_rest_can_be_read(ends: Ends) -> None:
     assert peer.recv(100) == b"n(request)n."
     assert peer.recv(100) == b""
     peer.sendall(b"answer")
-    assert conn.recv(100) == b"ANSWER"
+    assert conn.read_exactly(6) == b"ANSWER"
     with pytest.raises(BrokenPipeError):
         conn.write(b"too late")
     conn.close()

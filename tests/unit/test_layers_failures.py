@@ -271,6 +271,7 @@ def test_layer_may_close_its_connection(ends: Ends, method: str, verb: str) -> N
 # Two that ship, on real connections.
 
 
+@pytest.mark.optimisation("much is received at once")
 def test_zlib_bomb_closes_the_connection(ends: Ends) -> None:
     conn, peer = ends.pair()
     layer = Zlib(limit=1_000_000)
