@@ -13,8 +13,6 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard csrc/*.c csrc/*.h)
 PYTHON_FILES := $(wildcard pycoronet/*.py pycoronet/*/*.py pycoronet/*.pyi pycoronet/py.typed)
 C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/faults/*.c tests/coverage/*.c \
-	benchmarks/c/*.[ch])
-C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/c/*.[ch] fuzz/*.[ch])
 	benchmarks/c/*.[ch] fuzz/*.[ch])
 KQSHIM_FILES := $(wildcard tests/kqshim/*.[ch] tests/kqshim/sys/*.h)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -137,6 +135,7 @@ COVERAGE_WITHOUT := --ignore=tests/unit/test_hardening.py \
 	--deselect=tests/integration/test_master.py::test_a_worker_that_cannot_start_ends_the_master_in_one_line \
 	--deselect=tests/unit/test_server_life.py::test_a_privileged_port_is_one_clear_line \
 	--deselect=tests/unit/test_callbacks_listener.py::test_a_connection_that_is_lost_for_want_of_memory_is_told
+
 coverage: build/coverage/.built $(VENV)/.coverage-tools  ## Say which lines the tests run, and which not
 	@rm -rf build/coverage/python build/coverage/python.json
 	@find build/coverage -name '*.gcda' -delete
@@ -151,10 +150,8 @@ coverage: build/coverage/.built $(VENV)/.coverage-tools  ## Say which lines the 
 	-$(BIN)/coverage combine --quiet  # a process that was killed may leave half a file
 	$(BIN)/coverage json --quiet -o build/coverage/python.json
 	$(BIN)/python tests/coverage/report.py
-fuzz: build $(VENV)/.fuzz-tools  ## Fuzz the C core and the PROXY parser (FUZZ_SECONDS=, FUZZ_TARGETS=)
-	$(MAKE) --no-print-directory -C fuzz run PYTHON=$(abspath $(BIN)/python)
 
-check-platforms: build $(VENV)/.platform-tools  ## Compile and link for macOS and FreeBSD (with zig)
+check-platforms: build $(VENV)/.platforms-tools  ## Compile and link for macOS and FreeBSD (with zig)
 	$(BIN)/python tests/platforms/check.py
 
 bench: build  ## Measure beside gevent, eventlet, asyncio and uvloop (BENCH_ARGS="--help")
@@ -211,23 +208,9 @@ $(VENV)/.test-tools: pyproject.toml $(VENV)/.made | $(VENV)/.built
 	$(PIP) install --group test
 	@touch $@
 
-$(VENV)/.lint-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
-	$(PIP) install --group lint
-	@touch $@
-
-# Not everywhere there is a wheel of it: then the rest is fuzzed, and the target says so.
-$(VENV)/.fuzz-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
-	$(PIP) install --group fuzz
-$(VENV)/.coverage-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
-	$(PIP) install --group coverage
-	@touch $@
-
-$(VENV)/.platform-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
-	$(PIP) install --group platforms
-	@touch $@
-
-$(VENV)/.wheel-tools: $(VENV)/.made | $(VENV)/.test-tools
-	$(PIP) install build
+# Each has the group of its name in pyproject.toml.
+$(VENV)/.%-tools: pyproject.toml $(VENV)/.made | $(VENV)/.test-tools
+	$(PIP) install --group $*
 	@touch $@
 
 # Not exported: the normal build, which comes before, would be made with them too.
@@ -241,13 +224,6 @@ build/coverage/.built: SWITCHES := CORONET_COVERAGE=1
 build/coverage/.built: BUILD_OPTIONS = --build-temp $(@D)/objects
 build/coverage/.built: tests/coverage/failing_calls.c
 build/kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_KQUEUE=$(KQUEUE)
-build/kqueue-$(KQUEUE)/.built: $(KQSHIM_FILES)
-build/debug/.built build/asan/.built build/tsan/.built build/coverage/.built \
-build/kqueue-$(KQUEUE)/.built: \
-build/kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_KQUEUE=$(KQUEUE)
-build/coverage/.built: SWITCHES := CORONET_COVERAGE=1
-build/coverage/.built: BUILD_OPTIONS = --build-temp $(@D)/objects
-build/coverage/.built: tests/coverage/failing_calls.c
 build/kqueue-$(KQUEUE)/.built build/hard-kqueue-$(KQUEUE)/.built: $(KQSHIM_FILES)
 build/debug/.built build/hard/.built build/asan/.built build/tsan/.built build/coverage/.built \
 		build/kqueue-$(KQUEUE)/.built build/hard-kqueue-$(KQUEUE)/.built: \
