@@ -235,10 +235,6 @@ class Network:
         """Change what the lines ("up", "down"; without a name both) do to frames; see relay.py."""
         self._order("set", lines=lines or LINES, settings=settings)
 
-    def reset(self) -> None:
-        """Have both lines be good again."""
-        self._order("reset")
-
     def hole(
         self, *lines: str, after: int = 0, of: str | None = None, heal_after: float | None = None
     ) -> None:

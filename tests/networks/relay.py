@@ -71,10 +71,6 @@ class Line:
         self._chance = random.Random(seed)
         self._free_at = 0.0  # when a line with a rate is ready for the next frame
         self.counts = dict.fromkeys(("frames", "stream", "lost", "doubled", "late"), 0)
-        self.reset()
-
-    def reset(self) -> None:
-        """Be a good line again."""
         self.settings: dict[str, Any] = {
             "delay": 0.0,  # seconds
             "jitter": 0.0,  # up to so many seconds more, so that frames overtake others
@@ -266,9 +262,6 @@ class Relay:
         elif order["do"] == "set":
             for name in order["lines"]:
                 self._lines[name].settings.update(order["settings"])
-        elif order["do"] == "reset":
-            for line in self._lines.values():
-                line.reset()
         elif order["do"] == "break":
             self._break = Break(order)
             if self._break.left <= 0:
