@@ -554,7 +554,7 @@ def test_reset_that_another_call_has_told_is_no_end_of_file(ends: Ends, told: st
     assert conn.recv(4) == b"half"
     reset(peer)
     sleep(MOMENT)
-    with pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionError):  # or EPIPE
         if told == "write":
             conn.write(b"to nobody")
         else:
