@@ -210,6 +210,7 @@ static int
 begin_write(SkConnObject *conn)
 {
     if (conn_begin(conn, &conn->writer, "writing") < 0) {
+        conn_note_bytes_written(0);
         return -1;
     }
     if (conn->write_error < 0 || conn->is_cut_off) {

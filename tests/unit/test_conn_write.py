@@ -385,3 +385,24 @@ def test_ping_pong_between_two_connections(ends: Ends) -> None:
     feed(a.write, [], a.close)
     right.close()
     server.join()
+
+
+def test_a_write_that_is_cancelled_as_it_gives_way_says_that_nothing_was_written(
+    ends: Ends,
+) -> None:
+    conn, _ = ends.pair("tcp")
+    written: list[int] = []
+
+    def write() -> None:
+        pycoronet.current().cancel()
+        for _ in range(300):  # so many do not wait, and then one gives way
+            conn.write(b"x")
+
+    def write_and_look() -> None:
+        try:
+            write()
+        except pycoronet.Cancelled as error:
+            written.append(error.bytes_written)  # type: ignore[attr-defined]
+
+    pycoronet.spawn(write_and_look).join()
+    assert written == [0]
