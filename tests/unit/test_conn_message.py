@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from connections import Keep, unix_pair
+from connections import MOMENT, Keep, unix_pair
 
 import pycoronet
 
@@ -223,7 +223,7 @@ def test_receiving_twice_at_once_is_busy(keep: Keep, name: str) -> None:
 def test_receiving_cancelled_leaves_the_datagram(keep: Keep, name: str) -> None:
     conn, peer = unix_pair(keep, socket.SOCK_DGRAM)
     task = pycoronet.spawn(getattr(conn, name), 10)
-    pycoronet.sleep(0)
+    pycoronet.sleep(MOMENT)
     task.cancel()
     peer.send(b"kept")
     task.join()
