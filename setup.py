@@ -24,7 +24,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from os.path import basename, dirname, exists, getmtime, join
@@ -198,6 +198,18 @@ def find_sources(system: str, *, has_kqueue: bool = False) -> list[str]:
     return sorted(path for path in glob("csrc/*.c") if has_kqueue or basename(path) != foreign)
 
 
+def choose_header_flags(
+    directories: Iterable[str], *, compiler: str, counts_references: bool
+) -> list[str]:
+    """Return the flags for the headers of others, so that our warnings are about our own code."""
+    flags = [flag for directory in directories for flag in ("-isystem", directory)]
+    if counts_references and "clang" not in compiler:
+        # Debian's headers of a debug build are links to those of the other one, which gcc
+        # would follow: to a pyconfig.h that says that this is no debug build.
+        flags.append("-fno-canonical-system-headers")
+    return flags
+
+
 def make_extension() -> Extension:
     """Describe the one extension module, from the C files in csrc."""
     import greenlet  # a requirement of the build: its header lies inside the package
@@ -210,14 +222,14 @@ def make_extension() -> Extension:
     )
     stand_in, kqueue_flags = choose_kqueue(os.environ, system=platform.system())
     failing_calls, failing_flags = choose_failing_calls(os.environ)
-    # As system headers, so that our warnings are about our own code.
-    system_headers: list[str] = []
-    for directory in (
+    directories = (
         dirname(dirname(greenlet.__file__)),
         sysconfig.get_path("include"),
         sysconfig.get_path("platinclude"),
-    ):
-        system_headers += ["-isystem", directory]
+    )
+    header_flags = choose_header_flags(
+        directories, compiler=find_compiler(), counts_references=hasattr(sys, "gettotalrefcount")
+    )
     return Extension(
         "pycoronet._coronet",
         sources=find_sources(platform.system(), has_kqueue=kqueue_flags.macros != [])
@@ -229,7 +241,7 @@ def make_extension() -> Extension:
             "setup.py",
         ],
         define_macros=flags.macros + kqueue_flags.macros,
-        extra_compile_args=[*flags.compile, *kqueue_flags.compile, *system_headers],
+        extra_compile_args=[*flags.compile, *kqueue_flags.compile, *header_flags],
         extra_link_args=flags.link + kqueue_flags.link + failing_flags.link,
     )
 

@@ -13,6 +13,7 @@
 #include "byte_block.h"
 
 #include "hard_mode.h"
+#include "live_counts.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -25,6 +26,7 @@
 void
 byte_block_clear(struct byte_block *block)
 {
+    LIVE_COUNT(LIVE_BLOCKS, block->bytes == NULL ? 0 : -1);
     free(block->bytes);
     byte_block_init(block);
 }
@@ -66,6 +68,7 @@ grow(struct byte_block *block, size_t capacity, size_t start)
     if (length > 0) {
         memcpy(bytes + start, block->bytes + block->start, length);
     }
+    LIVE_COUNT(LIVE_BLOCKS, block->bytes == NULL ? 1 : 0);
     free(block->bytes);
     *block = (struct byte_block){bytes, start, start + length, capacity};
     return 0;

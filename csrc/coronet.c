@@ -104,6 +104,24 @@ advance_time(PyObject *module, PyObject *seconds)
     Py_RETURN_NONE;
 }
 
+#ifdef CORONET_DEBUG
+static PyObject *
+get_live_counts(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    PyObject *counts = PyDict_New();
+    for (enum live_kind kind = 0; counts != NULL && kind < LIVE_KINDS; kind++) {
+        PyObject *count = PyLong_FromLong(live_counts_get(kind));
+        if (count == NULL ||
+            PyDict_SetItemString(counts, live_counts_name(kind), count) < 0) {
+            Py_CLEAR(counts);
+        }
+        Py_XDECREF(count);
+    }
+    return counts;
+}
+#endif
+
 // --- The method table ---------------------------------------------------------------------
 
 PyDoc_STRVAR(
@@ -255,6 +273,11 @@ static PyMethodDef module_methods[] = {
     {"_count_idle_thread", count_idle_thread, METH_O,
      PyDoc_STR("_count_idle_thread($module, change, /)\n--\n\n"
                "A thread of ours begins (1) or ends (-1) to wait for work.")},
+#ifdef CORONET_DEBUG
+    {"live_counts", get_live_counts, METH_NOARGS,
+     PyDoc_STR("live_counts($module, /)\n--\n\n"
+               "How many connections, tasks, timers ... the process has, by name.")},
+#endif
     {"_hub_exists", hub_exists, METH_NOARGS,
      PyDoc_STR("_hub_exists($module, /)\n--\n\n"
                "Whether any thread of this process has a hub that is not closed.")},

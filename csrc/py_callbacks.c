@@ -127,10 +127,12 @@ callbacks_attach(SkConnObject *conn, PyObject *protocol, PyObject *on_accept_err
     self->receives = receives;
     self->is_factory = is_factory;
     conn->callbacks = self;
+    LIVE_COUNT(LIVE_CALLBACKS, 1);
     int error = watch(self);
     if (error < 0) {
         conn->callbacks = NULL;
         list_remove(&self->call.link);
+        LIVE_COUNT(LIVE_CALLBACKS, -1);
         free(self);
         conn_raise(conn, error);
         return -1;
@@ -154,6 +156,7 @@ callbacks_free(struct callbacks *self)
     PyObject *protocol = self->protocol;
     PyObject *on_data = self->on_data;
     PyObject *on_accept_error = self->on_accept_error;
+    LIVE_COUNT(LIVE_CALLBACKS, -1);
     free(self);
     // Last, for what goes here may run code.
     Py_DECREF(protocol);

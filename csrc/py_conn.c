@@ -55,6 +55,7 @@ conn_new(HubObject *hub, int fd, const struct io_description *description)
         io_close(fd);
         return NULL;
     }
+    LIVE_COUNT(LIVE_CONNECTIONS, 1);
     conn->target = (struct ready_target){take_event, lose_descriptor};
     conn->hub = (HubObject *)Py_NewRef((PyObject *)hub);
     conn->fd = fd;

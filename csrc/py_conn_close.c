@@ -87,6 +87,7 @@ conn_end_drain(SkConnObject *conn)
     conn->drain = NULL;
     timer_wheel_unlink(&conn->hub->reactor.timers, &drain->timer);
     list_remove(&drain->link);
+    LIVE_COUNT(LIVE_DRAINS, -1);
     free(drain);
     conn_abort(conn);
     Py_DECREF(conn);
@@ -113,6 +114,7 @@ begin_drain(SkConnObject *conn)
                     (uint64_t)conn_options_of(conn)->linger_ns);
     }
     list_append(&conn->hub->draining, &drain->link);
+    LIVE_COUNT(LIVE_DRAINS, 1);
     conn->drain = drain;
     return 0;
 }

@@ -275,6 +275,7 @@ put_on_top(SkConnObject *conn, TransportLayerObject *layer)
             return -1;
         }
         byte_block_init(&transport->wire.block);
+        LIVE_COUNT(LIVE_TRANSPORTS, 1);
         conn->transport = transport;
     }
     line_buffer_end_run(&conn->input); // what comes next is the layer's

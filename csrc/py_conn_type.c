@@ -350,6 +350,7 @@ SkConn_dealloc(SkConnObject *conn)
         transport_free(conn);
     }
     Py_CLEAR(conn->hub);
+    LIVE_COUNT(LIVE_CONNECTIONS, -1);
     type->tp_free(conn);
     Py_DECREF(type);
 }

@@ -81,6 +81,7 @@ free_watch(struct guest_watch *watch)
     list_remove(&watch->link);
     list_remove(&watch->ready_link);
     reactor_release(&watch->guest->hub->reactor, watch->fd);
+    LIVE_COUNT(LIVE_GUEST_WATCHES, -1);
     free(watch);
 }
 
@@ -169,6 +170,7 @@ open_watch(GuestObject *guest, int fd)
         raise_errno(error);
         return NULL;
     }
+    LIVE_COUNT(LIVE_GUEST_WATCHES, 1);
     list_append(&guest->watches, &watch->link);
     hub->handle_count++;
     hub->kernel_wait_count++;

@@ -142,6 +142,7 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
     if (hub == NULL) {
         return NULL;
     }
+    LIVE_COUNT(LIVE_HUBS, 1);
     hub->is_closed = true; // until it can be closed
     hub->state = state;
     hub->thread_id = PyThread_get_thread_ident();

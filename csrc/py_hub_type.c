@@ -329,7 +329,8 @@ Hub_dealloc(HubObject *hub)
     Py_CLEAR(hub->main_task);
     Py_CLEAR(hub->root);
     free(hub->scratch);
-    free(hub->spare_packet);
+    write_packet_free(hub->spare_packet);
+    LIVE_COUNT(LIVE_HUBS, -1);
     type->tp_free(hub);
     Py_DECREF(type);
 }

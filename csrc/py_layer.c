@@ -382,6 +382,7 @@ transport_free(SkConnObject *conn)
     conn->transport = NULL;
     transport_clear_wire(transport);
     Py_CLEAR(transport->failure);
+    LIVE_COUNT(LIVE_TRANSPORTS, -1);
     free(transport);
 }
 

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "list.h"
+#include "live_counts.h"
 
 struct module_state {
     // Types, owned.

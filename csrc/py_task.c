@@ -20,6 +20,7 @@ allocate_task(HubObject *hub)
     if (task == NULL) {
         return NULL;
     }
+    LIVE_COUNT(LIVE_TASKS, 1);
     task->hub = (HubObject *)Py_NewRef((PyObject *)hub);
     task->number = ++hub->state->task_count;
     list_init(&task->waiters);

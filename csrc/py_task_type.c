@@ -367,6 +367,7 @@ Task_dealloc(TaskObject *task)
     Task_clear(task);
     Py_CLEAR(task->name);
     Py_CLEAR(task->hub);
+    LIVE_COUNT(LIVE_TASKS, -1);
     type->tp_free(task);
     Py_DECREF(type);
 }

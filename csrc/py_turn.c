@@ -333,6 +333,7 @@ handle_failed_switch(HubObject *hub, PyObject *target)
     }
     TaskObject *task = worker->task;
     hub->starting = NULL;
+    LIVE_COUNT(LIVE_WORKERS, -1);
     free(worker);
     task_finish(task, NULL);
     Py_DECREF(task);

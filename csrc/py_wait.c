@@ -139,6 +139,7 @@ open_watch(HubObject *hub, int fd, const struct io_description *description)
         }
         return NULL;
     }
+    LIVE_COUNT(LIVE_FOREIGN_WATCHES, 1);
     return watch;
 }
 
@@ -151,6 +152,7 @@ update_watch(struct foreign_watch *watch)
         if (watch->fd >= 0) {
             reactor_release(reactor, watch->fd);
         }
+        LIVE_COUNT(LIVE_FOREIGN_WATCHES, -1);
         free(watch);
         return 0;
     }

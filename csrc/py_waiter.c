@@ -97,6 +97,7 @@ hub_hold_waiter(HubObject *hub, const char *operation)
             PyErr_NoMemory();
             return NULL;
         }
+        LIVE_COUNT(LIVE_WAITERS, 1);
         waiter_init(waiter);
         waiter->is_allocated = true;
     }
@@ -117,6 +118,7 @@ hub_release_waiter(HubObject *hub, struct waiter *waiter)
     waiter->status = WAITER_FREE;
     if (waiter->is_allocated) {
         timer_wheel_unlink(&hub->reactor.timers, &waiter->timer);
+        LIVE_COUNT(LIVE_WAITERS, -1);
         free(waiter);
     }
     // The greenlet is running, so it does not go here. The task may, and the record with

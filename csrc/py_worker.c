@@ -36,6 +36,7 @@ start_worker(HubObject *hub)
         free(worker);
         return NULL;
     }
+    LIVE_COUNT(LIVE_WORKERS, 1);
     hub->starting = worker;
     return worker;
 }
@@ -160,6 +161,7 @@ worker_main(PyObject *self, PyObject *unused)
         }
     }
     hub->current_greenlet = NULL;
+    LIVE_COUNT(LIVE_WORKERS, -1);
     free(worker);
     return error < 0 ? NULL : Py_NewRef(Py_None);
 }

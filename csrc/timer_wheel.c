@@ -13,6 +13,8 @@
 
 #include "timer_wheel.h"
 
+#include "live_counts.h"
+
 #include <assert.h>
 #include <stddef.h>
 
@@ -168,6 +170,7 @@ timer_wheel_arm(struct timer_wheel *wheel, struct timer *timer, uint64_t deadlin
     }
     if (!timer_is_armed(timer)) {
         wheel->armed_count++;
+        LIVE_COUNT(LIVE_TIMERS, 1);
     }
     timer->deadline_ms = deadline_ms;
     if (list_is_linked(&timer->link)) {
@@ -189,6 +192,7 @@ timer_wheel_disarm(struct timer_wheel *wheel, struct timer *timer)
     }
     timer->deadline_ms = TIMER_NEVER;
     wheel->armed_count--;
+    LIVE_COUNT(LIVE_TIMERS, -1);
     if (timer->level == LEVEL_DUE) {
         list_remove(&timer->link);
     }
@@ -245,6 +249,7 @@ timer_wheel_take_due(struct timer_wheel *wheel)
     assert(timer->deadline_ms <= wheel->now_ms);
     timer->deadline_ms = TIMER_NEVER;
     wheel->armed_count--;
+    LIVE_COUNT(LIVE_TIMERS, -1);
     return timer;
 }
 

@@ -8,6 +8,7 @@
 #include "watch_table.h"
 
 #include "hard_mode.h"
+#include "live_counts.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -48,6 +49,7 @@ watch_table_init(struct watch_table *table)
 void
 watch_table_fini(struct watch_table *table)
 {
+    LIVE_COUNT(LIVE_WATCHES, -(long)table->owned_count);
     free(table->watches);
     watch_table_init(table);
 }
@@ -72,6 +74,7 @@ watch_table_add(struct watch_table *table, int fd, void *owner)
     }
     watch->owner = owner;
     table->owned_count++;
+    LIVE_COUNT(LIVE_WATCHES, 1);
     return 0;
 }
 
@@ -86,6 +89,7 @@ watch_table_remove(struct watch_table *table, int fd)
     // million owners to be taken for one of a later owner's.
     *watch = (struct watch){.generation = watch->generation + 1};
     table->owned_count--;
+    LIVE_COUNT(LIVE_WATCHES, -1);
 }
 
 uint64_t

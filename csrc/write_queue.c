@@ -13,6 +13,7 @@
 #include "write_queue.h"
 
 #include "hard_mode.h"
+#include "live_counts.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -38,6 +39,7 @@ packet_new(enum write_packet_kind kind, size_t capacity)
     }
     struct write_packet *packet = malloc(sizeof(*packet) + capacity);
     if (packet != NULL) {
+        LIVE_COUNT(LIVE_PACKETS, 1);
         memset(packet, 0, sizeof(*packet));
         packet->kind = (uint8_t)kind;
         packet->fd = -1;
@@ -45,6 +47,13 @@ packet_new(enum write_packet_kind kind, size_t capacity)
         packet->starts_message = true;
     }
     return packet;
+}
+
+void
+write_packet_free(struct write_packet *packet)
+{
+    LIVE_COUNT(LIVE_PACKETS, packet == NULL ? 0 : -1);
+    free(packet);
 }
 
 // Makes a packet of the stream, whose bytes have left, the spare one, or frees it: of two
@@ -67,7 +76,7 @@ keep_or_free(struct write_packet *packet, struct write_packet **spare)
         *spare = packet;
         packet = smaller;
     }
-    free(packet);
+    write_packet_free(packet);
 }
 
 // Releases and frees the packets of a list that belongs to no queue any more. One of them may
@@ -84,7 +93,7 @@ release_all(struct write_packet *packet, struct write_packet **spare)
             keep_or_free(packet, spare);
         }
         else {
-            free(packet);
+            write_packet_free(packet);
         }
         packet = next;
     }

@@ -11,7 +11,7 @@
 //
 // A spare packet is one of the stream that has left and is in no queue: what is written next
 // goes there, so that what is sent at once is neither allocated nor freed. One serves many
-// queues; free() ends it.
+// queues; write_packet_free() ends it.
 //
 // Not here: sending, deciding when to send (the connection's), Python objects.
 
@@ -134,6 +134,9 @@ int write_queue_gather(const struct write_queue *queue, struct iovec *spans,
 // one that is not too large is kept as [*spare].
 void write_queue_drain(struct write_queue *queue, uint64_t length,
                        struct write_packet **spare);
+
+// Ends a packet that is in no queue, such as a spare one, or NULL.
+void write_packet_free(struct write_packet *packet);
 
 // Takes the first packet away, whatever is left of it: for a mark that was told.
 void write_queue_drop_first(struct write_queue *queue);

@@ -44,11 +44,13 @@ def find_places(
     """Return where to bind for an address, in the resolver's order: at least one place.
 
     address and ipv6_only: as for listen(). look_up: what asks for a name that is no numeric
-    address, called as socket.getaddrinfo is. Raises what that raises, and ValueError for
-    ipv6_only with an address that is not of IPv6.
+    address, called as socket.getaddrinfo is. Raises what that raises, ValueError for
+    ipv6_only with an address that is not of IPv6, and TypeError for what is no address.
     """
     if is_path(address):
         places = [Place(socket.AF_UNIX, os.fspath(address))]
+    elif not isinstance(address, tuple | list) or len(address) < 2:
+        raise TypeError(f"an address is (host, port) or the path of a Unix socket, not {address!r}")
     else:
         places = _find_internet_places(*address, ipv6_only=ipv6_only, look_up=look_up)
     if ipv6_only is not None and places[0].family != socket.AF_INET6:

@@ -53,6 +53,22 @@ def frozen_heap() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_alive(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In a debug build of ours, see that a test leaves no connection, timer, packet ..."""
+    count = getattr(pycoronet._coronet, "live_counts", None)
+    if count is None:
+        yield
+        return
+    before = count()
+    yield
+    request.node.funcargs.clear()  # they refer to what has ended
+    pycoronet.get_hub().close()
+    gc.collect()
+    after = count()
+    assert {kind: after[kind] - before[kind] for kind in after if after[kind] > before[kind]} == {}
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """Return the folder of the checkout."""

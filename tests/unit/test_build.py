@@ -106,6 +106,20 @@ def test_flags_thread_sanitizer_keeps_no_record_of_calls(
     assert not any("asan-stack" in flag for flag in flags.compile)
 
 
+@pytest.mark.parametrize(
+    ("compiler", "counts_references", "is_expected"),
+    [("gcc 12", True, True), ("gcc 12", False, False), ("clang 14", True, False)],
+)
+def test_headers_of_a_debug_python_are_its_own(
+    setup_module: ModuleType, compiler: str, counts_references: bool, is_expected: bool
+) -> None:
+    flags = setup_module.choose_header_flags(
+        ["/a", "/b"], compiler=compiler, counts_references=counts_references
+    )
+    assert flags[:4] == ["-isystem", "/a", "-isystem", "/b"]
+    assert ("-fno-canonical-system-headers" in flags) == is_expected
+
+
 def test_flags_coverage_counts(setup_module: ModuleType) -> None:
     flags = choose(setup_module, CORONET_COVERAGE="1")
     assert {"--coverage", "-O0", "-UNDEBUG"} <= set(flags.compile)

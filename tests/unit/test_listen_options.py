@@ -326,3 +326,10 @@ def test_a_backlog_of_nothing_still_accepts(
     listener = opened((HOST, 0), backlog=backlog)
     dial(ends, listener.getsockname())
     assert accept_now(listener) is not None
+
+
+@pytest.mark.parametrize("address", [None, 80, object(), (), ("127.0.0.1",), {80}])
+def test_what_is_no_address_is_told_so(address: Any) -> None:
+    # CPython's own error for the call that this would become leaks its text.
+    with pytest.raises(TypeError, match=r"an address is \(host, port\)"):
+        pycoronet.listen(address)
