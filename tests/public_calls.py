@@ -32,7 +32,6 @@ class Called:
     raises = False
 
     def __call__(self, *_: object) -> None:
-        """Be called."""
         if self.raises:
             raise LookupError
 
