@@ -120,6 +120,13 @@ get_live_counts(PyObject *module, PyObject *unused)
     }
     return counts;
 }
+
+static PyMethodDef debug_methods[] = {
+    {"live_counts", get_live_counts, METH_NOARGS,
+     PyDoc_STR("live_counts($module, /)\n--\n\n"
+               "How many connections, tasks, timers ... the process has, by name.")},
+    {NULL, NULL, 0, NULL},
+};
 #endif
 
 // --- The method table ---------------------------------------------------------------------
@@ -273,11 +280,6 @@ static PyMethodDef module_methods[] = {
     {"_count_idle_thread", count_idle_thread, METH_O,
      PyDoc_STR("_count_idle_thread($module, change, /)\n--\n\n"
                "A thread of ours begins (1) or ends (-1) to wait for work.")},
-#ifdef CORONET_DEBUG
-    {"live_counts", get_live_counts, METH_NOARGS,
-     PyDoc_STR("live_counts($module, /)\n--\n\n"
-               "How many connections, tasks, timers ... the process has, by name.")},
-#endif
     {"_hub_exists", hub_exists, METH_NOARGS,
      PyDoc_STR("_hub_exists($module, /)\n--\n\n"
                "Whether any thread of this process has a hub that is not closed.")},
@@ -426,6 +428,11 @@ module_exec(PyObject *module)
         add_constants(module) < 0) {
         return -1; // not reached: imports have memory here
     }
+#ifdef CORONET_DEBUG
+    if (PyModule_AddFunctions(module, debug_methods) < 0) {
+        return -1;
+    }
+#endif
     // Hubs need it in their first wait, where a SIGINT could cut the import short.
     PyObject *signal_module = PyImport_ImportModule("signal");
     Py_XDECREF(signal_module); // sys.modules keeps it
