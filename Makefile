@@ -8,12 +8,19 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SANITIZE ?= address,undefined
 KQUEUE ?= shim
+PYTHON_DEBUG ?= python3-dbg
+LEAKS_ARGS ?= -m leaks
+VALGRIND := valgrind -q --error-exitcode=9
+# Between them they reach every file of layer 3.
+VALGRIND_TESTS ?= tests/leaks/test_inventory_leaks.py $(addprefix tests/unit/, \
+	test_conet_coroutines.py test_guest.py test_faults.py test_dump.py test_input_joints.py)
 
 BIN := $(VENV)/bin
 C_FILES := $(wildcard csrc/*.c csrc/*.h)
 PYTHON_FILES := $(wildcard pycoronet/*.py pycoronet/*/*.py pycoronet/*.pyi pycoronet/py.typed)
 C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/faults/*.c tests/coverage/*.c \
 	benchmarks/c/*.[ch] fuzz/*.[ch])
+LEAKS_PYTHON := build/leaks/venv/bin/python
 KQSHIM_FILES := $(wildcard tests/kqshim/*.[ch] tests/kqshim/sys/*.h)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BUILD_EXTENSION := $(BIN)/python setup.py --quiet build_ext
@@ -151,6 +158,22 @@ coverage: build/coverage/.built $(VENV)/.coverage-tools  ## Say which lines the 
 	$(BIN)/coverage json --quiet -o build/coverage/python.json
 	$(BIN)/python tests/coverage/report.py
 
+# References are counted exactly by a debug build of CPython; things without a reference by
+# the counters of a debug build of ours, which `make debug` has on any Python.
+leaks: build/leaks/.built  ## Run the leak tests on a debug build of CPython (PYTHON_DEBUG=)
+	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/leaks/lib \
+		$(LEAKS_PYTHON) -m pytest $(LEAKS_ARGS) $(PYTEST_ARGS)
+
+# What is not under the stack of a coroutine is checked in full by valgrind-c.
+valgrind: build $(VENV)/.test-tools valgrind-c  ## Run the C tests and some of pytest under valgrind
+	LEAK_ROUNDS=10 PYTHONMALLOC=malloc $(VALGRIND) --leak-check=no \
+		$(BIN)/python -m pytest -p no:faulthandler $(VALGRIND_TESTS) $(PYTEST_ARGS)
+
+valgrind-c:  ## Run the C tests under valgrind, which also finds what they do not free
+	@command -v valgrind >/dev/null || { echo "needed: valgrind" >&2; exit 1; }
+	$(MAKE) --no-print-directory -C tests/c RUNNER="$(VALGRIND) --leak-check=full \
+		--errors-for-leak-kinds=definite,indirect,possible"
+
 check-platforms: build $(VENV)/.platforms-tools  ## Compile and link for macOS and FreeBSD (with zig)
 	$(BIN)/python tests/platforms/check.py
 
@@ -219,6 +242,12 @@ build/hard/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1
 build/hard-kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1 \
 	CORONET_KQUEUE=$(KQUEUE)
 build/asan/.built: SWITCHES := CORONET_SANITIZE=$(SANITIZE)
+build/leaks/.built: SWITCHES := CORONET_DEBUG=1
+build/leaks/.built: private BUILD_EXTENSION := $(LEAKS_PYTHON) setup.py --quiet build_ext
+build/leaks/.built: build/leaks/.test-tools
+build/hard/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1
+build/hard-kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1 \
+	CORONET_KQUEUE=$(KQUEUE)
 build/tsan/.built: SWITCHES := CORONET_SANITIZE=thread
 build/coverage/.built: SWITCHES := CORONET_COVERAGE=1
 build/coverage/.built: BUILD_OPTIONS = --build-temp $(@D)/objects
@@ -226,9 +255,21 @@ build/coverage/.built: tests/coverage/failing_calls.c
 build/kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_KQUEUE=$(KQUEUE)
 build/kqueue-$(KQUEUE)/.built build/hard-kqueue-$(KQUEUE)/.built: $(KQSHIM_FILES)
 build/debug/.built build/hard/.built build/asan/.built build/tsan/.built build/coverage/.built \
-		build/kqueue-$(KQUEUE)/.built build/hard-kqueue-$(KQUEUE)/.built: \
+		build/leaks/.built build/kqueue-$(KQUEUE)/.built build/hard-kqueue-$(KQUEUE)/.built: \
 		$(VENV)/.built $(C_FILES) $(PYTHON_FILES)
 	@mkdir -p $(@D)/lib/pycoronet
 	tar -cf - $(PYTHON_FILES) | tar -xf - -C $(@D)/lib
 	$(SWITCHES) $(BUILD_EXTENSION) --force --build-lib $(@D)/lib $(BUILD_OPTIONS)
+	@touch $@
+
+# The wheels of greenlet are for CPython without its checks.
+build/leaks/.test-tools: pyproject.toml
+	@command -v $(PYTHON_DEBUG) >/dev/null || { echo "needed: a debug build of CPython" \
+		"(Debian's python3-dbg), or PYTHON_DEBUG=/path/to/python" >&2; exit 1; }
+	$(PYTHON_DEBUG) -m venv build/leaks/venv
+	$(LEAKS_PYTHON) -W ignore -m pip --disable-pip-version-check --quiet install \
+		--upgrade "pip>=25.1" "setuptools>=77"
+	$(LEAKS_PYTHON) -W ignore -m pip --disable-pip-version-check --quiet install \
+		--no-binary greenlet greenlet
+	$(LEAKS_PYTHON) -W ignore -m pip --disable-pip-version-check --quiet install --group test
 	@touch $@
