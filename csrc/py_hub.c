@@ -95,21 +95,24 @@ hub_peek(void)
     return thread_hub;
 }
 
-// Python runs signal handlers in one thread only.
-static bool
+// Python runs signal handlers in one thread only. 1 or 0, or -1 with MemoryError.
+static int
 is_main_thread(void)
 {
     PyObject *module = PyImport_ImportModule("threading");
     PyObject *find = module == NULL ? NULL : get_attribute(module, "main_thread");
     PyObject *thread = find == NULL ? NULL : PyObject_CallNoArgs(find);
     PyObject *number = thread == NULL ? NULL : get_attribute(thread, "ident");
-    bool is_main = number != NULL && PyLong_Check(number) &&
-                   PyLong_AsUnsignedLong(number) == PyThread_get_thread_ident();
+    int is_main = number != NULL && PyLong_Check(number) &&
+                  PyLong_AsUnsignedLong(number) == PyThread_get_thread_ident();
     Py_XDECREF(module);
     Py_XDECREF(find);
     Py_XDECREF(thread);
     Py_XDECREF(number);
-    PyErr_Clear();
+    if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
+    }
+    PyErr_Clear(); // there is no such module any more
     return is_main;
 }
 
@@ -138,6 +141,10 @@ set_up_greenlets(HubObject *hub)
 static HubObject *
 hub_new(struct module_state *state, const struct engine_operations *operations)
 {
+    int is_main = is_main_thread();
+    if (is_main < 0) {
+        return NULL;
+    }
     HubObject *hub = (HubObject *)state->hub_type->tp_alloc(state->hub_type, 0);
     if (hub == NULL) {
         return NULL;
@@ -146,7 +153,7 @@ hub_new(struct module_state *state, const struct engine_operations *operations)
     hub->is_closed = true; // until it can be closed
     hub->state = state;
     hub->thread_id = PyThread_get_thread_ident();
-    hub->is_main_thread = is_main_thread();
+    hub->is_main_thread = is_main == 1;
     hub->signal_pipe[0] = hub->signal_pipe[1] = hub->chained_wakeup_fd = -1;
     list_init(&hub->ready);
     list_init(&hub->tasks);

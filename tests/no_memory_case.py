@@ -518,7 +518,7 @@ SWITCHING_OPERATIONS = {
     ),
     "enqueued and sent": (
         "",
-        "left.enqueue([b'a', bytearray(9)], priority=HIGH, dealloc=print_nothing); left.flush()",
+        "left.enqueue([b'a', bytearray(9)], dealloc=print_nothing); left.flush()",
     ),
     "put in front": (
         "left.write(b'abc\\n')",
@@ -529,7 +529,7 @@ SWITCHING_OPERATIONS = {
         "right.read_until(b';'); attempt(errors.IncompleteReadError, right.read_until, b';')",
     ),
     "faults": (
-        "it = _coronet._Faults((), 1, None)",
+        "it = _coronet._Faults((((), None),) * 7, 1, None)",
         "it.start(); left.write(b'x'); it.counts(); it.stop()",
     ),
     "shut down output": (
