@@ -214,7 +214,12 @@ add_fd(struct kqueue *kqueue, const struct kevent *change, int knote_index)
 static int
 change_filter(struct kqueue *kqueue, const struct kevent *change, int knote_index)
 {
-    return (change->flags & EV_ADD ? add_fd : change_fd)(kqueue, change, knote_index);
+    // Another thread may be in a wait, and look at what it has active.
+    pthread_mutex_lock(&kqshim_lock);
+    int error =
+        (change->flags & EV_ADD ? add_fd : change_fd)(kqueue, change, knote_index);
+    pthread_mutex_unlock(&kqshim_lock);
+    return error;
 }
 
 // 0 or an errno.
