@@ -15,6 +15,8 @@
 
 #define _GNU_SOURCE 1
 
+#include "functions.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -42,50 +44,6 @@
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
-
-// Every function that is stood in for; faults_names has them as text.
-#define FUNCTIONS(F)                                                                     \
-    F(accept4)                                                                           \
-    F(bind)                                                                              \
-    F(close)                                                                             \
-    F(connect)                                                                           \
-    F(dup)                                                                               \
-    F(epoll_create1)                                                                     \
-    F(epoll_ctl)                                                                         \
-    F(epoll_wait)                                                                        \
-    F(eventfd)                                                                           \
-    F(fcntl)                                                                             \
-    F(fstat)                                                                             \
-    F(getpeername)                                                                       \
-    F(getsockname)                                                                       \
-    F(getsockopt)                                                                        \
-    F(if_nametoindex)                                                                    \
-    F(ioctl)                                                                             \
-    F(listen)                                                                            \
-    F(lseek)                                                                             \
-    F(pipe)                                                                              \
-    F(pipe2)                                                                             \
-    F(poll)                                                                              \
-    F(pread)                                                                             \
-    F(pthread_getcpuclockid)                                                             \
-    F(read)                                                                              \
-    F(recv)                                                                              \
-    F(recvmsg)                                                                           \
-    F(send)                                                                              \
-    F(sendfile)                                                                          \
-    F(sendmsg)                                                                           \
-    F(setsockopt)                                                                        \
-    F(shutdown)                                                                          \
-    F(sigpending)                                                                        \
-    F(sigtimedwait)                                                                      \
-    F(socket)                                                                            \
-    F(socketpair)                                                                        \
-    F(syscall)                                                                           \
-    F(unlink)                                                                            \
-    F(waitid)                                                                            \
-    F(waitpid)                                                                           \
-    F(write)                                                                             \
-    F(writev)
 
 enum function {
 #define ENTRY(name) CALL_##name,

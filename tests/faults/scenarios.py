@@ -282,13 +282,13 @@ reported: list[BaseException | None] = []
 
 
 def _serve_lines(strategy: str, handler: Any, **settings: Any) -> Any:
-    with Server(LOCAL, handler, strategy=strategy, **settings) as server:
-        try:
-            with TaskGroup() as group:
-                tasks = [group.spawn(_ask, server.addresses[0]) for _ in range(3)]
-        finally:
-            counts = {**server.stats.shed, **server.stats.errors}
-            noted.extend(kind for kind, count in counts.items() if count)
+    server = Server(LOCAL, handler, strategy=strategy, **settings)
+    try:
+        with server, TaskGroup() as group:
+            tasks = [group.spawn(_ask, server.addresses[0]) for _ in range(3)]
+    finally:
+        counts = {**server.stats.shed, **server.stats.errors}
+        noted.extend(kind for kind, count in counts.items() if count)
     return [task.get() for task in tasks]
 
 
