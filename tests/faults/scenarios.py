@@ -133,7 +133,7 @@ def lines_and_options(folder: Path) -> Any:
 
 
 def echo_over_tls(folder: Path) -> str:
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    server, client = map(ssl.SSLContext, (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT))
     server.load_cert_chain(folder / "server.pem")
     client.load_verify_locations(folder / "authority.pem")
     with listen(LOCAL) as listener, TaskGroup() as group:
