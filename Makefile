@@ -18,7 +18,7 @@ VALGRIND_TESTS ?= tests/leaks/test_inventory_leaks.py $(addprefix tests/unit/, \
 BIN := $(VENV)/bin
 C_FILES := $(wildcard csrc/*.c csrc/*.h)
 PYTHON_FILES := $(wildcard pycoronet/*.py pycoronet/*/*.py pycoronet/*.pyi pycoronet/py.typed)
-C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/faults/*.c tests/coverage/*.c \
+C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/faults/*.[ch] tests/coverage/*.c \
 	benchmarks/c/*.[ch] fuzz/*.[ch])
 LEAKS_PYTHON := build/leaks/venv/bin/python
 KQSHIM_FILES := $(wildcard tests/kqshim/*.[ch] tests/kqshim/sys/*.h)
