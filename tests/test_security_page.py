@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ pytest.importorskip("h11", reason="h11, the parser of pycoronet[http], is not in
 
 import pycoronet
 from pycoronet import Server, _http, layers, sk_conn
+from pycoronet.testing import pair
 
 PAGE = Path(__file__).parent.parent / "SECURITY.md"
 
@@ -22,10 +24,11 @@ def default(function: Callable[..., Any], name: str) -> Any:
     return inspect.signature(function).parameters[name].default
 
 
-def marks() -> dict[str, int]:
-    conn, other = pycoronet.testing.pair()
+def fresh() -> Any:
+    """Return the options of a new connection."""
+    conn, other = pair()
     with conn, other:
-        return conn.get_watermarks()
+        return SimpleNamespace(linger=conn.linger, **conn.get_watermarks())
 
 
 # The first column of the page's tables, and what the code says.
@@ -33,9 +36,10 @@ LIMITS: dict[str, Callable[[], Any]] = {
     "a line": lambda: default(sk_conn.readln, "limit"),
     "what comes before a separator": lambda: default(sk_conn.read_until, "limit"),
     "a frame": lambda: default(sk_conn.read_frame, "limit"),
-    "received and not taken, for callbacks": lambda: marks()["read_high"],
-    "written and not sent, when writing pauses": lambda: marks()["write_high"],
+    "received and not taken, for callbacks": lambda: fresh().read_high,
+    "written and not sent, when writing pauses": lambda: fresh().write_high,
     "waiting to read or write": lambda: default(pycoronet.connect, "timeout"),
+    "sending what is left after close()": lambda: fresh().linger,
     "a PROXY header": lambda: default(layers.ProxyProtocol, "limit"),
     "what 64 KiB of compressed data become": lambda: default(layers.Zlib, "limit"),
     "connections": lambda: default(Server, "max_connections"),
