@@ -306,9 +306,30 @@ PyDoc_STRVAR(
     "shutdown($self, how, /)\n--\n\n"
     "End one direction or both: SHUT_RD, SHUT_WR or SHUT_RDWR of the socket\n"
     "module.\n\n"
-    "Ending the writing sends before what waits in a buffered connection, and so\n"
-    "may switch. Raises OSError (ENOTCONN without a peer; what the peer did if it has\n"
-    "broken off), TimeoutError, ClosedError, BusyError.");
+    "Ending the writing sends before what waits in the output queue, and so may switch;\n"
+    "layers end then. If it is interrupted, nothing has ended, and writing may go on; once\n"
+    "a layer has said its last words it may not (BrokenPipeError), and a second call ends the\n"
+    "rest. Raises OSError (ENOTCONN without a peer; what the peer did if it has broken off),\n"
+    "TimeoutError, ClosedError, BusyError.");
+
+// Sends what waits, and then the layers' last words: not before, for behind these nothing
+// can be written any more. 0, or -1 with an exception.
+static int
+finish_writing(SkConnObject *conn)
+{
+    if (conn_send_pending(conn, "shutdown") < 0) {
+        return -1;
+    }
+    if (conn->transport == NULL) {
+        return 0;
+    }
+    transport_add_all_marks(conn);
+    int error = conn_send_pending(conn, "shutdown");
+    if (error < 0 && conn->transport != NULL) {
+        transport_withdraw_marks(conn);
+    }
+    return error;
+}
 
 static PyObject *
 SkConn_shutdown(SkConnObject *conn, PyObject *how)
@@ -319,13 +340,7 @@ SkConn_shutdown(SkConnObject *conn, PyObject *how)
     }
     // Who only reads is not kept from it by a writer that waits.
     if (direction != SHUT_RD) {
-        if (conn_begin(conn, &conn->writer, "writing") < 0) {
-            return NULL;
-        }
-        if (conn->transport != NULL) {
-            transport_add_all_marks(conn);
-        }
-        if (conn_send_pending(conn, "shutdown") < 0) {
+        if (conn_begin(conn, &conn->writer, "writing") < 0 || finish_writing(conn) < 0) {
             return NULL;
         }
     }

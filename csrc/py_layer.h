@@ -169,6 +169,9 @@ int transport_add_mark(SkConnObject *conn, TransportLayerObject *layer);
 // Queues the marks of all layers, from the top. For a connection that closes in order.
 void transport_add_all_marks(SkConnObject *conn);
 
+// Takes the marks of layers that have not ended off the queue, those of popped ones excepted.
+void transport_withdraw_marks(SkConnObject *conn);
+
 // --- py_conn_layers.c -----------------------------------------------------------------
 
 extern PyMethodDef conn_layer_methods[];

@@ -73,6 +73,21 @@ transport_add_all_marks(SkConnObject *conn)
     }
 }
 
+void
+transport_withdraw_marks(SkConnObject *conn)
+{
+    struct write_packet *packet = write_queue_first(&conn->output);
+    while (packet != NULL) {
+        // The layer stays, for the stack holds it: this runs no code.
+        struct write_packet *next = packet->next;
+        TransportLayerObject *layer = packet->layer;
+        if (packet->kind == WRITE_MARK && !layer->is_popped) {
+            write_queue_withdraw(&conn->output, packet->owner);
+        }
+        packet = next;
+    }
+}
+
 // --- The wire -------------------------------------------------------------------------
 
 static void

@@ -149,8 +149,6 @@ class Direction:
         assert self.is_broken or self.writer.closed or self.has_ended, repr(error)
 
     def end(self) -> None:
-        if self.writer.pending and self.writer.layers:
-            return  # these end first, and a second attempt finds them ended
         try:
             self.writer.shutdown(socket.SHUT_WR)
         except (ClosedError, ConnectionError) as error:

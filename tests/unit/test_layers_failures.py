@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import zlib
 from typing import Any
 
 import pytest
-from connections import Ends, attempt
+from connections import Ends, attempt, drain_now, fill
 from layer_case import Failing, Named, read_behind
 
 import pycoronet
-from pycoronet import ClosedError, TransportLayer, spawn
+from pycoronet import WRITE, ClosedError, TransportLayer, spawn
 from pycoronet.layers import ExpansionError, Zlib, accept_proxy
 
 # Failures.
@@ -298,3 +299,62 @@ def test_proxy_header_that_comes_too_late(ends: Ends, virtual_hub: pycoronet.Hub
         accept_proxy(conn, timeout=5)
     assert conn.closed
     peer.close()
+
+
+# Interrupted.
+
+
+def shut_down_in_vain(conn: Any) -> None:
+    conn.timeo = 0
+    with pytest.raises(TimeoutError):
+        conn.shutdown(socket.SHUT_WR)
+    conn.timeo = None
+
+
+def read_to_end(peer: socket.socket) -> bytes:
+    return b"".join(iter(lambda: peer.recv(1 << 20), b""))
+
+
+def test_shutdown_that_is_interrupted_ends_no_layer(ends: Ends) -> None:
+    conn, peer = ends.pair()
+    taken = fill(conn)
+    layer = Named(b"n")
+    conn.push_layer(layer)
+    conn.enqueue([b"first"])
+    shut_down_in_vain(conn)
+    conn.enqueue([b" second"])
+    shut_down_in_vain(conn)
+    while taken > 0:
+        taken -= len(drain_now(peer, taken))
+    conn.shutdown(socket.SHUT_WR)
+    assert read_to_end(peer) == b"n(first second)n."
+    assert layer.calls.count("finish") == 1
+
+
+def test_shutdown_that_is_held_and_interrupted_ends_no_layer(ends: Ends) -> None:
+    conn, peer = ends.pair()
+    layer = Named(b"n")
+    conn.push_layer(layer)
+    conn.disable(WRITE)
+    shut_down_in_vain(conn)
+    conn.enable(WRITE)
+    conn.write(b"x")
+    conn.shutdown(socket.SHUT_WR)
+    assert read_to_end(peer) == b"n(x)n."
+
+
+def test_shutdown_that_is_interrupted_in_the_last_words_goes_on_with_them(ends: Ends) -> None:
+    class Verbose(Named):
+        def finish(self) -> bytes:
+            super().finish()
+            return bytes(8_000_000)
+
+    conn, peer = ends.pair()
+    layer = Verbose(b"n")
+    conn.push_layer(layer)
+    shut_down_in_vain(conn)
+    ending = spawn(conn.shutdown, socket.SHUT_WR)
+    reader = ends.keep(pycoronet.sk_conn(peer.detach()))
+    assert reader.read(9_000_000) == bytes(8_000_000)
+    assert ending.get() is None
+    assert layer.calls.count("finish") == 1
