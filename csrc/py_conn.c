@@ -397,9 +397,10 @@ conn_park_within(SkConnObject *conn, struct waiter **place, int64_t timeout_ns,
         conn_raise(conn, error);
         return -1;
     }
-    // Being woken is no promise: in hard mode every other wait ends at once, for nothing.
+    // Being woken is no promise: in hard mode every other wait ends at once, for nothing. Not
+    // within a dispatch by hand, which says how many it woke.
     enum waiter_kind kind = WAITS_FOR_KERNEL;
-    if (HARD_MODE) {
+    if (HARD_MODE && conn->hub->dispatcher == NULL) {
         conn->was_woken_in_vain = !conn->was_woken_in_vain;
         kind = conn->was_woken_in_vain ? WAITS_FOR_TURN : WAITS_FOR_KERNEL;
     }

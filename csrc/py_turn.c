@@ -227,6 +227,9 @@ hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
     if (hub_take_signals(hub) < 0) {
         return -1;
     }
+    if (HARD_MODE && is_by_hand) {
+        hub->reactor.echo.count = 0; // whoever drives by hand is told how many events there are
+    }
     int64_t timeout_ns = prepare_wait(hub, limit_ns);
     if (hub_has_hooks(hub)) {
         hooks_prepare(hub, timeout_ns);

@@ -196,6 +196,18 @@ def receive(peer: socket.socket, length: int) -> bytes:
     return received
 
 
+def hold_input(conn: Any, peer: socket.socket, data: bytes) -> None:
+    """Have a connection receive data, which is no whole line, and keep it for the next read."""
+    peer.sendall(data)
+    timeout, conn.timeo = conn.timeo, 0
+    try:
+        conn.readln()
+    except TimeoutError:
+        conn.timeo = timeout
+    else:
+        raise AssertionError("it was a whole line")
+
+
 def behind_full(ends: Ends, kind: str = "unix") -> tuple[Any, socket.socket, int]:
     """Return a connection that takes no more now, its peer, and how much it took."""
     conn, peer = ends.pair(kind)

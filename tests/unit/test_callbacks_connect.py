@@ -144,13 +144,13 @@ def test_unix_sockets_connect_and_fail_at_once(ends: Ends, tmp_path: Path) -> No
         server.listen()
         recorder = Recorder()
         conn = unconnected(ends, recorder, socket.AF_UNIX)
-        conn.enqueue(b"queued")
+        conn.enqueue(b"q")
         conn.connect(path)
         assert recorder.log == []
         turn()
         assert recorder.log == ["open"]
         peer, _ = server.accept()
-        assert ends.keep(peer).recv(10) == b"queued"
+        assert ends.keep(peer).recv(10) == b"q"
     Path(path).unlink()
     missing = Recorder()
     unconnected(ends, missing, socket.AF_UNIX).connect(path)

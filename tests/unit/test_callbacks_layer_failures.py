@@ -53,17 +53,17 @@ def test_unwrap_that_raises_in_take(ends: Ends, reports: list[Any]) -> None:
 
     class Second(Fails):
         def unwrap(self, data: bytes) -> bytes:
-            return data if data == b"first" else self._fail()
+            return data if data == b"1" else self._fail()
 
     def take_two(conn: Any) -> None:
-        assert conn.take(10) == b"first"
-        peer.sendall(b"second")
+        assert conn.take(10) == b"1"
+        peer.sendall(b"2")
         conn.take(10)
 
     conn, peer = ends.pair()
     layer = Second()
     recorder = watch(conn, layer, takes=False, data=take_two)
-    peer.sendall(b"first")
+    peer.sendall(b"1")
     check_told_once(recorder, layer, ["data"])
     assert reports == []
 

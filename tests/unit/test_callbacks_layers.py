@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from connections import Ends, drain_now, fill, receive
 from layer_case import Named, watch
-from recorders import Recorder, turn
+from recorders import Recorder, told, turn
 
 import pycoronet
 from pycoronet import TransportLayer, get_hub, spawn
@@ -76,7 +76,7 @@ def test_on_data_is_called_for_what_comes_out(ends: Ends) -> None:
     peer.sendall(first[3:] + stream.piece(b"second") + stream.piece(b"third"))
     turn()
     assert recorder.received == b"firstsecondthird"
-    assert recorder.log == ["data"]
+    assert told(recorder.log) == ["data"]
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
@@ -93,7 +93,7 @@ def test_end_that_comes_with_the_last_data(ends: Ends, kind: str, receives: bool
     turn()
     # The peer has not closed: only the layer knows.
     assert b"".join(got) == b"last words"
-    assert recorder.log == ["data", "eof", "close"]
+    assert told(recorder.log) == ["data", "eof", "close"]
 
 
 def test_end_that_nobody_took_is_what_the_layer_makes_of_it(ends: Ends) -> None:
@@ -132,7 +132,7 @@ def test_popped_in_on_eof_the_stream_goes_on(ends: Ends) -> None:
     peer.sendall(b" and more")
     turn()
     assert recorder.received == b"compressed, plain and more"
-    assert recorder.log == ["data", "eof", "data", "data"]
+    assert told(recorder.log) == told(["data", "eof", "data", "data"])
 
 
 @pytest.mark.parametrize("reads", ["callbacks", "task"])
@@ -300,6 +300,8 @@ def test_answers_of_layers_that_nobody_reads(ends: Ends, high_mark: int) -> None
 
 def test_from_callbacks_to_a_task_and_back(ends: Ends) -> None:
     def hand_over(conn: Any) -> None:
+        if conn.available < 6:
+            return
         got.append(conn.take(4))
         conn.set_callbacks(None)
         spawn(read, conn)
@@ -321,7 +323,7 @@ def test_from_callbacks_to_a_task_and_back(ends: Ends) -> None:
     turn()
     assert got == [b"onet", b"wothreef"]
     assert recorder.received == b"our"
-    assert first.log == ["data"]
+    assert told(first.log) == ["data"]
 
 
 def test_timeouts(ends: Ends) -> None:

@@ -11,7 +11,7 @@ import pytest
 from certificates import Certificates
 from connections import PEER_TIMEOUT, Ends
 from processes import lines_of
-from recorders import Recorder, reset, turn
+from recorders import Recorder, reset, told, turn
 from tls_peer import TlsPeer
 
 import pycoronet
@@ -202,7 +202,7 @@ def test_data_and_end_in_one_receipt(serve: Any, kind: str) -> None:
     peer = server.peer
     peer.send(peer.encrypted(b"one", b"two", b"three") + peer.end())
     assert server.recorder.received == b"onetwothree"
-    assert server.recorder.log == ["data", "eof", "close"]
+    assert told(server.recorder.log) == ["data", "eof", "close"]
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conet_case import run_until, settle, start, turn
-from connections import Ends, drain_now, open_descriptors
+from connections import Ends, drain_now, hold_input, open_descriptors
 
 import pycoronet
 from pycoronet import conet
@@ -491,8 +491,7 @@ def test_detach_gives_the_descriptor_up_and_wakes_who_waits(ends: Ends) -> None:
 
 def test_detach_refuses_to_lose_bytes(ends: Ends) -> None:
     conn, peer = new_pair(ends)
-    peer.send(b"line\nrest")
-    assert conet_readln(conn) == b"line\n"
+    hold_input(conn, peer, b"rest")
     with pytest.raises(RuntimeError, match="4 bytes not read and 0 not sent"):
         conn.detach()
     assert conet_readsome(conn, 10) == b"rest"

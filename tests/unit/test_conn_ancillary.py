@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from connections import Keep, count_descriptors, unix_pair
+from connections import Keep, count_descriptors, hold_input, unix_pair
 
 import pycoronet
 
@@ -33,8 +33,7 @@ def take_rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 def test_recvmsg_leaves_descriptors_behind_what_is_buffered(keep: Keep) -> None:
     conn, peer = unix_pair(keep)
-    peer.send(b"line\nrest")
-    assert conn.readln() == b"line\n"
+    hold_input(conn, peer, b"rest")
     with Path(os.devnull).open("rb") as null:
         peer.sendmsg([b"with"], rights(null.fileno()))
     assert conn.recvmsg(100, ROOM_FOR_ONE_FD) == (b"rest", [], 0, None)

@@ -201,8 +201,9 @@ def test_objects_are_given_back(ends: Ends, size: int, make: Callable[[bytes], A
     for _ in range(20):
         conn.enqueue(data)
         conn.enqueue(data, move=True)
+    reader = spawn(receive, peer, 40 * size)
     conn.flush()
-    receive(peer, 40 * size)
+    reader.join()
     assert sys.getrefcount(data) == before
 
 
