@@ -228,7 +228,7 @@ hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
         return -1;
     }
     if (HARD_MODE && is_by_hand) {
-        hub->reactor.echo.count = 0; // whoever drives by hand is told how many events there are
+        hub->reactor.echo.count = 0; // it counts the events that there are
     }
     int64_t timeout_ns = prepare_wait(hub, limit_ns);
     if (hub_has_hooks(hub)) {

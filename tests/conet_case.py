@@ -34,9 +34,13 @@ def turn(evdmax: int = 0) -> int:
 
 
 def settle() -> None:
-    """Turn until nothing happens: the events of new registrations are out of the way."""
-    while conet_events_wait(0) > 0 or turn() > 0:
-        conet_events_dispatch(0)
+    """Turn until nothing happens: the events of new registrations are out of the way.
+
+    A turn without events may have let a coroutine go on, which then waits for something new.
+    """
+    quiet_turns = 0
+    while quiet_turns < 4:
+        quiet_turns = 0 if turn() > 0 else quiet_turns + 1
 
 
 def run_until(is_done: Callable[[], object]) -> None:

@@ -57,7 +57,7 @@ def frozen_heap() -> None:
 def nothing_left_alive(request: pytest.FixtureRequest) -> Iterator[None]:
     """In a debug build of ours, see that a test leaves no connection, timer, packet ..."""
     count = getattr(pycoronet._coronet, "live_counts", None)
-    if count is None:
+    if count is None or request.node.get_closest_marker("leaves_alive"):
         yield
         return
     before = count()

@@ -378,7 +378,11 @@ def test_await_task_of_another_thread_is_refused() -> None:
         with pytest.raises(RuntimeError, match="another thread"):
             await task
 
-    pycoronet.to_thread(lambda: aio.run(main()))
+    def run_and_close() -> None:
+        aio.run(main())
+        pycoronet.get_hub().close()  # the thread stays
+
+    pycoronet.to_thread(run_and_close)
     task.join()
 
 

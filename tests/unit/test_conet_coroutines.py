@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from conet_case import run_until, settle, start, turn
-from connections import Ends
+from connections import Ends, hold_input
 
 import pycoronet
+from pycoronet import _coronet
 from pycoronet.conet import (
     co_call,
     co_create,
@@ -496,18 +497,18 @@ def test_mod_conn_counts_what_is_ready_already_at_once(ends: Ends) -> None:
 
 def test_mod_conn_counts_bytes_in_the_buffer(ends: Ends) -> None:
     left, peer = ends.sockets()
-    peer.send(b"one\ntwo\n")
     log: Log = []
 
     def run() -> None:
         conn = ends.keep(conet_new_conn(left, co_current()))
-        conn.readln()
+        hold_input(conn, peer, b"held")
         conet_mod_conn(conn, select.POLLIN)
         co_resume()
-        log.append(conn.readln())
+        log.append(conn.readsome(10))
 
     coroutine = start(run)
-    assert log == [b"two\n"]
+    settle()
+    assert log == [b"held"]
     assert coroutine.done
 
 
@@ -575,7 +576,7 @@ def test_co_resume_that_never_waits_lets_others_run(ends: Ends) -> None:
     coroutine = start(run)
     run_until(lambda: coroutine.done)
     assert log == ["run"]
-    assert 1 < rounds < 5000
+    assert (0 if _coronet.HARD_MODE else 1) < rounds < 5000
 
 
 def test_bound_coroutine_is_not_resumed_for_what_a_verb_took(ends: Ends) -> None:

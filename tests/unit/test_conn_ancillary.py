@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from connections import Keep, count_descriptors, hold_input, unix_pair
+from connections import MOMENT, Keep, count_descriptors, hold_input, unix_pair
 
 import pycoronet
 
@@ -101,6 +101,7 @@ def call_with_one_failure(place: int, function: Callable[..., Any], *arguments: 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 def test_recvmsg_without_memory_leaks_no_descriptor(keep: Keep, kind: int) -> None:
     failures = lost = 0
+    pycoronet.sleep(MOMENT)  # the hub has the descriptors that it needs
     with Path(os.devnull).open("rb") as null:
         for place in range(50):
             conn, peer = unix_pair(keep, kind)
