@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from sendfile_case import CONTENT, LARGE
 from thread_case import Gate, ThreadServers
 
 import pycoronet
-from pycoronet import Server, _coronet, libreact, libsock
+from pycoronet import Server, _coronet, _descriptors, _thread_pool, libreact, libsock
 from pycoronet.testing import virtual_time
 
 ROOT = Path(__file__).resolve().parent.parent
 IS_LINUX = sys.platform.startswith("linux")
+IDLE_THREADS = {"pycoronet", "pycoronet names"}  # the names of those that end when told to
 IS_BSD = sys.platform == "darwin" or "bsd" in sys.platform
 
 
@@ -53,6 +55,16 @@ def frozen_heap() -> None:
     gc.freeze()
 
 
+def end_idle_threads() -> None:
+    """End the threads that wait for more to do in the pools; they may have hubs."""
+    for pool in list(_thread_pool._pools):
+        pool.shrink()
+        pool.shrink()  # also those that were busy since the last time
+    for thread in threading.enumerate():
+        if thread.name in IDLE_THREADS:
+            thread.join(PEER_TIMEOUT)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_alive(request: pytest.FixtureRequest) -> Iterator[None]:
     """In a debug build of ours, see that a test leaves no connection, timer, packet ..."""
@@ -62,8 +74,12 @@ def nothing_left_alive(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     before = count()
     yield
+    if request.node.get_closest_marker("leaves_something") is not None:
+        return
     request.node.funcargs.clear()  # they refer to what has ended
     pycoronet.get_hub().close()
+    _descriptors._table.clear()  # keeps who had a number until it is given out again
+    end_idle_threads()
     gc.collect()
     after = count()
     assert {kind: after[kind] - before[kind] for kind in after if after[kind] > before[kind]} == {}

@@ -52,6 +52,7 @@ def test_hooks_are_called_around_the_wait() -> None:
     assert len(log) == count
 
 
+@pytest.mark.optimisation("who waits is not woken for nothing")
 def test_timeout_is_none_without_a_limit_and_zero_if_something_is_ready(ends: Ends) -> None:
     hub = get_hub()
     timeouts: list[Any] = []

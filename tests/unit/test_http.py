@@ -126,6 +126,7 @@ def test_http_pipelined_requests_are_answered_in_order(start):
     assert [client.reply()[2] for _ in range(100)] == [b"GET /%d " % n for n in range(100)]
 
 
+@pytest.mark.optimisation("requests that came together are there at once")
 @pytest.mark.parametrize("is_file", [False, True])
 def test_http_pipelined_responses_leave_together(start, is_file):
     waiting = []
@@ -387,6 +388,7 @@ def test_http_error_raised_by_who_responds_is_its_answer(start):
         assert (status, headers["allow"], body) == (405, "GET", b"405 Method Not Allowed\n")
 
 
+@pytest.mark.leaves_something("the traceback of an error that is a parameter")
 @pytest.mark.parametrize(
     "response",
     [

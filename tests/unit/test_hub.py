@@ -277,6 +277,7 @@ def test_close_is_idempotent_and_a_new_hub_comes() -> None:
     other.close()
 
 
+@pytest.mark.leaves_something("a task that refuses to end")
 def test_close_does_not_wait_for_ever_for_who_refuses() -> None:
     def refuse() -> None:
         with shield():
@@ -295,6 +296,7 @@ def test_close_does_not_wait_for_ever_for_who_refuses() -> None:
     get_hub().close()
 
 
+@pytest.mark.leaves_something("a task that refuses to end")
 def test_things_of_a_closed_hub_are_refused_in_the_next_one() -> None:
     def refuse() -> None:
         with shield():

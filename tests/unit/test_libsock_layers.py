@@ -86,13 +86,13 @@ def test_a_chain_of_two(opened: tuple[int, socket.socket]) -> None:
     sock_write(fd, b"out")
     sock_flush(fd)
     assert peer.recv(100) == b"out21"
-    peer.sendall(b"in")
-    assert sock_read(fd, 100) == b"in12"
+    peer.sendall(b"i")
+    assert sock_read(fd, 100) == b"i12"
     assert noting.log == [
         ("wrap", fd, b"2", b"out"),
         ("wrap", fd, b"1", b"out2"),
-        ("unwrap", fd, b"1", b"in"),
-        ("unwrap", fd, b"2", b"in1"),
+        ("unwrap", fd, b"1", b"i"),
+        ("unwrap", fd, b"2", b"i1"),
     ]
     noting.log.clear()
     sock_force_close(None, fd)
@@ -128,8 +128,8 @@ def test_functions_that_are_not_there_pass_all_on(opened: tuple[int, socket.sock
     sock_write(fd, b"out")
     sock_flush(fd)
     assert peer.recv(10) == b"out"
-    peer.sendall(b"in")
-    assert sock_read(fd, 10) == b"in"
+    peer.sendall(b"i")
+    assert sock_read(fd, 10) == b"i"
     assert sock_read(fd, 10) == b""
     peer.shutdown(socket.SHUT_WR)
     with pytest.raises(ClosedError, match="ended"):
@@ -229,8 +229,8 @@ def test_hooks(opened: tuple[int, socket.socket]) -> None:
     sock_write(fd, b"out")
     sock_flush(fd)
     assert peer.recv(100) == b"OUT!"
-    peer.sendall(b"IN")
-    assert sock_read(fd, 100) == b"in"
+    peer.sendall(b"I")
+    assert sock_read(fd, 100) == b"i"
     with pytest.raises(ValueError, match="below all"):
         sock_rw_hook_set(fd, None)
     sock_tlc_set(fd, None)

@@ -116,13 +116,15 @@ def test_several_processes_share_one_listener() -> None:
             serve(own, answer)
             os._exit(0)
         children.append(child)
-    for number in range(50):
-        with socket.create_connection(listener.getsockname()) as client:
-            client.sendall(b"line\\n")
-            assert client.recv(10) == b"line\\n"
-    for child in children:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    try:
+        for number in range(50):
+            with socket.create_connection(listener.getsockname()) as client:
+                client.sendall(b"line\\n")
+                assert client.makefile("rb").readline() == b"line\\n"
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
     say("all answered")
     """
     assert lines_of(program, environment={"PYTHONWARNINGS": "ignore"}) == ["all answered"]

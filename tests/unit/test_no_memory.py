@@ -45,6 +45,8 @@ say("failures:", failures > 0 or MemoryError in reports)
 )
 
 
+# greenlet ends the program when it has no memory to keep a stack.
+@pytest.mark.optimisation("an operation that need not wait does not switch")
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_running_out_of_memory_is_a_clean_error(name: str) -> None:
     setup, operation = OPERATIONS[name]

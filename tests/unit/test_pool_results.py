@@ -164,7 +164,7 @@ def test_further_failures_of_map_are_reported(reports: list[Any]) -> None:
 
     def call(number: int) -> None:
         try:
-            sleep(number)
+            sleep(number + 1)  # all have begun when the first fails
         except Cancelled:
             pass
         raise errors[number]
