@@ -509,7 +509,9 @@ class ConnectionMachine(RuleBasedStateMachine):
         if writer.closed or not writer.enabled & WRITE:
             return
         if direction.writing is not None:
-            assert not direction.reader.closed, "it writes to nobody"
+            # Who is closed and has output of its own keeps the descriptor, and reads no more.
+            is_gone = direction.reader.closed and direction.reader.pending == 0
+            assert not is_gone, "it writes to nobody"
             assert direction.in_kernel() > 0, "it could write"
         elif writer.pending > 0 and not writer.buffered and not direction.reader.closed:
             assert direction.in_kernel() > 0, "the queue stands still"
