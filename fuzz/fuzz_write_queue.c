@@ -386,6 +386,12 @@ check_queue(const struct model_queue *model, const struct write_queue *queue,
         const struct write_packet *first = write_queue_first(queue);
         REQUIRE(first->kind == model->packets[0].kind);
         REQUIRE(first->layer == layer_of(model->packets[0].layer));
+        // Who overtakes whom is told by these; in the stream several packets may lie in one.
+        if (!first->is_stream) {
+            REQUIRE(first->has_begun == model->packets[0].has_begun);
+            REQUIRE(first->is_urgent == model->packets[0].is_urgent);
+            REQUIRE(first->starts_message == model->packets[0].starts_message);
+        }
         if (first->kind == WRITE_FILE) {
             REQUIRE(first->fd == 3 && first->left == model->packets[0].left);
             REQUIRE(first->offset == (int64_t)model->packets[0].place);
