@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 from machines import run_machine
@@ -502,5 +503,6 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.stack.close()
 
 
+@pytest.mark.optimisation("who need not wait goes on: the order in which tasks run")
 def test_scheduler_state_machine() -> None:
     run_machine(SchedulerMachine, examples=100, steps=30)

@@ -80,6 +80,7 @@ def test_what_comes_with_the_end_of_the_handshake_is_served(
 
 
 @both
+@pytest.mark.leaves_something("the traceback of an error that was logged")
 @pytest.mark.parametrize("fault", ["nonsense", "end", "reset", "silence"])
 def test_a_handshake_that_fails_concerns_that_client_alone(
     secure: Any,

@@ -124,6 +124,7 @@ def test_those_that_never_get_in_are_sent_away_in_order_when_the_time_is_over(
     assert [peer.recv(10) for peer in peers] == [b""] * 3
 
 
+@pytest.mark.leaves_something("handlers that refuse to end")
 def test_a_server_that_begins_again_still_counts_those_that_are_not_done(
     serve: Any, call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
