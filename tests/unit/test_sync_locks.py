@@ -7,6 +7,7 @@ from typing import Any
 
 import greenlet
 import pytest
+from connections import MOMENT
 from processes import lines_of
 from sync_case import hold, in_callback
 
@@ -85,13 +86,13 @@ def test_semaphore_gives_several_permits_in_order() -> None:
 
     for number in range(5):
         spawn(take, number)
-    sleep(0)
+    sleep(MOMENT)
     semaphore.release(3)
     assert semaphore.acquire(False) is False
-    sleep(0)
+    sleep(MOMENT)
     assert log == [0, 1, 2]
     semaphore.release(4)
-    sleep(0)
+    sleep(MOMENT)
     assert log == [0, 1, 2, 3, 4]
     assert [semaphore.acquire(False) for _ in range(3)] == [True, True, False]
 
@@ -132,7 +133,7 @@ def test_cancelled_waiter_gets_nothing_and_loses_nothing(kind: Any) -> None:
     lock = kind()
     lock.acquire()
     first, second = spawn(lock.acquire), spawn(lock.acquire)
-    sleep(0)
+    sleep(MOMENT)
     first.cancel()
     lock.release()
     with pytest.raises(Cancelled):
@@ -231,11 +232,11 @@ def test_owner_is_the_task_the_thread_or_the_hub(kind: Any) -> None:
     with lock:
         assert lock.owner == threading.get_ident()
     task = spawn(hold, lock, [], "")
-    sleep(0)
+    sleep(MOMENT)
     assert lock.owner is task
     assert repr(task) in repr(lock)
     waiting = spawn(hold, lock, [], "")
-    sleep(0)
+    sleep(MOMENT)
     sleep(1)
     assert lock.owner is waiting
     waiting.join()
@@ -259,7 +260,7 @@ def test_recursive_lock_is_the_task_s_own() -> None:
             lock.release()  # it went to the main program
 
     task = spawn(work)
-    sleep(0)
+    sleep(MOMENT)
     with pytest.raises(RuntimeError, match="somebody else"):
         lock.release()
     assert lock.acquire(False) is False
@@ -340,6 +341,7 @@ def test_event_is_set_across_threads_both_ways() -> None:
     assert others == [1, 1, 1]
 
 
+@pytest.mark.leaves_something("a task of a thread that has ended")
 def test_what_is_given_to_a_thread_that_has_ended_goes_to_the_next() -> None:
     lock = Lock()
     lock.acquire()

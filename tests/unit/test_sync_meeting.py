@@ -8,6 +8,7 @@ from queue import Empty, Full
 from typing import Any
 
 import pytest
+from connections import MOMENT
 from processes import lines_of
 from sync_case import in_callback
 
@@ -45,10 +46,10 @@ def test_condition_notifies_in_order(lock: Any) -> None:
     log: list[Any] = []
     for number in range(5):
         spawn(wait_in, condition, log, number)
-    sleep(0)
+    sleep(MOMENT)
     with condition:
         condition.notify(2)
-    sleep(0)
+    sleep(MOMENT)
     assert log == [(0, True), (1, True)]
     with condition:
         condition.notify_all()
@@ -181,11 +182,11 @@ def test_in_a_child_nobody_of_the_parent_has_come_to_a_barrier() -> None:
     program = """
     barrier = Barrier(2)
     task = spawn(barrier.wait)
-    sleep(0)
+    sleep(0.01)
     pid = os.fork()
     if pid == 0:
         mine = spawn(barrier.wait)
-        sleep(0)
+        sleep(0.01)
         os._exit(barrier.n_waiting + 10 * mine.done)
     say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     say(barrier.wait())
@@ -227,7 +228,7 @@ def test_barrier_lets_all_go_and_can_be_used_again() -> None:
 def test_party_that_is_cancelled_has_not_come() -> None:
     barrier = Barrier(2)
     first, second = spawn(barrier.wait), spawn(lambda: (sleep(1), barrier.wait())[1])
-    sleep(0)
+    sleep(MOMENT)
     assert barrier.n_waiting == 1
     first.cancel()
     sleep(2)
@@ -282,7 +283,7 @@ def test_rendezvous_ends_when_the_item_was_got() -> None:
     sleep(1)
     assert log == []
     assert channel.get() == 0
-    sleep(0)
+    sleep(MOMENT)
     assert log == [0]
     assert channel.get_nowait() == 1
     assert next(channel) == 2
@@ -393,13 +394,13 @@ def test_putter_that_is_cancelled_takes_its_item_back_or_has_put_it() -> None:
         done.append(number)
 
     first, second = spawn(put, 1), spawn(put, 2)
-    sleep(0)
+    sleep(MOMENT)
     first.cancel()
-    sleep(0)
+    sleep(MOMENT)
     assert channel.get() == 2
     second.join()
     third = spawn(put, 3)
-    sleep(0)
+    sleep(MOMENT)
     assert channel.get_nowait() == 3
     third.cancel()
     third.join()
@@ -420,7 +421,7 @@ def test_channel_in_a_callback() -> None:
     with pytest.raises(Empty):
         channel.get_nowait()
     task = spawn(channel.get)
-    sleep(0)
+    sleep(MOMENT)
     in_callback(lambda: channel.put_nowait(5))
     assert task.get() == 5
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from connections import MOMENT
 from sync_case import hold, in_callback
 
 from pycoronet import (
@@ -134,7 +135,7 @@ def test_lock_that_its_owner_alone_knows_is_freed() -> None:
 def test_calls_that_never_switch() -> None:
     lock, event, semaphore = RLock(), Event(), Semaphore()
     tasks = [spawn(event.wait), spawn(hold, lock, [], "")]
-    sleep(0)
+    sleep(MOMENT)
     before = get_hub().switch_count
     event.set()
     event.clear()

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from connections import MOMENT
 from processes import lines_of
 
 from pycoronet import (
@@ -62,7 +63,7 @@ def test_putters_are_served_in_their_order(kind: Any) -> None:
 def test_item_for_who_waits_counts_for_nobody_else(kind: Any) -> None:
     queue = kind()
     task = spawn(queue.get)
-    sleep(0)
+    sleep(MOMENT)
     queue.put("item")
     assert queue.empty()
     assert queue.qsize() == 0
@@ -98,6 +99,7 @@ def test_putter_that_has_not_run_yet_is_not_overtaken() -> None:
     assert [queue.get(), queue.get()] == [1, 2]
 
 
+@pytest.mark.optimisation("calls that need not wait go on without giving way")
 def test_who_cannot_wait_puts_beside_a_promise() -> None:
     queue: Queue[int] = Queue(3)
     log: list[bool] = []
@@ -122,9 +124,9 @@ def test_who_cannot_wait_puts_beside_a_promise() -> None:
 def test_item_is_got_by_whom_it_was_promised(kind: Any) -> None:
     queue = kind()
     tasks = [spawn(queue.get) for _ in range(3)]
-    sleep(0)
+    sleep(MOMENT)
     for number in range(6):
-        queue.put(number)
+        queue.put_nowait(number)
     assert [queue.get_nowait() for _ in range(2)] == [3, 4]
     assert [task.get() for task in tasks] == [0, 1, 2]
     assert queue.get_nowait() == 5
@@ -162,13 +164,13 @@ def test_queue_grows_and_shrinks_in_order() -> None:
 def test_limit_is_changed_while_some_wait() -> None:
     queue: Queue[int] = Queue(1)
     tasks = [spawn(queue.put, number) for number in range(5)]
-    sleep(0)
+    sleep(MOMENT)
     assert queue.qsize() == 1
     queue.maxsize = 3
-    sleep(0)
+    sleep(MOMENT)
     assert [task.done for task in tasks] == [True, True, True, False, False]
     queue.maxsize = 0
-    sleep(0)
+    sleep(MOMENT)
     assert all(task.done for task in tasks)
     assert [queue.get() for _ in range(5)] == list(range(5))
 
@@ -209,7 +211,7 @@ def test_time_limits() -> None:
 def test_getter_that_is_cancelled_takes_nothing(kind: Any) -> None:
     queue = kind()
     first, second = spawn(queue.get), spawn(queue.get)
-    sleep(0)
+    sleep(MOMENT)
     first.cancel()
     queue.put("item")
     with pytest.raises(Cancelled):
@@ -350,11 +352,11 @@ def test_shutdown_of_a_full_queue_wakes_who_waits_to_put(kind: Any) -> None:
 def test_immediate_shutdown_drops_all_and_counts_it_as_done(kind: Any) -> None:
     queue = kind()
     getter = spawn(queue.get)
-    sleep(0)
+    sleep(MOMENT)
     for number in range(4):
-        queue.put(number)
+        queue.put_nowait(number)
     joiner = spawn(queue.join)
-    sleep(0)
+    sleep(MOMENT)
     queue.shutdown(immediate=True)
     assert getter.get() == (3 if kind is LifoQueue else 0)
     assert queue.qsize() == 0

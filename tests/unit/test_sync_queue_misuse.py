@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from connections import MOMENT
 from sync_case import in_callback
 
 from pycoronet import (
@@ -186,8 +187,9 @@ def test_waiting_in_a_callback_is_refused_and_takes_no_place() -> None:
 def test_deadlock_names_the_queue() -> None:
     queue: Queue[int] = Queue(1)
     spawn(lambda: (queue.put(1), queue.put(2))).name = "putter"
+    sleep(MOMENT)
     spawn(queue.join).name = "joiner"
-    sleep(0)
+    sleep(MOMENT)
     empty: Queue[int] = Queue()
     with pytest.raises(DeadlockError) as caught:
         empty.get()
@@ -197,7 +199,7 @@ def test_deadlock_names_the_queue() -> None:
         f"Task 'joiner': join {queue!r}",
     ]
     queue.shutdown(immediate=True)
-    sleep(0)
+    sleep(MOMENT)
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -235,7 +237,7 @@ def test_items_are_let_go_of_as_they_are_got() -> None:
 def test_calls_that_never_switch() -> None:
     queue: Queue[int] = Queue(2)
     task = spawn(queue.get)
-    sleep(0)
+    sleep(MOMENT)
     before = get_hub().switch_count
     queue.put_nowait(1)
     queue.put(2, False)

@@ -55,6 +55,7 @@ def test_block_ends_when_the_last_task_has_ended() -> None:
     assert elapsed_since(started) == 3
 
 
+@pytest.mark.optimisation("a block that has nothing to wait for does not give way")
 def test_group_without_tasks_ends_at_once() -> None:
     begun: list[int] = []
     spawn(begun.append, 1)
@@ -354,9 +355,10 @@ def test_timeout_within_a_group_is_the_blocks_own() -> None:
 
 def test_shield_around_a_group_protects_its_tasks() -> None:
     def work() -> list[Any]:
-        with shield(), TaskGroup() as group:
-            task = group.spawn(lambda: sleep(5) or "done")
-        return [task.get()]
+        with shield():
+            with TaskGroup() as group:
+                task = group.spawn(lambda: sleep(5) or "done")
+            return [task.get()]
 
     parent = spawn(work)
     sleep(1)

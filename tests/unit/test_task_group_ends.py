@@ -126,6 +126,7 @@ def test_group_in_a_nested_greenlet_that_is_let_go_of_cancels_its_tasks() -> Non
     assert children[0].done
 
 
+@pytest.mark.leaves_something("tasks of a thread that has ended")
 def test_group_of_a_thread_that_ends_is_abandoned(reports: list[Any]) -> None:
     def work() -> None:
         with TaskGroup() as group:
