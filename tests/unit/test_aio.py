@@ -378,11 +378,7 @@ def test_await_task_of_another_thread_is_refused() -> None:
         with pytest.raises(RuntimeError, match="another thread"):
             await task
 
-    def run_and_close() -> None:
-        aio.run(main())
-        pycoronet.get_hub().close()  # the thread stays
-
-    pycoronet.to_thread(run_and_close)
+    pycoronet.to_thread(lambda: aio.run(main()))
     task.join()
 
 

@@ -446,11 +446,7 @@ def test_signal_handlers_outside_of_the_main_thread_are_refused() -> None:
         with pytest.raises(RuntimeError, match="main thread"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)
 
-    def run_and_close() -> None:
-        aio.run(main())
-        pycoronet.get_hub().close()  # the thread stays
-
-    pycoronet.to_thread(run_and_close)
+    pycoronet.to_thread(lambda: aio.run(main()))
 
 
 def test_interrupt_cancels_main_and_is_raised() -> None:

@@ -360,7 +360,7 @@ def test_task_that_swallows_an_expired_scope_is_reported(reports: list[Any]) -> 
     assert len(reports) == 1
 
 
-@pytest.mark.leaves_alive("a task that never ends, and its hub")
+@pytest.mark.leaves_something("a task that never ends, and its hub")
 def test_others_and_time_go_on_beside_a_task_that_never_listens(reports: list[Any]) -> None:
     task = spawn(swallow, 100_000)
     sleep(0)
