@@ -3,10 +3,9 @@
 Hypothesis chooses what tasks do and what the main program does to them, and makes a failure small.
 The model plays the same program with lists: who is ready runs in the order in which they became so,
 who waits is served in the order in which they came, and a deadline comes when it is due. What was
-left for the hub to call comes before who is ready. Who makes the 256th call in a row that waits for
-nothing gives way first: to those who are ready, and so to those who come to a queue meanwhile. After
-each step, what the tasks have noted is compared line by line: who, what came of it, and when. So a
-wake-up that is lost, doubled, early or out of turn is seen.
+left for the hub to call comes before who is ready. Who makes the 256th call in a row that waits
+for nothing gives way first. After each step, what the tasks have noted is compared line by line:
+who, what came of it, and when. So a wake-up that is lost, doubled, early or out of turn is seen.
 """
 
 from __future__ import annotations
