@@ -93,7 +93,9 @@ class Call:
             self.error = None if self.was_cancelled else error
         except TimeoutError as error:
             # It may be the connection's own time, too.
-            if getattr(error, "scope", None) is not None and self.clock.time < self.deadline:
+            # A microsecond, for the sum of two floats may be a little more than their time.
+            is_early = self.clock.time < self.deadline - 1e-6
+            if getattr(error, "scope", None) is not None and is_early:
                 self.error = error
         except BaseException as error:
             self.error = error
