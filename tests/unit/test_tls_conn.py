@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from certificates import Certificates
-from connections import Ends, attempt, drain_now
+from connections import Ends, attempt, receive
 
 import pycoronet
 from pycoronet import ClosedError, connect, listen, serve, sleep, spawn, timeout
@@ -200,6 +200,7 @@ def test_handshake_that_takes_too_long(ends: Ends, contexts: Any) -> None:
     assert peer.recv(1) == b""
 
 
+@pytest.mark.leaves_something("the traceback of an error that was logged")
 def test_silent_client_of_a_server(
     ends: Ends, contexts: Any, start_server: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -280,11 +281,11 @@ def test_first_record_in_the_same_packet_as_the_request(ends: Ends, contexts: An
     conn.buffered = True
     conn.write(b"go ahead\r\n")
     handshake = spawn(conn.start_tls, server_context, server_side=True)
-    sleep(0)
-    received = drain_now(peer)
+    received = receive(peer, 12)
     assert received.startswith(b"go ahead\r\n\x16\x03")
     incoming.write(received[10:])
-    tls.do_handshake()
+    while attempt(tls.do_handshake) is not None:
+        incoming.write(receive(peer, 1))
     tls.write(b"private\n")
     peer.sendall(outgoing.read())
     handshake.get()

@@ -440,6 +440,7 @@ def timeout_or_not(seconds: float | None) -> Iterator[None]:
         pass
 
 
+@pytest.mark.optimisation("who need not wait goes on: the order in which tasks run")
 @pytest.mark.parametrize("block", range(6))
 def test_whatever_tasks_do_together_the_promises_hold(block: int, reports: list[Any]) -> None:
     actions: Counter[str] = Counter()
