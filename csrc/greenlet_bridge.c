@@ -45,6 +45,24 @@ greenlet_parent(PyObject *greenlet)
     return (PyObject *)PyGreenlet_GetParent((PyGreenlet *)greenlet);
 }
 
+int
+greenlet_end(PyObject *greenlet)
+{
+    PyObject *me = greenlet_current();
+    if (me == NULL) {
+        return -1;
+    }
+    int error = PyGreenlet_SetParent((PyGreenlet *)greenlet, (PyGreenlet *)me);
+    Py_DECREF(me);
+    if (error < 0) {
+        return -1;
+    }
+    PyObject *result =
+        PyGreenlet_Throw((PyGreenlet *)greenlet, PyExc_GreenletExit, NULL, NULL);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 PyObject *
 greenlet_switch(PyObject *greenlet)
 {

@@ -21,7 +21,11 @@ PyObject *greenlet_current(void);
 // Its parent, a new reference; NULL without an exception for a thread's main greenlet.
 PyObject *greenlet_parent(PyObject *greenlet);
 
-// Switches to [greenlet], borrowed. A new reference to what is switched back, or NULL
+// Has [greenlet] end by GreenletExit, as it would with its last reference, and control come
+// back here. 0, or -1 with an exception: it is another thread's, or Python is ending.
+int greenlet_end(PyObject *greenlet);
+
+// Switches to [greenlet], which the caller holds until this returns. A new reference to what is switched back, or NULL
 // with an exception that was thrown into the caller.
 PyObject *greenlet_switch(PyObject *greenlet);
 

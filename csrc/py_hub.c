@@ -438,6 +438,9 @@ cancel_all_tasks(HubObject *hub)
 int
 hub_wait_for_end(HubObject *hub, int64_t timeout_ns)
 {
+    // A task whose greenlet was left by foreign code and dropped ends when the loop, which
+    // may be suspended in the switch to it, goes on.
+    hub->needs |= HUB_NEEDS_TRIM;
     return hub_park(hub, NULL, &hub->idle_watchers, WAITS_FOR_OTHERS, timeout_ns, "run",
                     NULL);
 }
@@ -534,6 +537,21 @@ hub_close(HubObject *hub)
     return 0;
 }
 
+// Ends one of the hub's own greenlets, stolen. To drop it would not do: those who are
+// suspended in a switch to it hold it, in circles.
+static void
+end_greenlet(PyObject *greenlet)
+{
+    PyObject *pending = PyErr_Occurred() ? take_exception() : NULL;
+    if (greenlet_end(greenlet) < 0) {
+        PyErr_Clear(); // it goes with its thread
+    }
+    Py_DECREF(greenlet);
+    if (pending != NULL) {
+        restore_exception(pending);
+    }
+}
+
 void
 hub_abandon(HubObject *hub)
 {
@@ -550,14 +568,18 @@ hub_abandon(HubObject *hub)
     conn_forget_all(hub);
     hub_drop_calls(hub, false);
     reactor_close(&hub->reactor);
-    // Of a thread that ends: an idle worker holds nothing, and ends when it is dropped.
+    // Of a thread that ends; an idle worker holds nothing.
     struct list_node *node;
     while ((node = list_take_first(&hub->idle)) != NULL) {
         hub->idle_count--;
-        Py_DECREF(CONTAINER_OF(node, struct worker, idle_link)->greenlet);
+        end_greenlet(CONTAINER_OF(node, struct worker, idle_link)->greenlet);
     }
     // The loop holds the hub through its function; without it the hub can go.
-    Py_CLEAR(hub->loop);
+    PyObject *loop = hub->loop;
+    hub->loop = NULL;
+    if (loop != NULL) {
+        end_greenlet(loop);
+    }
     Py_CLEAR(hub->worker_run);
     Py_CLEAR(hub->main_task);
     Py_CLEAR(hub->main_exception);

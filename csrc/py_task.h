@@ -70,7 +70,10 @@ static inline int
 hub_switch(HubObject *hub, PyObject *target, PyObject *me, TaskObject *task)
 {
     hub->switch_count++;
+    // It may end while we are suspended here, and the C API wants it held until then.
+    Py_INCREF(target);
     PyObject *result = greenlet_switch(target);
+    Py_DECREF(target);
     // A greenlet nested in a task is found by its ancestors: it may end without our
     // knowing, and another one be made in its place.
     hub->current_greenlet = task == NULL || task->greenlet == me ? me : NULL;

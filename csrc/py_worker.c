@@ -71,12 +71,9 @@ hub_trim_workers(HubObject *hub, unsigned at_most)
         hub->idle_count--;
         struct worker *worker = CONTAINER_OF(node, struct worker, idle_link);
         worker->must_end = true;
-        // The worker frees itself, and a debug build of greenlet looks at it afterwards.
-        PyObject *greenlet = Py_NewRef(worker->greenlet);
-        if (hub_switch(hub, greenlet, hub->loop, NULL) < 0) {
+        if (hub_switch(hub, worker->greenlet, hub->loop, NULL) < 0) {
             PyErr_WriteUnraisable((PyObject *)hub);
         }
-        Py_DECREF(greenlet);
     }
     if (hub->idle_count > idle_limit(hub)) {
         hub->needs |= HUB_NEEDS_TRIM;

@@ -15,7 +15,7 @@ import greenlet
 import pytest
 
 import pycoronet
-from pycoronet import Cancelled, current, get_hub, sk_conn, sleep, spawn, wait_readable
+from pycoronet import Cancelled, current, get_hub, sk_conn, shield, sleep, spawn, wait_readable
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
@@ -290,6 +290,7 @@ def test_nested_greenlet_that_outlives_its_task() -> None:
     task = spawn(work)
     task.join()
     assert seen == []
+    get_hub().run()  # who has switched away for good, and was dropped, is gone by then
     assert get_hub().task_count == 0
     sleep(10)
     assert seen == ["woken"]
@@ -426,6 +427,36 @@ def test_greenlet_dropped_while_suspended_outside_the_hub() -> None:
 
     assert spawn(work).get() == "went on"
     assert ended == ["finally", "waited"]
+
+
+def test_worker_that_ends_is_kept_for_who_is_in_the_switch_to_it() -> None:
+    workers: list[Any] = []
+    seen: list[bool] = []
+
+    def wait() -> None:
+        workers.append(weakref.ref(greenlet.getcurrent()))
+        sleep(100)
+
+    def look() -> None:
+        try:
+            sleep(100)
+        finally:
+            seen.append(workers[0]() is not None)
+
+    def give_way() -> None:
+        try:
+            sleep(100)
+        finally:
+            with shield():
+                sleep(0)  # switches to wait(), whose worker ends before control is back
+
+    for function in (give_way, wait, look):
+        spawn(function)
+    sleep(1)
+    get_hub().close()
+    gc.collect()
+    assert seen == [True]
+    assert workers[0]() is None
 
 
 def test_worker_greenlets_are_clean_for_the_next_task() -> None:
