@@ -76,7 +76,8 @@ def nothing_left_alive(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if request.node.get_closest_marker("leaves_something") is not None:
         return
-    request.node.funcargs.clear()  # they refer to what has ended
+    if request.node.funcargs is not None:  # it is if somebody interrupts the run
+        request.node.funcargs.clear()  # they refer to what has ended
     pycoronet.get_hub().close()
     _descriptors._table.clear()  # keeps who had a number until it is given out again
     end_idle_threads()

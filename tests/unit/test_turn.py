@@ -15,7 +15,7 @@ import greenlet
 import pytest
 
 import pycoronet
-from pycoronet import Cancelled, current, get_hub, sk_conn, shield, sleep, spawn, wait_readable
+from pycoronet import Cancelled, current, get_hub, shield, sk_conn, sleep, spawn, wait_readable
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
