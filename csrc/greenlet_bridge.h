@@ -25,8 +25,8 @@ PyObject *greenlet_parent(PyObject *greenlet);
 // back here. 0, or -1 with an exception: it is another thread's, or Python is ending.
 int greenlet_end(PyObject *greenlet);
 
-// Switches to [greenlet], which the caller holds until this returns. A new reference to what is switched back, or NULL
-// with an exception that was thrown into the caller.
+// Switches to [greenlet], which the caller holds until this returns. A new reference to what
+// is switched back, or NULL with an exception that was thrown into the caller.
 PyObject *greenlet_switch(PyObject *greenlet);
 
 // Forgets attributes that user code has set on the greenlet.
