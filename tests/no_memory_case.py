@@ -273,7 +273,7 @@ def close_all():
     handle = names.pop("h", None)
     hasattr(handle, "cancel") and handle.cancel()
     if "g" in names:
-        attempt(RuntimeError, names.pop("g").__exit__, None, None, None)
+        attempt(Exception, names.pop("g").__exit__, None, None, None)  # left by half, perhaps
 """
 
 # What waits and hands over, and what runs callbacks. Functions are in HELPERS.
