@@ -520,8 +520,9 @@ def test_a_grandchild_that_holds_the_pipe(gate: Gate) -> None:
         assert process.communicate() == (b"child\nfrom the grandchild\n", None)
 
 
-def test_another_task_at_a_pipe_is_told_of() -> None:
-    with Popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
+def test_another_task_at_a_pipe_is_told_of(gate: Gate) -> None:
+    # It outlives its input, which communicate() may have ended before.
+    with Popen(shell('cat; read line < "$0"', gate.path), stdin=PIPE, stdout=PIPE) as process:
         assert process.stdout is not None
         reader = spawn(attempt, process.stdout.recv, 5)
         sleep(0)
