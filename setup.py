@@ -214,11 +214,12 @@ def make_extension() -> Extension:
     """Describe the one extension module, from the C files in csrc."""
     import greenlet  # a requirement of the build: its header lies inside the package
 
+    compiler = find_compiler()
     flags = choose_flags(
         os.environ,
         system=platform.system(),
         machine=platform.machine(),
-        compiler=find_compiler(),
+        compiler=compiler,
     )
     stand_in, kqueue_flags = choose_kqueue(os.environ, system=platform.system())
     failing_calls, failing_flags = choose_failing_calls(os.environ)
@@ -228,7 +229,7 @@ def make_extension() -> Extension:
         sysconfig.get_path("platinclude"),
     )
     header_flags = choose_header_flags(
-        directories, compiler=find_compiler(), counts_references=hasattr(sys, "gettotalrefcount")
+        directories, compiler=compiler, counts_references=hasattr(sys, "gettotalrefcount")
     )
     return Extension(
         "pycoronet._coronet",
