@@ -241,7 +241,7 @@ build/debug/.built: SWITCHES := CORONET_DEBUG=1
 build/hard/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1
 build/hard-kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1 \
 	CORONET_KQUEUE=$(KQUEUE)
-build/asan/.built: SWITCHES := CORONET_SANITIZE=$(SANITIZE) \
+build/asan/.built: SWITCHES := CORONET_DEBUG=1 CORONET_SANITIZE=$(SANITIZE) \
 	$(if $(filter Linux,$(shell uname -s)),CORONET_KQUEUE=$(KQUEUE))
 build/asan/.built: $(KQSHIM_FILES)
 build/leaks/.built: SWITCHES := CORONET_DEBUG=1

@@ -2,7 +2,7 @@
 
 Five switches of the environment change the build, for the people who work on it:
 
-    CORONET_DEBUG=1            no optimisation, asserts on
+    CORONET_DEBUG=1            no optimisation, asserts on; counters of what is alive
     CORONET_HARD_MODE=1        what is rare happens all the time (csrc/hard_mode.h)
     CORONET_SANITIZE=a,b       the named gcc or clang sanitizers, such as address,undefined
     CORONET_COVERAGE=1         no optimisation, asserts on; counters for gcov, and calls that
@@ -84,15 +84,14 @@ def choose_flags(
     if is_on(environment, "CORONET_WERROR"):
         compile_flags.append("-Werror")
 
-    if is_debug:
-        compile_flags += ["-O0", "-g3", "-UNDEBUG"]
-        macros.append(("CORONET_DEBUG", "1"))
-    elif sanitizers:
+    if sanitizers:
         compile_flags += ["-O1", "-g", "-UNDEBUG"]
-    elif is_counting:
-        compile_flags += ["-O0", "-g", "-UNDEBUG"]
+    elif is_debug or is_counting:
+        compile_flags += ["-O0", "-g3", "-UNDEBUG"]
     else:
         compile_flags.append("-O2")
+    if is_debug:
+        macros.append(("CORONET_DEBUG", "1"))
     if is_on(environment, "CORONET_HARD_MODE"):
         macros.append(("CORONET_HARD_MODE", "1"))
 

@@ -94,6 +94,13 @@ def test_flags_sanitizers_leave_the_stack_alone(setup_module: ModuleType) -> Non
     assert "asan-stack=0" not in clang.compile
 
 
+def test_flags_sanitizers_go_with_the_counters_of_a_debug_build(setup_module: ModuleType) -> None:
+    flags = choose(setup_module, CORONET_DEBUG="1", CORONET_SANITIZE="address")
+    assert ("CORONET_DEBUG", "1") in flags.macros
+    assert "-O1" in flags.compile
+    assert "-O0" not in flags.compile
+
+
 @pytest.mark.parametrize(
     ("compiler", "option"), [("gcc 12", "--param"), ("Debian clang version 14", "-mllvm")]
 )
