@@ -74,23 +74,18 @@ class _Job:
     def __call__(self) -> Callable[[], None]:
         """Serve the connection; raises nothing."""
         try:
-            hub, conn = self._take_over()
-        except OSError:
-            self.shed_by = "descriptors"  # there are none for the thread's hub
-        except Exception as error:
-            self._note(None, error)
-        else:
-            self._run(hub, conn)
-        return self._return
-
-    def _take_over(self) -> tuple[Hub, sk_conn]:
-        try:
             hub = get_hub()
             self._conn._attach(self._fd)
-        except BaseException:
+        except Exception as error:
+            if isinstance(error, OSError):
+                self.shed_by = "descriptors"  # there are none for the thread's hub
+            else:
+                self._note(None, error)
+            # Last: whoever sees the connection end may have the server count at once.
             os.close(self._fd)
-            raise
-        return hub, self._conn
+        else:
+            self._run(hub, self._conn)
+        return self._return
 
     def _run(self, hub: Hub, conn: sk_conn) -> None:
         self._hub = hub

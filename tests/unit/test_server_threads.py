@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextvars
 import errno
+import os
 import socket
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -306,6 +308,31 @@ def test_a_thread_without_descriptors_for_its_hub_sheds_the_connection(
         until(lambda: server.stats.shed["descriptors"] == 1)
     assert server.stats.open == server.stats.connections_served == 0
     assert ask(call_server(server)) == b"hello\n"
+
+
+def test_a_connection_that_was_shed_is_counted_though_the_server_closes_at_once(
+    start_server: Callable[..., Any],
+    call_server: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_go_on = threading.Event()
+
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def close_and_hold(fd: int) -> None:
+        os.close(fd)
+        assert may_go_on.wait(timeout=30)
+
+    server = start_server(echo)
+    monkeypatch.setattr(_thread_strategy, "get_hub", refuse)
+    monkeypatch.setattr(_thread_strategy, "os", SimpleNamespace(close=close_and_hold))
+    try:
+        assert call_server(server).readsome(1) == b""
+        server.close()  # before the thread has come back
+        assert server.stats.shed["descriptors"] == 1
+    finally:
+        may_go_on.set()
 
 
 # --- Failures -----------------------------------------------------------------------------------
