@@ -33,6 +33,18 @@ ifneq ($(CI),)
 export CORONET_WERROR ?= 1
 endif
 
+# What a command is run with to find the build that lies in a folder of build/, and what with
+# to have libraries of the compiler loaded before all others.
+ON = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/$(1)/lib
+PRELOADED = LD_PRELOAD="$$(for name in $(1); do $(CC) -print-file-name=$$name.so; done | tr '\n' ' ')"
+
+# The engine's tests on kqueue, also as systems have it that wake by a pipe or cap a wait.
+define TEST_KQUEUE_IN_C
+$(MAKE) --no-print-directory -C tests/c $(1) engines
+$(MAKE) --no-print-directory -C tests/c $(1) engines \
+	CPPFLAGS="-DKQUEUE_WAKES_BY_PIPE -DKQUEUE_MAX_WAIT_NS=3000000"
+endef
+
 # The switches that setup.py reads. Changing one makes the extension out of date.
 SETTINGS := debug=$(CORONET_DEBUG) hard=$(CORONET_HARD_MODE) sanitize=$(CORONET_SANITIZE) \
 	coverage=$(CORONET_COVERAGE) werror=$(CORONET_WERROR) cc=$(CC) cflags=$(CFLAGS)
@@ -66,36 +78,32 @@ test-python: build $(VENV)/.test-tools  ## Run pytest alone (PYTEST_ARGS="-k nam
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 test-kqueue: build/kqueue-$(KQUEUE)/.built $(VENV)/.test-tools  ## Run all on kqueue, on Linux (KQUEUE=)
-	$(MAKE) --no-print-directory -C tests/c KQUEUE=$(KQUEUE) engines
-	$(MAKE) --no-print-directory -C tests/c KQUEUE=$(KQUEUE) engines \
-		CPPFLAGS="-DKQUEUE_WAKES_BY_PIPE -DKQUEUE_MAX_WAIT_NS=3000000"
-	PYCORONET_ENGINE=kqueue PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/kqueue-$(KQUEUE)/lib \
-		$(BIN)/pytest $(PYTEST_ARGS)
+	$(call TEST_KQUEUE_IN_C,KQUEUE=$(KQUEUE))
+	PYCORONET_ENGINE=kqueue $(call ON,kqueue-$(KQUEUE)) $(BIN)/pytest $(PYTEST_ARGS)
 
 # The debug and the sanitized builds, and the one with kqueue, lie beside the normal one, in
 # build/, and come first on the path of the tests; the extension in the checkout stays what
 # it was.
 debug: build/debug/.built $(VENV)/.test-tools  ## Run pytest on an unoptimised build with asserts
-	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/debug/lib $(BIN)/pytest $(PYTEST_ARGS)
+	$(call ON,debug) $(BIN)/pytest $(PYTEST_ARGS)
 
 hard: build/hard/.built $(VENV)/.test-tools  ## Run all tests in hard mode: what is rare, all the time
 	$(MAKE) --no-print-directory -C tests/c CPPFLAGS=-DCORONET_HARD_MODE
-	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/hard/lib $(BIN)/pytest $(PYTEST_ARGS)
+	$(call ON,hard) $(BIN)/pytest $(PYTEST_ARGS)
 
 hard-kqueue: build/hard-kqueue-$(KQUEUE)/.built $(VENV)/.test-tools  ## The same on kqueue, on Linux (KQUEUE=)
 	$(MAKE) --no-print-directory -C tests/c KQUEUE=$(KQUEUE) engines CPPFLAGS=-DCORONET_HARD_MODE
-	PYCORONET_ENGINE=kqueue PYTHONSAFEPATH=1 \
-		PYTHONPATH=$(CURDIR)/build/hard-kqueue-$(KQUEUE)/lib $(BIN)/pytest $(PYTEST_ARGS)
+	PYCORONET_ENGINE=kqueue $(call ON,hard-kqueue-$(KQUEUE)) $(BIN)/pytest $(PYTEST_ARGS)
 
 asan: build/asan/.built $(VENV)/.test-tools  ## Run all tests under ASan and UBSan (SANITIZE=...)
 	$(MAKE) --no-print-directory -C tests/c SANITIZE=$(SANITIZE)
+	$(call TEST_KQUEUE_IN_C,KQUEUE=shim SANITIZE=$(SANITIZE))
 	$(MAKE) --no-print-directory -C fuzz replay SANITIZE=$(SANITIZE)
 	@rm -f build/asan/report.*
-	LD_PRELOAD="$$(for name in libasan libubsan libstdc++; do \
-			$(CC) -print-file-name=$$name.so; done | tr '\n' ' ')" \
-		PYTHONMALLOC=malloc UBSAN_OPTIONS=print_stacktrace=1 \
+	$(call PRELOADED,libasan libubsan libstdc++) PYTHONMALLOC=malloc \
+		UBSAN_OPTIONS=print_stacktrace=1 \
 		ASAN_OPTIONS=$(ASAN_REPORT):detect_leaks=0:detect_stack_use_after_return=0 \
-		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/asan/lib $(BIN)/pytest $(PYTEST_ARGS) || \
+		$(call ON,asan) $(BIN)/pytest $(PYTEST_ARGS) || \
 		{ cat build/asan/report.* 2>/dev/null; exit 1; }
 
 # Each in an environment of its own; the C tests know no Python, and run once.
@@ -120,13 +128,11 @@ TSAN_TESTS := $(addprefix tests/unit/,test_thread_races.py test_threads.py test_
 
 tsan: build/tsan/.built $(VENV)/.test-tools  ## Look for data races with ThreadSanitizer (with gcc)
 	$(MAKE) --no-print-directory -C tests/c SANITIZE=thread
-	$(MAKE) --no-print-directory -C tests/c SANITIZE=thread KQUEUE=shim engines
+	$(call TEST_KQUEUE_IN_C,KQUEUE=shim SANITIZE=thread)
 	@rm -f build/tsan/report.*
-	LD_PRELOAD="$$(for name in libtsan libstdc++; do $(CC) -print-file-name=$$name.so; done | \
-			tr '\n' ' ')" \
+	$(call PRELOADED,libtsan libstdc++) \
 		TSAN_OPTIONS=log_path=$(CURDIR)/build/tsan/report:suppressions=$(CURDIR)/tests/c/tsan_suppressions \
-		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/tsan/lib \
-		$(BIN)/pytest -k "not fork and not child" $(TSAN_TESTS) $(PYTEST_ARGS); \
+		$(call ON,tsan) $(BIN)/pytest -k "not fork and not child" $(TSAN_TESTS) $(PYTEST_ARGS); \
 		status=$$?; ! cat build/tsan/report.* 2>/dev/null && exit $$status
 
 fuzz: build $(VENV)/.fuzz-tools  ## Fuzz the C core and the PROXY parser (FUZZ_SECONDS=, FUZZ_TARGETS=)
@@ -152,7 +158,7 @@ coverage: build/coverage/.built $(VENV)/.coverage-tools  ## Say which lines the 
 	$(MAKE) --no-print-directory -C tests/c COVERAGE=1 KQUEUE=shim engines \
 		CPPFLAGS="-DKQUEUE_WAKES_BY_PIPE -DKQUEUE_MAX_WAIT_NS=3000000" \
 		BUILD=$(CURDIR)/build/coverage/tests-c/pipe
-	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/coverage/lib:$(CURDIR)/tests/coverage \
+	$(call ON,coverage):$(CURDIR)/tests/coverage \
 		$(BIN)/coverage run -m pytest -m "not leaks" $(COVERAGE_WITHOUT) $(PYTEST_ARGS)
 	-$(BIN)/coverage combine --quiet  # a process that was killed may leave half a file
 	$(BIN)/coverage json --quiet -o build/coverage/python.json
@@ -161,8 +167,7 @@ coverage: build/coverage/.built $(VENV)/.coverage-tools  ## Say which lines the 
 # References are counted exactly by a debug build of CPython; things without a reference by
 # the counters of a debug build of ours, which `make debug` has on any Python.
 leaks: build/leaks/.built  ## Run the leak tests on a debug build of CPython (PYTHON_DEBUG=)
-	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/leaks/lib \
-		$(LEAKS_PYTHON) -m pytest $(LEAKS_ARGS) $(PYTEST_ARGS)
+	$(call ON,leaks) $(LEAKS_PYTHON) -m pytest $(LEAKS_ARGS) $(PYTEST_ARGS)
 
 # What is not under the stack of a coroutine is checked in full by valgrind-c.
 valgrind: build $(VENV)/.test-tools valgrind-c  ## Run the C tests and some of pytest under valgrind
@@ -247,9 +252,6 @@ build/asan/.built: $(KQSHIM_FILES)
 build/leaks/.built: SWITCHES := CORONET_DEBUG=1
 build/leaks/.built: private BUILD_EXTENSION := $(LEAKS_PYTHON) setup.py --quiet build_ext
 build/leaks/.built: build/leaks/.test-tools
-build/hard/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1
-build/hard-kqueue-$(KQUEUE)/.built: SWITCHES := CORONET_DEBUG=1 CORONET_HARD_MODE=1 \
-	CORONET_KQUEUE=$(KQUEUE)
 build/tsan/.built: SWITCHES := CORONET_SANITIZE=thread
 build/coverage/.built: SWITCHES := CORONET_COVERAGE=1
 build/coverage/.built: BUILD_OPTIONS = --build-temp $(@D)/objects
