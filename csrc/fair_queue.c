@@ -129,6 +129,7 @@ take_early_turn(struct fair_queue *queue, struct fair_member *member, uint64_t t
     if (queue->early_share == 0 && queue->waiting_count == 0) {
         queue->early_share = share_of(queue, unkept, queue->member_count);
         queue->kept_until_ns = now_ns + FAIR_QUEUE_SLICE_NS;
+        queue->gather_ends_ns = now_ns + FAIR_QUEUE_GATHER_NS;
     }
     if (queue->early_share == 0 || member->round == queue->round) {
         return 0;
@@ -179,13 +180,10 @@ fair_queue_note_moved(struct fair_queue *queue, struct fair_member *member,
     shorten_turn(queue, member, count);
 }
 
-uint64_t
-fair_queue_delay_ns(struct fair_queue *queue, uint64_t now_ns)
+// Nanoseconds until there are the tokens for a round, besides those that are kept.
+static uint64_t
+tokens_delay_ns(const struct fair_queue *queue, uint64_t now_ns)
 {
-    if (queue->waiting_count == 0) {
-        return UINT64_MAX;
-    }
-    refill(queue, now_ns);
     const struct token_bucket *bucket = &queue->bucket;
     uint64_t needed = round_size(queue);
     uint64_t delay_ns = token_bucket_delay_ns(bucket, needed);
@@ -200,6 +198,19 @@ fair_queue_delay_ns(struct fair_queue *queue, uint64_t now_ns)
     }
     delay_ns = token_bucket_delay_ns(bucket, needed + kept);
     return delay_ns < unkept_ns ? delay_ns : unkept_ns;
+}
+
+uint64_t
+fair_queue_delay_ns(struct fair_queue *queue, uint64_t now_ns)
+{
+    if (queue->waiting_count == 0) {
+        return UINT64_MAX;
+    }
+    refill(queue, now_ns);
+    uint64_t gather_ns =
+        now_ns < queue->gather_ends_ns ? queue->gather_ends_ns - now_ns : 0;
+    uint64_t delay_ns = tokens_delay_ns(queue, now_ns);
+    return delay_ns > gather_ns ? delay_ns : gather_ns;
 }
 
 void

@@ -8,10 +8,10 @@
 // moves, nor on how often it asks.
 //
 // A member that comes while nobody waits has a turn at once, as if all members had come; so
-// have the others that come before the next round. So who comes first after a rest does not
-// empty the bucket for the others. The tokens of a turn are kept for its member for
-// FAIR_QUEUE_SLICE_NS; what it leaves is then everybody's. One member alone has no turns: it
-// takes what there is.
+// have the others that come before the next round, which does not begin within
+// FAIR_QUEUE_GATHER_NS. So who comes first after a rest does not empty the bucket for the
+// others. The tokens of a turn are kept for its member for FAIR_QUEUE_SLICE_NS; what it leaves
+// is then everybody's. One member alone has no turns: it takes what there is.
 //
 // The caller begins a round when fair_queue_delay_ns() has passed, and lets those go on
 // whom fair_queue_take_turn() names. It may be late by a little: as long as somebody waits,
@@ -33,6 +33,10 @@
 // but no less than a share: waking for every token would cost more than the tokens.
 #define FAIR_QUEUE_SLICE_NS UINT64_C(20000000)
 
+// Who comes in this time has come with the first one: so long it may take until each of some
+// hundreds of tasks that became ready together has run.
+#define FAIR_QUEUE_GATHER_NS UINT64_C(5000000)
+
 struct fair_member {
     struct list_node link; // in line, while it waits
     uint64_t turn;         // what is left of its turn, in bytes
@@ -44,13 +48,14 @@ struct fair_queue {
     struct list_node waiting; // members, who came first in front
     size_t waiting_count;
     size_t member_count;
-    uint64_t min_share;     // the least size of a turn, in bytes
-    uint64_t round;         // the number of this one, from 1 on
-    uint64_t share;         // the size of its turns
-    uint64_t early_share;   // of turns that nobody had to wait for, 0 = none was given
-    uint64_t promised;      // what is left of all the turns of this round ...
-    uint64_t kept_until_ns; // ... whose tokens are kept until then
-    size_t turns_to_give;   // of this round, to those who wait
+    uint64_t min_share;      // the least size of a turn, in bytes
+    uint64_t round;          // the number of this one, from 1 on
+    uint64_t share;          // the size of its turns
+    uint64_t early_share;    // of turns that nobody had to wait for, 0 = none was given
+    uint64_t gather_ends_ns; // until then no round begins: others may come for such turns
+    uint64_t promised;       // what is left of all the turns of this round ...
+    uint64_t kept_until_ns;  // ... whose tokens are kept until then
+    size_t turns_to_give;    // of this round, to those who wait
 };
 
 // Nobody is a member, and the bucket is full.

@@ -162,13 +162,25 @@ test_queue_first_to_come_does_not_empty_the_bucket(void)
         CHECK_UINT(crowd.moved[i], 10000);
     }
     CHECK_UINT(crowd.queue.waiting_count, 10);
-    // Alone it takes all that there is.
+}
+
+static void
+test_queue_no_round_begins_while_others_may_still_come(void)
+{
+    struct crowd crowd;
     crowd_init(&crowd, 1000, 100000, 64, 10);
-    crowd_move(&crowd, 0);
-    while (fair_queue_delay_ns(&crowd.queue, crowd.now_ns) == 0) {
+    CHECK_UINT(crowd_move(&crowd, 0), 10000);
+    CHECK_UINT(fair_queue_delay_ns(&crowd.queue, crowd.now_ns), FAIR_QUEUE_GATHER_NS);
+    crowd.now_ns += FAIR_QUEUE_GATHER_NS - 1;
+    fair_queue_begin_round(&crowd.queue, crowd.now_ns);
+    CHECK_POINTER(fair_queue_take_turn(&crowd.queue), NULL);
+    CHECK_UINT(crowd_move(&crowd, 1), 10000);
+    // Then who has come takes all that there is.
+    while (fair_queue_delay_ns(&crowd.queue, crowd.now_ns) <= 1) {
         crowd_next_round(&crowd, UINT64_MAX);
     }
-    CHECK_UINT(crowd.moved[0], 100000);
+    check_within(crowd.moved[0] + crowd.moved[1], 100000, 1);
+    check_within(crowd.moved[0], 50000, 1);
 }
 
 static void
@@ -278,11 +290,12 @@ test_queue_turn_of_a_member_that_left_is_free(void)
         CHECK_UINT(fair_queue_ask(&crowd.queue, &crowd.members[i], 1, crowd.now_ns), 1);
     }
     crowd_move(&crowd, 2);
+    crowd.now_ns += FAIR_QUEUE_GATHER_NS;
     CHECK(fair_queue_delay_ns(&crowd.queue, crowd.now_ns) > 0);
     fair_queue_leave(&crowd.queue, &crowd.members[1]);
     CHECK_UINT(fair_queue_delay_ns(&crowd.queue, crowd.now_ns), 0);
     crowd_next_round(&crowd, UINT64_MAX);
-    CHECK_UINT(crowd.moved[2], 60000);
+    CHECK_UINT(crowd.moved[2], 60000 + 5); // those that came meanwhile
     CHECK_UINT(crowd_move(&crowd, 0), 30000);
 }
 
@@ -363,6 +376,7 @@ main(void)
     RUN(test_queue_total_is_the_rate_and_one_burst);
     RUN(test_queue_members_get_the_same_whatever_their_pieces);
     RUN(test_queue_first_to_come_does_not_empty_the_bucket);
+    RUN(test_queue_no_round_begins_while_others_may_still_come);
     RUN(test_queue_few_tokens_go_in_turns_of_min_share);
     RUN(test_queue_min_share_above_the_burst_is_the_burst);
     RUN(test_queue_member_that_leaves_strands_nobody);
