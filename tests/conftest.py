@@ -8,6 +8,7 @@ import resource
 import socket
 import sys
 import threading
+import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ def nothing_left_alive(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     if request.node.funcargs is not None:  # it is if somebody interrupts the run
         request.node.funcargs.clear()  # they refer to what has ended
+    if isinstance(request.instance, unittest.TestCase):
+        vars(request.instance).clear()  # so do these
     pycoronet.get_hub().close()
     _descriptors._table.clear()  # keeps who had a number until it is given out again
     end_idle_threads()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from connections import MOMENT, attempt, count_descriptors, fill
 from layer_case import Named
-from recorders import Recorder, turn
+from recorders import Recorder, told, turn
 
 import pycoronet
 from pycoronet import get_hub, sleep, spawn
@@ -88,13 +88,18 @@ def test_layers_and_callbacks_work_on_it(made: Pair) -> None:
     left, right = made
     for conn in made:
         conn.push_layer(Zlib())
-    recorder = Recorder(data=lambda conn: conn.write(recorder.received[::-1]))
+
+    def answer(conn: Any) -> None:
+        if len(recorder.received) == 3:
+            conn.write(recorder.received[::-1])
+
+    recorder = Recorder(data=answer)
     right.set_callbacks(recorder)
     left.write(b"abc")
-    assert left.recv(9) == b"cba"
+    assert left.read(3) == b"cba"
     left.close()
     turn()
-    assert recorder.log == ["data", "eof", "close"]
+    assert told(recorder.log) == ["data", "eof", "close"]
 
 
 @pytest.mark.parametrize(
@@ -329,7 +334,9 @@ def test_what_had_left_before_a_stall_arrives(hub: pycoronet.Hub) -> None:
 def test_a_stall_holds_the_end_back_too(hub: pycoronet.Hub, made: Pair, content: bytes) -> None:
     left, right = made
     made.stall(left)
-    left.write(content)
+    left.linger = 1000
+    left.enqueue(content)
+    sleep(MOMENT)
     left.close()
     reader = spawn(right.read, 1 << 20)
     sleep(100)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from connections import Ends
+from connections import MOMENT, Ends
 from processes import lines_of
 
 import pycoronet
@@ -176,7 +176,7 @@ def test_thread_that_has_a_lock_is_told_by_its_name() -> None:
     thread.start()
     held.wait()
     task = named("waiting", lock.acquire)
-    sleep(0)
+    sleep(MOMENT)
     try:
         assert get_hub().waiters() == [
             f"Task 'waiting': acquire {at(lock)} held by thread 'holder'"
@@ -196,7 +196,7 @@ def test_each_wait_reads_as_what_it_is() -> None:
 
     named("condition", wait)
     named("event", event.wait)
-    sleep(0)
+    sleep(MOMENT)
     assert get_hub().waiters() == [
         f"Task 'condition': wait {condition!r}",
         f"Task 'event': wait {event!r}",
