@@ -206,10 +206,13 @@ def notify(condition: Any) -> None:
             condition.wait()
 
     waiting = spawn(wait)
-    sleep(0)
-    with condition:
-        condition.notify()
-    waiting.join()
+    try:
+        sleep(0)
+        with condition:
+            condition.notify()
+        waiting.join()
+    finally:
+        waiting.cancel()
 
 
 def wait_condition(condition: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from connections import MOMENT, attempt, fill
+from connections import MOMENT, attempt, drain_now, fill
 from layer_case import Failing
 from leak_case import check_rounds, pair
 
@@ -471,6 +471,7 @@ def test_arguments_keep_their_reference_counts(call: Callable[[Any, Any], object
         before = sys.getrefcount(data)
         for _ in range(100):
             call(conn, data)
+            drain_now(peer)
         assert sys.getrefcount(data) == before
         assert sys.getrefcount(conn) == own
 

@@ -284,7 +284,7 @@ def test_what_layers_are_given_keeps_its_reference_count() -> None:
             conn.write(data)
             conn.enqueue(data)
             peer.send(data)
-            assert conn.recv(100) == data
+            assert conn.read_exactly(len(data)) == data
         count = sys.getrefcount(seen[0])  # an assert would keep one more
         assert count == 2
         assert (sys.getrefcount(data), sys.getrefcount(conn)) == before

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from connections import MOMENT
 from leak_case import Case, check_rounds
 
 import pycoronet
@@ -64,7 +65,7 @@ def lock_and_wait() -> None:
     for lock in (Lock(), RLock(), Semaphore(), BoundedSemaphore()):
         lock.acquire()
         tasks = [spawn(lock.acquire), spawn(lock.acquire), spawn(lock.acquire, True, 1)]
-        sleep(0)
+        sleep(MOMENT)
         tasks[0].cancel()
         sleep(2)
         lock.release()
@@ -85,7 +86,7 @@ def lock_and_forget() -> None:
 def set_and_wait() -> None:
     event = Event()
     tasks = [spawn(event.wait) for _ in range(3)]
-    sleep(0)
+    sleep(MOMENT)
     tasks[0].cancel()
     event.set()
     for task in tasks:
@@ -96,12 +97,12 @@ def put_and_get() -> None:
     for kind in (Queue, LifoQueue, PriorityQueue):
         queue: Any = kind(2)
         tasks = [spawn(queue.put, SENTINEL) for _ in range(4)]
-        sleep(0)
+        sleep(MOMENT)
         tasks[3].cancel()
         for _ in range(3):
             assert queue.get() is SENTINEL
         getter = spawn(queue.get)
-        sleep(0)
+        sleep(MOMENT)
         getter.cancel()
         for _ in range(2):
             queue.put_nowait(SENTINEL)
@@ -123,7 +124,7 @@ def fill_and_drop() -> None:
 def shut_down() -> None:
     queue: Any = Queue(1)
     tasks = [spawn(queue.put, SENTINEL) for _ in range(3)]
-    sleep(0)
+    sleep(MOMENT)
     queue.shutdown(immediate=True)
     for task in tasks[1:]:
         attempt(ShutDown, task.get)
@@ -146,13 +147,13 @@ def meet() -> None:
             condition.wait(1)
 
     tasks = [spawn(wait), spawn(wait), spawn(barrier.wait), spawn(channel.put, SENTINEL)]
-    sleep(0)
+    sleep(MOMENT)
     with condition:
         condition.notify()
     barrier.wait()
     assert channel.get() is SENTINEL
     cancelled = spawn(channel.put, SENTINEL)
-    sleep(0)
+    sleep(MOMENT)
     cancelled.cancel()
     channel.close()
     assert list(channel) == []
