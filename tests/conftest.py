@@ -27,7 +27,7 @@ from pycoronet.testing import virtual_time
 
 ROOT = Path(__file__).resolve().parent.parent
 IS_LINUX = sys.platform.startswith("linux")
-IDLE_THREADS = {"pycoronet", "pycoronet names"}  # the names of those that end when told to
+POOL_THREADS = {"pycoronet", "pycoronet names", "pycoronet server"}
 IS_BSD = sys.platform == "darwin" or "bsd" in sys.platform
 
 
@@ -61,12 +61,14 @@ def end_idle_threads() -> None:
     """End the threads that wait for more to do in the pools; they may have hubs."""
     deadline = time.monotonic() + PEER_TIMEOUT
     while time.monotonic() < deadline:
-        for pool in list(_thread_pool._pools):
+        pools = [pool for pool in _thread_pool._pools if not pool._is_closed]
+        for pool in pools:
             pool.shrink()
-        idle = [thread for thread in threading.enumerate() if thread.name in IDLE_THREADS]
-        if not idle:
+        staying = sum(min(pool._minimum, pool.threads) for pool in pools)
+        threads = [thread for thread in threading.enumerate() if thread.name in POOL_THREADS]
+        if len(threads) <= staying:
             return
-        idle[0].join(0.01)  # it may have been busy until just now; then it has to be told again
+        threads[0].join(0.01)  # some may have been busy until now, or are about to end
 
 
 @pytest.fixture(autouse=True)

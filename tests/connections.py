@@ -196,6 +196,14 @@ def receive(peer: socket.socket, length: int) -> bytes:
     return received
 
 
+def receive_until(sock: socket.socket, end: bytes) -> bytes:
+    """Return what comes up to what ends so, or all if the stream ends first; blocks."""
+    received = b""
+    while not received.endswith(end) and (piece := sock.recv(65536)):
+        received += piece
+    return received
+
+
 def hold_input(conn: Any, peer: socket.socket, data: bytes) -> None:
     """Have a connection receive data, which is no whole line, and keep it for the next read."""
     peer.sendall(data)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from certificates import Certificates
+from connections import receive_until
 
 PATIENCE_SECONDS = 30
 
@@ -63,7 +64,7 @@ def connect(port: int) -> socket.socket:
 
 def ask(conn: socket.socket, line: bytes = b"hello\n") -> bytes:
     conn.sendall(line)
-    return conn.recv(1000)
+    return receive_until(conn, b"\n")
 
 
 # serve.
@@ -116,7 +117,7 @@ def test_serve_asks_clients_for_certificates(
     context = certificates.client_context()
     context.load_cert_chain(certificates.client)
     with connect(port) as plain, context.wrap_socket(plain, server_hostname="localhost") as conn:
-        assert b"commonName" in conn.recv(10_000)
+        assert b"commonName" in receive_until(conn, b"}")
     stranger = certificates.client_context()
     with connect(port) as plain, pytest.raises((ssl.SSLError, ConnectionError)):  # noqa: SIM117
         with stranger.wrap_socket(plain, server_hostname="localhost") as conn:
@@ -153,9 +154,9 @@ def test_serve_finishes_what_has_begun(start_command, app):
     command = start_command("serve", "app:patient", "--bind", "127.0.0.1:0", **app)
     (port,) = command.ports()
     with connect(port) as conn:
-        assert conn.recv(100) == b"begun\n"
+        assert receive_until(conn, b"\n") == b"begun\n"
         command.process.send_signal(signal.SIGTERM)
-        assert conn.recv(100) == b"done\n"
+        assert receive_until(conn, b"\n") == b"done\n"
         assert conn.recv(1) == b""
     assert command.finish() == (0, "", "")
 
@@ -308,7 +309,7 @@ def test_httpd_drain_ends_idle_connections_and_finishes_files(start_command, sit
     (port,) = command.ports()
     with connect(port) as idle, connect(port) as busy:
         idle.sendall(b"GET /page.html HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert idle.recv(1000).endswith(b"<p>page</p>")
+        assert receive_until(idle, b"<p>page</p>").startswith(b"HTTP/1.1 200")
         busy.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
         received = busy.recv(1000)
         command.process.send_signal(signal.SIGTERM)

@@ -76,8 +76,8 @@ def make_network(virtual_hub: pycoronet.Hub, ends: Ends, monkeypatch: pytest.Mon
     return make
 
 
-REFUSAL = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
-UNREACHABLE = OSError(errno.ENETUNREACH, "unreachable")
+def refusal() -> OSError:
+    return ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
 
 # --- For real --------------------------------------------------------------------------------
@@ -271,16 +271,18 @@ def test_one_answers_late_when_others_have_begun(make_network: Any) -> None:
 
 
 def test_a_refusal_tries_the_next_at_once(make_network: Any) -> None:
-    network = make_network(a=(0, REFUSAL), b=(0.1, REFUSAL), c=(0, None))
+    network = make_network(a=(0, refusal()), b=(0.1, refusal()), c=(0, None))
     assert connect(("name", 1)) is network.open[2]
     assert network.started == [("a", 0), ("b", 0), ("c", 0.1)]
 
 
 def test_all_fail(make_network: Any) -> None:
-    network = make_network(a=(0, REFUSAL), b=(1, REFUSAL), c=(0, UNREACHABLE))
+    last = refusal()
+    unreachable = OSError(errno.ENETUNREACH, "unreachable")
+    network = make_network(a=(0, refusal()), b=(1, last), c=(0, unreachable))
     with pytest.raises(OSError, match="refused") as caught:
         connect(("name", 1))
-    assert caught.value is REFUSAL  # the one that came last
+    assert caught.value is last  # the one that came last
     assert len(network.started) == 3
     assert all(conn.closed for conn in network.open)
 
@@ -341,7 +343,7 @@ def test_the_families_take_turns(make_network: Any, monkeypatch: pytest.MonkeyPa
     network = make_network()
     hosts = ["::1", "::2", "::3", "1.1.1.1", "2.2.2.2"]
     resolve_to(monkeypatch, *[entry(host, 1) for host in hosts])
-    network.outcomes = dict.fromkeys(hosts, (0, REFUSAL))
+    network.outcomes = dict.fromkeys(hosts, (0, refusal()))
     with pytest.raises(ConnectionRefusedError):
         connect(("name", 1))
     assert [host for host, _ in network.started] == ["::1", "1.1.1.1", "::2", "2.2.2.2", "::3"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from certificates import Certificates
+from connections import receive_until
 
 import pycoronet
 from pycoronet import client_ssl_context
@@ -80,7 +81,7 @@ def test_a_connection_that_waits_for_nothing_is_ended_by_a_signal(
     program = start("cp_server.py", strategy, "127.0.0.1:0", *tls_arguments)
     with dial(address_of(program), context) as client:
         client.sendall(b"line\n")
-        assert client.recv(100) == b"1 line\n"
+        assert receive_until(client, b"\n") == b"1 line\n"
         program.process.send_signal(signal.SIGTERM)
         assert client.recv(100) == b""
     assert program.finish() == (0, "1 connections\n", "")
@@ -105,7 +106,7 @@ def test_only_known_clients_are_let_in(
     known.load_cert_chain(certificates.client)
     with dial(address, known) as client:
         client.sendall(b"line\n")
-        assert client.recv(100) == b"1 line\n"
+        assert receive_until(client, b"\n") == b"1 line\n"
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
