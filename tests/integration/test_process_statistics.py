@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from connections import receive_until
 from master_case import PATIENCE_SECONDS, SERVER_PREAMBLE, Load, MasterProgram, ask, connect
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -114,7 +115,7 @@ def test_the_page_is_the_sum_of_all_workers_and_stays_it(
         with connect(address) as idle:
             page.wait_for(connections_open=1)
             idle.sendall(b"hello\n")
-            assert idle.recv(100).endswith(b"hello\n")
+            assert receive_until(idle, b"hello\n").endswith(b" hello\n")
         asked += 1
         values = page.wait_for(
             connections_accepted_total=asked,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from connections import receive_until
 
 from pycoronet.server._metrics import render
 from pycoronet.server._stats import Stats
@@ -341,7 +342,7 @@ def test_stats_show_what_a_server_counts(
     assert server.read_line().startswith("Serving app:echo ")
     with call(tmp_path / "echo") as peer:
         peer.sendall(b"hello\n")
-        assert peer.recv(100) == b"hello\n"
+        assert receive_until(peer, b"\n") == b"hello\n"
         status, out, err = run_stats(f"unix:{tmp_path / 'metrics'}", "--once")
     assert (status, err) == (0, "")
     shown = {line[:22].rstrip(): line[22:].split()[0] for line in out.splitlines()[3:]}
