@@ -16,10 +16,11 @@ VALGRIND_TESTS ?= tests/leaks/test_inventory_leaks.py $(addprefix tests/unit/, \
 	test_conet_coroutines.py test_guest.py test_faults.py test_dump.py test_input_joints.py)
 
 BIN := $(VENV)/bin
-C_FILES := $(wildcard csrc/*.c csrc/*.h)
-PYTHON_FILES := $(wildcard pycoronet/*.py pycoronet/*/*.py pycoronet/*.pyi pycoronet/py.typed)
-C_STYLE_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/faults/*.[ch] tests/coverage/*.c \
-	benchmarks/c/*.[ch] fuzz/*.[ch])
+C_FILES := $(wildcard csrc/*.c csrc/*.h pycoronet/include/*.h)
+PYTHON_FILES := $(wildcard pycoronet/*.py pycoronet/*/*.py pycoronet/*.pyi pycoronet/py.typed \
+	pycoronet/include/*.h)
+C_STYLE_FILES := $(wildcard csrc/*.[ch] pycoronet/include/*.h tests/c/*.[ch] tests/c_api/*.c \
+	tests/faults/*.[ch] tests/coverage/*.c benchmarks/c/*.[ch] fuzz/*.[ch] examples/c_api/*.c)
 LEAKS_PYTHON := build/leaks/venv/bin/python
 KQSHIM_FILES := $(wildcard tests/kqshim/*.[ch] tests/kqshim/sys/*.h)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet

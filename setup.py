@@ -51,6 +51,10 @@ HARDENING = ["-fstack-protector-strong", "-fstack-clash-protection"]
 HARDENING_LINK = ["-Wl,-z,relro,-z,now"]
 
 
+# What other extensions include; get_include() of the package.
+PUBLIC_HEADERS = join("pycoronet", "include")
+
+
 class Flags(NamedTuple):
     """What the compiler and the linker are told, apart from the include directories."""
 
@@ -68,7 +72,7 @@ def choose_flags(
     environment: Mapping[str, str], *, system: str, machine: str, compiler: str
 ) -> Flags:
     """Return the flags for one build; a function of its arguments alone."""
-    compile_flags = ["-std=c11", "-fvisibility=hidden", *WARNINGS]
+    compile_flags = ["-std=c11", "-fvisibility=hidden", f"-I{PUBLIC_HEADERS}", *WARNINGS]
     link_flags: list[str] = []
     macros: list[tuple[str, str | None]] = [("_GNU_SOURCE", None)]
     is_clang = "clang" in compiler
@@ -237,6 +241,7 @@ def make_extension() -> Extension:
         + failing_calls,
         depends=[
             *sorted(glob("csrc/*.h")),
+            *glob(join(PUBLIC_HEADERS, "*.h")),
             *glob("tests/kqshim/**/*.h", recursive=True),
             "setup.py",
         ],

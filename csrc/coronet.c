@@ -8,6 +8,7 @@
 
 #include "engine.h"
 #include "greenlet_bridge.h"
+#include "py_capi.h"
 #include "py_conn.h"
 #include "py_convert.h"
 #include "py_once.h"
@@ -425,7 +426,7 @@ module_exec(PyObject *module)
     state->reuses_workers = fresh == NULL || strcmp(fresh, "1") != 0;
     if (greenlet_bridge_import() < 0 || import_errors(state) < 0 ||
         intern_names(state) < 0 || make_types(module, state) < 0 ||
-        add_constants(module) < 0) {
+        add_constants(module) < 0 || capi_add(module) < 0) {
         return -1; // not reached: imports have memory here
     }
 #ifdef CORONET_DEBUG
@@ -467,6 +468,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->faults_type);
     Py_VISIT(state->lock_type);
     Py_VISIT(state->queue_type);
+    Py_VISIT(state->waiter_type);
     Py_VISIT(state->Cancelled);
     Py_VISIT(state->ClosedError);
     Py_VISIT(state->BusyError);
@@ -513,6 +515,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->faults_type);
     Py_CLEAR(state->lock_type);
     Py_CLEAR(state->queue_type);
+    Py_CLEAR(state->waiter_type);
     Py_CLEAR(state->name_wrap);
     Py_CLEAR(state->name_unwrap);
     Py_CLEAR(state->name_finish);

@@ -37,6 +37,7 @@ struct module_state {
     PyTypeObject *faults_type;
     PyTypeObject *lock_type;
     PyTypeObject *queue_type;
+    PyTypeObject *waiter_type;
 
     // Exceptions, owned; defined in pycoronet/errors.py.
     PyObject *Cancelled;

@@ -127,6 +127,9 @@ PyObject *task_describe(TaskObject *task);
 // thread.
 PyObject *task_describe_state(TaskObject *task);
 
+// The running task, None in a hub callback. A new reference, NULL with an exception.
+PyObject *task_find_current(HubObject *hub);
+
 // spawn(function, *args, **kwargs), and the server's spawn_handler(function, conn, address).
 PyObject *task_spawn(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
                      PyObject *keyword_names);

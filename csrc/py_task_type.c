@@ -271,15 +271,21 @@ task_spawn_handler(PyObject *module, PyObject *const *arguments, Py_ssize_t coun
 }
 
 PyObject *
+task_find_current(HubObject *hub)
+{
+    TaskObject *task;
+    if (hub_running_task(hub, &task) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(task == NULL ? Py_None : (PyObject *)task);
+}
+
+PyObject *
 task_current(PyObject *module, PyObject *unused)
 {
     (void)unused;
     HubObject *hub = hub_get(module_state_of(module));
-    TaskObject *task;
-    if (hub == NULL || hub_running_task(hub, &task) < 0) {
-        return NULL;
-    }
-    return Py_NewRef(task == NULL ? Py_None : (PyObject *)task);
+    return hub == NULL ? NULL : task_find_current(hub);
 }
 
 PyObject *

@@ -331,6 +331,15 @@ hub_wait_fd(HubObject *hub, int fd, unsigned events, int64_t timeout_ns)
                         : wait_foreign(hub, fd, &description, events, timeout_ns);
 }
 
+void
+hub_notify_closing(HubObject *hub, int fd)
+{
+    struct ready_target *target = reactor_owner(&hub->reactor, fd);
+    if (target != NULL) {
+        target->on_lost(target, false);
+    }
+}
+
 struct foreign_wait *
 foreign_enter(HubObject *hub, int fd, unsigned events, struct hub_call *call)
 {
@@ -400,12 +409,8 @@ foreign_owner(struct ready_target *target)
 // --- Module functions --------------------------------------------------------------------
 
 int
-convert_events(PyObject *number, unsigned *events)
+check_events(unsigned long asked, unsigned *events)
 {
-    unsigned long asked = PyLong_AsUnsignedLong(number);
-    if (asked == (unsigned long)-1 && PyErr_Occurred()) {
-        return -1;
-    }
     if (asked == 0 || (asked & ~(unsigned long)WAITABLE_EVENTS) != 0) {
         PyErr_SetString(PyExc_ValueError,
                         "events must be READ, WRITE or PRIORITY, or-ed together");
@@ -413,6 +418,16 @@ convert_events(PyObject *number, unsigned *events)
     }
     *events = (unsigned)asked;
     return 0;
+}
+
+int
+convert_events(PyObject *number, unsigned *events)
+{
+    unsigned long asked = PyLong_AsUnsignedLong(number);
+    if (asked == (unsigned long)-1 && PyErr_Occurred()) {
+        return -1;
+    }
+    return check_events(asked, events);
 }
 
 static PyObject *
@@ -477,9 +492,6 @@ wait_notify_closing(PyObject *module, PyObject *file)
     if (hub == NULL) {
         return NULL;
     }
-    struct ready_target *target = reactor_owner(&hub->reactor, fd);
-    if (target != NULL) {
-        target->on_lost(target, false);
-    }
+    hub_notify_closing(hub, fd);
     Py_RETURN_NONE;
 }

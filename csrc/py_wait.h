@@ -30,13 +30,19 @@ void foreign_leave(struct foreign_wait *place);
 // that reads and the one that writes, or None. A new reference, NULL with an exception.
 PyObject *foreign_owner(struct ready_target *target);
 
-// EVENT_READ, EVENT_WRITE, EVENT_PRIORITY, or-ed together, of an int. 0, or -1 with an exception.
+// EVENT_READ, EVENT_WRITE, EVENT_PRIORITY, or-ed together. 0, or -1 with a ValueError.
+int check_events(unsigned long asked, unsigned *events);
+
+// The same of an int. 0, or -1 with an exception.
 int convert_events(PyObject *number, unsigned *events);
 
 // Parks until [fd] is ready for one of [events] (EVENT_READ, EVENT_WRITE, EVENT_PRIORITY),
 // at most [timeout_ns] (-1: no limit). What is ready, or -1 with an exception:
 // TimeoutError, ClosedError (see notify_closing), BusyError, ValueError for a regular file.
 int hub_wait_fd(HubObject *hub, int fd, unsigned events, int64_t timeout_ns);
+
+// The hub's tasks that wait for [fd] get ClosedError, for it is about to be closed.
+void hub_notify_closing(HubObject *hub, int fd);
 
 // Stores the connection that [fd] belongs to, borrowed, or NULL, in [*conn]. 0, or -1 with an
 // exception if there is no such descriptor.

@@ -64,6 +64,7 @@ from ._coronet import (
     wait_writable,
 )
 from ._groups import TaskGroup
+from ._include import get_include
 from ._meter import LoopMeter
 from ._names import getaddrinfo, gethostbyname, getnameinfo
 from ._pools import Pool
@@ -143,6 +144,7 @@ __all__ = [
     "current",
     "flush_all",
     "get_hub",
+    "get_include",
     "get_thread_limits",
     "getaddrinfo",
     "gethostbyname",

@@ -46,6 +46,8 @@ class _Callbacks(Protocol):
 
 HARD_MODE: bool
 
+_C_API: Final[object]  # a capsule; pycoronet.h tells what is in it
+
 READ: Final = 1
 PRIORITY: Final = 2
 WRITE: Final = 4

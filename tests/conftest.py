@@ -16,6 +16,7 @@ from typing import Any
 
 import certificates as certificates_module
 import pytest
+from c_api_case import load_probe
 from connections import PEER_TIMEOUT, Ends, Keep
 from recorders import turn
 from sendfile_case import CONTENT, LARGE
@@ -179,6 +180,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> certificates_modul
     if not certificates_module.is_possible():
         pytest.skip("the openssl command is not installed")
     return certificates_module.Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return an extension that calls the C API, one function each."""
+    return load_probe(tmp_path_factory.mktemp("probe"))
 
 
 @pytest.fixture

@@ -1,7 +1,4 @@
-"""How each public name is called: for tests that go through all of them.
-
-Attributes of objects need no line: they are read, and set to what they are.
-"""
+"""How each public name is called, for tests of all; attributes are read, and set to that."""
 
 from __future__ import annotations
 
@@ -571,6 +568,7 @@ CALLS: dict[str, tuple[Any, ...] | Callable[[Kept], object]] = {
     "current": (),
     "flush_all": (),
     "get_hub": (),
+    "get_include": (),
     "get_thread_limits": (),
     "getaddrinfo": ("127.0.0.1", 80),
     "gethostbyname": ("127.0.0.1",),

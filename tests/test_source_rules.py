@@ -362,7 +362,15 @@ def find_forbidden_words(sources: Sources) -> list[str]:
 
 
 def test_files_begin_with_what_they_are() -> None:
-    c_sources = read_sources("csrc", "tests/c", "tests/kqshim", "benchmarks/c")
+    c_sources = read_sources(
+        "csrc",
+        "pycoronet",
+        "tests/c",
+        "tests/c_api",
+        "tests/kqshim",
+        "benchmarks/c",
+        "examples/c_api",
+    )
     assert find_files_without_header(c_sources) == []
     python = read_sources("pycoronet", "tests", "examples", "benchmarks", suffixes=(".py",))
     assert find_python_without_docstring(python) == []
