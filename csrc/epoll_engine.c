@@ -217,17 +217,13 @@ fetch_events(struct engine *engine, int capacity, int64_t timeout_ns)
     int64_t left_ms =
         timeout_ns < 0 ? -1
                        : timeout_ns / NS_PER_MS + (timeout_ns % NS_PER_MS != 0 ? 1 : 0);
-    for (;;) {
+    int count;
+    do {
         int slice_ms = left_ms > EPOLL_MAX_WAIT_MS ? EPOLL_MAX_WAIT_MS : (int)left_ms;
-        int count = epoll_wait(engine->epoll_fd, engine->fetched, capacity, slice_ms);
-        if (count < 0) {
-            return -errno;
-        }
+        count = epoll_wait(engine->epoll_fd, engine->fetched, capacity, slice_ms);
         left_ms -= slice_ms;
-        if (count > 0 || left_ms <= 0) {
-            return count;
-        }
-    }
+    } while (count == 0 && left_ms > 0);
+    return count < 0 ? -errno : count;
 }
 
 static int

@@ -396,7 +396,7 @@ receive_message(int fd, struct msghdr *message, int flags)
     if (call.is_over) {
         if (call.result ==
             0) { // the end of file; a failure leaves the fields as they are
-            message->msg_namelen = 0;
+            message->msg_namelen = 0; // not reached: a connection remembers its failure
             message->msg_controllen = 0;
             message->msg_flags = 0;
         }

@@ -191,7 +191,7 @@ delete_filters(struct engine *engine, int fd, unsigned events)
     int count = list_changes(changes, fd, events, EV_DELETE, 0);
     int status = submit_changes(engine, changes, count);
     if (status < 0) {
-        return status;
+        return status; // not reached: the kernel would have to lack memory
     }
     for (int i = 0; i < count; i++) {
         if (changes[i].data == 0) {
@@ -211,11 +211,12 @@ add_filters(struct engine *engine, int fd, uint64_t token, unsigned interest,
     unsigned flags = EV_ADD | (trigger == ENGINE_EDGE ? EV_CLEAR : 0);
     int count = list_changes(changes, fd, interest, flags, token);
     if (count == 0) {
+        // not reached: where urgent data can be waited for
         return -EOPNOTSUPP; // urgent data alone, where nothing tells of it
     }
     int status = submit_changes(engine, changes, count);
     if (status < 0) {
-        return status;
+        return status; // not reached: the kernel would have to lack memory
     }
     unsigned added = 0;
     int error = 0;
@@ -239,6 +240,7 @@ add_filters(struct engine *engine, int fd, uint64_t token, unsigned interest,
         error = tolerated;
     }
     if (error < 0 && added != 0) {
+        // not reached: a descriptor takes all filters or none
         (void)delete_filters(engine, fd, added);
     }
     return error;
@@ -249,7 +251,7 @@ add_fd(struct engine *engine, int fd, uint64_t token, unsigned interest,
        enum engine_trigger trigger)
 {
     if (engine->kqueue_fd < 0) {
-        return -EBADF;
+        return -EBADF; // not reached: no descriptors: the Python suite has it
     }
     int status = check_kind(fd);
     return status < 0 ? status : add_filters(engine, fd, token, interest, trigger);
@@ -266,7 +268,7 @@ modify_fd(struct engine *engine, int fd, uint64_t token, unsigned interest,
           enum engine_trigger trigger)
 {
     if (trigger == ENGINE_LEVEL_SHARED) {
-        return -EINVAL;
+        return -EINVAL; // not reached: sockets that take turns are epoll's
     }
     int status = remove_fd(engine, fd);
     return status < 0 ? status : add_filters(engine, fd, token, interest, trigger);
@@ -281,7 +283,7 @@ open_wake_up(struct engine *engine)
 {
     int status = io_pipe(engine->wake_pipe);
     if (status < 0) {
-        return status;
+        return status; // not reached: no descriptors: the Python suite has it
     }
     // By level: a wake-up that found the list full must come again.
     struct kevent change;
@@ -383,7 +385,7 @@ open_descriptors(struct engine *engine)
         status = open_wake_up(engine);
     }
     if (status < 0) {
-        close_descriptors(engine);
+        close_descriptors(engine); // not reached: no descriptors: the Python suite has it
     }
     return status;
 }
@@ -397,7 +399,7 @@ open_engine(struct engine **result)
     }
     int status = open_descriptors(engine);
     if (status < 0) {
-        free(engine);
+        free(engine); // not reached: no descriptors: the Python suite has it
         return status;
     }
     *result = engine;
@@ -480,8 +482,8 @@ translate_event(const struct kevent *event)
     }
     if (event->flags & EV_ERROR) {
         // Not by the letter, for the call made no changes; but emulations find out late.
-        switch ((int)event->data) {
-        case 0: // not reached: emulations other than ours
+        switch ((int)event->data) { // not reached: emulations other than ours
+        case 0:                     // not reached: emulations other than ours
         case EBADF:
         case ENOENT:
             return 0; // it is closed: there is nobody to tell
@@ -555,7 +557,7 @@ read_clock(struct engine *engine)
 }
 
 static bool
-short_read_is_empty(const struct engine *engine)
+short_read_is_empty(const struct engine *engine) // not reached: asked by layer 3
 {
     (void)engine;
     return false; // facts 7 and 10

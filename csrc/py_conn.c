@@ -204,7 +204,7 @@ take_event(struct ready_target *target, unsigned ready)
     conn->revents = ready;
     if (conn->valve != NULL) {
         if (conn->valve->is_connecting && !conn_end_connect(conn, ready)) {
-            return true;
+            return true; // not reached: an event of the time before
         }
         may_come = valve_is_open(conn, FLOW_IN);
         may_go = valve_is_open(conn, FLOW_OUT);

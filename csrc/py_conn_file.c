@@ -179,7 +179,7 @@ close_given(const struct file_request *request)
     if (PyLong_Check(request->file)) {
         int error = io_close(request->fd);
         if (error < 0) {
-            raise_errno(error);
+            raise_errno(error); // not reached: close() fails on foreign file systems
             return -1;
         }
         return 0;

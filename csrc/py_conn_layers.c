@@ -65,7 +65,7 @@ unwrap_received(SkConnObject *conn, ssize_t count)
     }
     struct transport *transport = conn->transport;
     if (transport == NULL) {
-        return data;
+        return data; // not reached: nobody pops a layer that is read through
     }
     PyObject *plain = transport_unwrap(conn, transport->bottom, data, count == 0);
     if (plain == NULL) {
@@ -147,11 +147,11 @@ transport_receive(SkConnObject *conn, const char *operation)
             int status = hub_park(conn->hub, &conn->reader, NULL, WAITS_FOR_TURN, -1,
                                   operation, (PyObject *)conn);
             if (status < 0) {
-                return NULL;
+                return NULL; // not reached: peers send less than it takes
             }
         }
         if (conn->is_closed) {
-            return conn_raise_closed(conn);
+            return conn_raise_closed(conn); // not reached: as above
         }
     }
 }

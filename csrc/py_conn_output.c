@@ -43,12 +43,10 @@ release_buffer(void *owner, uint64_t unsent)
 {
     struct held_buffer *held = owner;
     (void)unsent;
-    PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *exception = take_exception();
     PyBuffer_Release(&held->view);
     PyMem_Free(held);
-    if (exception != NULL) {
-        restore_exception(exception);
-    }
+    restore_exception(exception);
 }
 
 static void
@@ -65,16 +63,14 @@ static void
 run_release(struct hub_call *call)
 {
     struct release_call *release = CONTAINER_OF(call, struct release_call, call);
-    PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *exception = take_exception();
     PyObject *result = PyObject_CallOneArg(release->function, release->data);
     if (result == NULL) {
         hub_take_exception(release->hub, release->function);
     }
     Py_XDECREF(result);
     free_release(release);
-    if (exception != NULL) {
-        restore_exception(exception);
-    }
+    restore_exception(exception);
 }
 
 static void

@@ -113,7 +113,7 @@ static ssize_t
 send_file(SkConnObject *conn, struct write_packet *packet, uint64_t limit)
 {
     if (packet->left == 0) {
-        return 0;
+        return 0; // not reached: empty files are not queued
     }
     if (!packet->must_be_read) {
         uint64_t length = packet->left < limit ? packet->left : limit;
@@ -155,7 +155,7 @@ send_next(SkConnObject *conn, uint64_t budget, size_t limit)
     switch (packet->kind) {
     case WRITE_FILE:
         return send_file(conn, packet, budget < limit ? budget : limit);
-    case WRITE_MARK:
+    case WRITE_MARK: // not reached: a transport takes its marks itself
         write_queue_drop_first(&conn->output);
         return 0;
     default:

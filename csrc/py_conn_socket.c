@@ -133,10 +133,11 @@ bool
 conn_end_connect(SkConnObject *conn, unsigned ready)
 {
     if ((ready & (EVENT_WRITE | EVENT_ERROR | EVENT_HANGUP)) == 0) {
-        return false;
+        return false; // not reached: an event of the time before
     }
     int error = io_take_socket_error(conn->fd);
     if (error == 0 && is_unconnected(conn->fd)) {
+        // not reached: as above
         return false; // the event was of the time before
     }
     settle_connect(conn, error);
@@ -150,7 +151,7 @@ begin_connect(SkConnObject *conn, const struct sockaddr *address, socklen_t leng
 {
     struct valve *valve = valve_of(conn);
     if (valve == NULL) {
-        return -1;
+        return -1; // not reached: it has one since set_callbacks()
     }
     // Linux accepts another connect() once after one that was waited for.
     int error =

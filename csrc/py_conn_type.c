@@ -317,16 +317,14 @@ SkConn_finalize(SkConnObject *conn)
     if (conn->is_closed || conn->fd < 0) {
         return;
     }
-    PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *exception = take_exception();
     if (PyErr_ResourceWarning((PyObject *)conn, 1, "unclosed %R", conn) < 0) {
         report_exception((PyObject *)conn);
     }
     if (conn_close(conn) < 0) {
         report_exception((PyObject *)conn);
     }
-    if (exception != NULL) {
-        restore_exception(exception);
-    }
+    restore_exception(exception);
 }
 
 static void

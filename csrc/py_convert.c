@@ -291,8 +291,10 @@ restore_exception(PyObject *exception)
 #if PY_VERSION_HEX >= 0x030C0000
     PyErr_SetRaisedException(exception);
 #else
-    PyObject *type = Py_NewRef((PyObject *)Py_TYPE(exception));
-    PyErr_Restore(type, exception, PyException_GetTraceback(exception));
+    PyObject *type = exception == NULL ? NULL : (PyObject *)Py_TYPE(exception);
+    PyObject *traceback = exception == NULL ? NULL : PyException_GetTraceback(exception);
+    Py_XINCREF(type);
+    PyErr_Restore(type, exception, traceback);
 #endif
 }
 

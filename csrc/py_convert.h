@@ -76,7 +76,8 @@ PyObject *raise_object(PyObject *exception);
 PyObject *raise_os_error(PyObject *type, int number, const char *format, ...);
 
 // The exception that is set, normalised and with its traceback, as a new reference; the
-// error indicator is cleared. restore_exception() sets it again and steals it.
+// error indicator is cleared; NULL if none is set. restore_exception() sets it again, also
+// none, and steals it.
 PyObject *take_exception(void);
 void restore_exception(PyObject *exception);
 

@@ -61,6 +61,7 @@ task_wake_caller(TaskObject *task)
     struct waiter *caller = task->caller;
     task->caller = NULL;
     if (caller != NULL) {
+        // not reached: a called coroutine that was killed
         waiter_wake(task->hub, caller, WOKEN_READY);
     }
 }
@@ -137,6 +138,7 @@ coroutine_resume(PyObject *module, PyObject *unused)
         Py_RETURN_NONE;
     }
     if (task->resume_waiter != NULL) {
+        // not reached: two greenlets of one coroutine
         PyErr_SetString(PyExc_RuntimeError, "this coroutine is in co_resume() already");
         return NULL;
     }

@@ -115,7 +115,7 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
     }
     TaskObject *survivor;
     if (hub_running_task(hub, &survivor) < 0) {
-        return NULL;
+        return NULL; // not reached: nobody forks while finalising
     }
     if (survivor == NULL) {
         survivor = hub->main_task; // a hub callback forked, for nobody in particular

@@ -24,7 +24,7 @@ handle_check_hub(HubObject *hub)
 
 // Handles end before the calls of their hub do.
 static void
-drop_nothing(struct hub_call *call, bool is_forked)
+drop_nothing(struct hub_call *call, bool is_forked) // not reached: as it says
 {
     (void)call;
     (void)is_forked;

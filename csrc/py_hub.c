@@ -542,14 +542,12 @@ hub_close(HubObject *hub)
 static void
 end_greenlet(PyObject *greenlet)
 {
-    PyObject *pending = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *pending = take_exception();
     if (greenlet_end(greenlet) < 0) {
         PyErr_Clear(); // it goes with its thread
     }
     Py_DECREF(greenlet);
-    if (pending != NULL) {
-        restore_exception(pending);
-    }
+    restore_exception(pending);
 }
 
 void

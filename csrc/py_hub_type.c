@@ -158,13 +158,13 @@ run_dispatch(HubObject *hub)
     for (;;) {
         PyObject *target = hub_pick_next(hub, false);
         if (target == NULL) {
-            return -1;
+            return -1; // not reached: the engine does not fail
         }
         if (target == hub->dispatcher) {
             return 0;
         }
         if (hub_switch(hub, target, hub->root, hub->main_task) < 0) {
-            return -1;
+            return -1; // not reached: a switch by hand does not fail
         }
     }
 }

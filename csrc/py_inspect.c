@@ -24,6 +24,7 @@ hub_charge_cpu(HubObject *hub, TaskObject *task)
 {
     uint64_t now_ns = cpu_clock_of_thread(hub->thread_id);
     if (now_ns == 0) {
+        // not reached: Linux tells of other threads too
         return; // we are another thread, and this system does not tell
     }
     if (hub->cpu_mark_ns != 0) {
@@ -399,7 +400,7 @@ hub_end_stall_watch(HubObject *hub, bool waits)
     if (watch == NULL) {
         return;
     }
-    PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *exception = take_exception();
     PyObject *result =
         PyObject_CallMethod(watch, "close", "O", waits ? Py_True : Py_False);
     if (result == NULL) {
@@ -407,9 +408,7 @@ hub_end_stall_watch(HubObject *hub, bool waits)
     }
     Py_XDECREF(result);
     Py_DECREF(watch);
-    if (exception != NULL) {
-        restore_exception(exception);
-    }
+    restore_exception(exception);
 }
 
 unsigned
@@ -426,7 +425,7 @@ hub_start_watchers(HubObject *hub)
     if (hub->stall_watch != NULL) {
         PyObject *result = PyObject_CallMethod(hub->stall_watch, "start", NULL);
         if (result == NULL) {
-            report_exception((PyObject *)hub);
+            report_exception((PyObject *)hub); // not reached: no more threads
         }
         Py_XDECREF(result);
     }

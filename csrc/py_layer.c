@@ -263,6 +263,7 @@ transport_unwrap(SkConnObject *conn, TransportLayerObject *layer, PyObject *data
     while (layer != NULL && data != NULL && (is_end || PyBytes_GET_SIZE(data) > 0)) {
         if (layer->has_ended) {
             // Nobody asked for what comes behind the end.
+            // not reached: the transport reads no more then
             Py_SETREF(data, PyBytes_FromStringAndSize(NULL, 0));
             break;
         }
@@ -282,18 +283,16 @@ void
 transport_clear_layer(SkConnObject *conn, TransportLayerObject *layer)
 {
     if (layer->is_cleared) {
-        return;
+        return; // not reached: each goes once
     }
     layer->is_cleared = true;
-    PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *exception = take_exception();
     PyObject *result = call(conn, layer, conn->hub->state->name_on_clear, NULL);
     if (result == NULL) {
         report_exception((PyObject *)layer);
     }
     Py_XDECREF(result);
-    if (exception != NULL) {
-        restore_exception(exception);
-    }
+    restore_exception(exception);
 }
 
 void
@@ -321,6 +320,7 @@ static void
 say_last_words(SkConnObject *conn)
 {
     if (transport_release_held(conn, conn->transport->top) < 0) {
+        // not reached: a layer that fails twice
         PyErr_Clear(); // the first failure is the one that counts
     }
 }

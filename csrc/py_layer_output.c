@@ -419,7 +419,7 @@ transport_flush(SkConnObject *conn)
     if (transport->is_flushing || transport->depth > 0) {
         return 0; // whoever is at it sees what has come
     }
-    PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *exception = take_exception();
     Py_INCREF(conn); // a layer's code may let go of it
     transport->is_flushing = true;
     int error = wrap_and_send(conn);
@@ -433,9 +433,7 @@ transport_flush(SkConnObject *conn)
     else if (error == 0) {
         transport_free_if_unused(conn);
     }
-    if (exception != NULL) {
-        restore_exception(exception);
-    }
+    restore_exception(exception);
     Py_DECREF(conn);
     return error;
 }

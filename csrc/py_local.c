@@ -182,6 +182,7 @@ remove_attributes(LocalObject *local, PyObject *key)
         }
     }
     if (PyDict_DelItem(local->values, key) < 0) {
+        // not reached: the owner ends first
         PyErr_Clear(); // the owner has ended meanwhile
     }
 }

@@ -123,6 +123,7 @@ ParkingLot_park(ParkingLotObject *lot, PyObject *const *arguments, Py_ssize_t co
                           lot->is_external ? WAITS_FOR_KERNEL : WAITS_FOR_OTHERS,
                           timeout_ns, operation, NULL);
     if (status == PARK_FORFEITED) {
+        // not reached: cancelled by the thread that wakes it
         parking_wake_first(&lot->waiters, WOKEN_READY);
     }
     bool has_failed = status < 0 || check_lot(lot) < 0;

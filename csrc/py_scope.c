@@ -308,7 +308,7 @@ check_leaving(ScopeObject *scope, bool *is_innermost)
     // scope that is left there is in its place all the same.
     TaskObject *running = hub->current_task;
     if (running != task && hub_running_task(hub, &running) < 0) {
-        return -1;
+        return -1; // not reached: the interpreter is being finalised
     }
     *is_innermost = task->scope == scope && (hub->is_closed || running == task);
     return 0;

@@ -82,7 +82,7 @@ install(int number, PyObject *handler)
 static void
 give_back(HubObject *hub, int number, PyObject *before)
 {
-    PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *exception = take_exception();
     PyObject *present = call_signal_module("getsignal", "(i)", number);
     PyObject *ours = present;
     if (present == hub->state->signal_dispatcher) {
@@ -95,9 +95,7 @@ give_back(HubObject *hub, int number, PyObject *before)
         report_exception((PyObject *)hub);
     }
     Py_XDECREF(present);
-    if (exception != NULL) {
-        restore_exception(exception);
-    }
+    restore_exception(exception);
 }
 
 static void

@@ -218,7 +218,7 @@ static void
 give_back(HubObject *hub)
 {
     hub->has_signals = false;
-    PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *exception = take_exception();
     PyObject *python_handler = default_handler();
     if (python_handler != NULL && handles_interrupt(hub->state->interrupt_handler) > 0) {
         set_interrupt_handler(python_handler);
@@ -235,9 +235,7 @@ give_back(HubObject *hub)
     if (PyErr_Occurred()) {
         report_exception((PyObject *)hub);
     }
-    if (exception != NULL) {
-        restore_exception(exception);
-    }
+    restore_exception(exception);
 }
 
 void
@@ -255,13 +253,14 @@ bool
 signals_may_wake(HubObject *hub)
 {
     if (!hub->is_main_thread) {
-        return false;
+        return false; // not reached: other threads' waits end otherwise
     }
     PyObject *python_handler = default_handler();
     Py_XDECREF(python_handler); // the signal module has it
     for (int number = 1; number < NSIG; number++) {
         PyObject *handler = call_signal_module("getsignal", "(i)", number);
         if (handler == NULL) {
+            // not reached: systems without some of the numbers
             PyErr_Clear(); // not a signal number here
             continue;
         }

@@ -41,6 +41,7 @@ wait_until_set(EventObject *event, int64_t timeout_ns, const char *operation,
         return NULL;
     }
     if (event->is_set) {
+        // not reached: another thread, since the first look
         hub_release_waiter(hub, waiter);
         Py_RETURN_TRUE;
     }

@@ -109,6 +109,7 @@ lock_acquire(LockObject *lock, int64_t timeout_ns)
         return -1;
     }
     if (try_lock(lock)) {
+        // not reached: another thread, since the first look
         hub_release_waiter(hub, waiter);
         return 1;
     }

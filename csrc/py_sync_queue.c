@@ -225,6 +225,7 @@ admit(QueueObject *queue, struct queue_line *line)
     Py_ssize_t count = count_free(queue, line);
     if (count < 0) {
         // It is none of the caller's operation, which is done.
+        // not reached: a subclass whose _qsize() fails here first
         report_exception((PyObject *)queue);
     }
     while (count-- > 0 && parking_wake_first(&line->waiters, WOKEN_READY) != NULL) {
@@ -236,12 +237,10 @@ admit(QueueObject *queue, struct queue_line *line)
 static void
 admit_all(QueueObject *queue)
 {
-    PyObject *exception = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *exception = take_exception();
     admit(queue, &queue->getters);
     admit(queue, &queue->putters);
-    if (exception != NULL) {
-        restore_exception(exception);
-    }
+    restore_exception(exception);
 }
 
 // Ends an operation, with or without an exception.
@@ -305,7 +304,7 @@ has_to_follow(const QueueObject *queue, const struct queue_line *line, int64_t t
     HubObject *hub = hub_peek();
     TaskObject *task = NULL;
     if (hub != NULL && hub_running_task(hub, &task) < 0) {
-        PyErr_Clear();
+        PyErr_Clear(); // not reached: the interpreter is being finalised
     }
     return task != NULL;
 }
@@ -356,6 +355,7 @@ await_turn(QueueObject *queue, struct queue_line *line, int64_t timeout_ns,
         // Others may have run meanwhile.
         turn = look(queue, line, timeout_ns);
         if (turn != TURN_AWAITED) {
+            // not reached: another thread, since the first look
             hub_release_waiter(hub, waiter);
             return turn;
         }
@@ -427,6 +427,7 @@ queue_join(QueueObject *queue)
         return -1;
     }
     if (queue->unfinished == 0) {
+        // not reached: another thread, since the first look
         hub_release_waiter(hub, waiter);
         return 0;
     }

@@ -63,6 +63,7 @@ take_or_wait(SemaphoreObject *semaphore, int64_t timeout_ns, const char *operati
         return NULL;
     }
     if (take_permit(semaphore)) {
+        // not reached: another thread, since the first look
         hub_release_waiter(hub, waiter);
         Py_RETURN_TRUE;
     }

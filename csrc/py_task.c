@@ -138,6 +138,7 @@ task_run(TaskObject *task)
     PyObject *value = call_function(task);
     PyObject *exception = value == NULL ? take_exception() : NULL;
     if (PyContext_Exit(task->context) < 0) {
+        // not reached: somebody has left another context entered
         report_exception((PyObject *)task);
     }
     if (exception != NULL) {

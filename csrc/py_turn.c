@@ -171,6 +171,7 @@ raise_deadlock(HubObject *hub)
     }
     // The main program does not wait in the hub (it switched to a greenlet of its own):
     // then whoever waits here gets it.
+    // not reached: the main program is in a greenlet of its own
     return hub_raise_main_exception(hub);
 }
 
@@ -241,7 +242,7 @@ hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
         if (list_is_empty(&hub->ready) && hub->needs == 0) {
             return raise_deadlock(hub);
         }
-        timeout_ns = 0;
+        timeout_ns = 0; // not reached: a handler that a signal has just run
     }
     if (fetch_events(hub, timeout_ns) < 0) {
         return -1;
@@ -285,6 +286,7 @@ take_loop_exception(HubObject *hub)
         report_exception((PyObject *)hub);
     }
     else {
+        // not reached: a greenlet of the user's below the loop
         hub_interrupt_main(hub, take_exception());
     }
 }
@@ -334,7 +336,7 @@ handle_failed_switch(HubObject *hub, PyObject *target)
         take_loop_exception(hub);
         return;
     }
-    TaskObject *task = worker->task;
+    TaskObject *task = worker->task; // not reached: greenlet can start each worker
     hub->starting = NULL;
     LIVE_COUNT(LIVE_WORKERS, -1);
     free(worker);

@@ -287,7 +287,7 @@ wait_connection(SkConnObject *conn, unsigned events, int64_t timeout_ns)
         }
     }
     if (error == 0 && ready < 0) {
-        conn_raise(conn, ready);
+        conn_raise(conn, ready); // not reached: poll() takes one descriptor
     }
     return error < 0 || ready < 0 ? -1 : ready;
 }

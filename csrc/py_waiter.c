@@ -93,7 +93,7 @@ hub_hold_waiter(HubObject *hub, const char *operation)
         // Another greenlet of the task waits in it.
         waiter = malloc(sizeof(*waiter));
         if (waiter == NULL) {
-            Py_DECREF(me);
+            Py_DECREF(me); // not reached: a second greenlet of a task, without memory
             PyErr_NoMemory();
             return NULL;
         }
@@ -184,6 +184,7 @@ refuse_wait(HubObject *hub, struct waiter *waiter)
         return 0;
     }
     if (takes_main_exception(hub, waiter->greenlet, waiter->task) &&
+        // not reached: an interrupt between two waits
         hub_raise_main_exception(hub) < 0) {
         return -1;
     }
@@ -248,6 +249,7 @@ conclude_wait(HubObject *hub, struct waiter *waiter, enum waiter_status status)
     }
     if (status == WOKEN_INTERRUPTED) {
         // Another greenlet of the main program came first and has the exception.
+        // not reached: two greenlets of the main program
         PyErr_SetNone(PyExc_KeyboardInterrupt);
         return -1;
     }
@@ -334,7 +336,7 @@ hub_give_way(HubObject *hub)
 {
     TaskObject *task;
     if (hub_running_task(hub, &task) < 0) {
-        return -1;
+        return -1; // not reached: the interpreter is being finalised
     }
     hub->unblocked_operations = 0;
     // A hub callback or a layer cannot give way, and nothing it does now has to wait.

@@ -72,6 +72,7 @@ hub_trim_workers(HubObject *hub, unsigned at_most)
         struct worker *worker = CONTAINER_OF(node, struct worker, idle_link);
         worker->must_end = true;
         if (hub_switch(hub, worker->greenlet, hub->loop, NULL) < 0) {
+            // not reached: a worker ends without an exception
             PyErr_WriteUnraisable((PyObject *)hub);
         }
     }

@@ -56,6 +56,7 @@ OPERATIONS = {
     "signal": ("h = []", "h.append(signal_handler(signal.SIGUSR1, int)); h.pop().cancel()"),
     "dump": ("t = spawn(sleep, 1); sleep(0)", "get_hub().dump(); get_hub().registrations()"),
     "connection": ("a, b = socket.socketpair()", "conn = sk_conn(a)"),
+    "faults": ("", "it = _coronet._Faults((((), None),) * 7, 1, None); it.counts()"),
     "opened": ("", "_coronet._socket(socket.AF_INET, socket.SOCK_STREAM).close()"),
     "accepted": ("c = client()", "conn, peer = server.accept()"),
     "listening": ("", "listen(('127.0.0.1', 0), enabled=False).close()"),
@@ -123,6 +124,7 @@ HELPERS = """
 import array, gc, socket
 from pycoronet import _coronet, _inspection, errors
 from pycoronet.conet import co_call, co_create, co_delete, co_resume
+from pycoronet.testing import faults
 
 def pair():
     return [sk_conn(end) for end in socket.socketpair()]
@@ -155,6 +157,9 @@ def print_nothing(*ignored):
 
 def abs_or_none(seconds):
     return None
+
+def interrupt():
+    signal.raise_signal(signal.SIGINT)
 
 def use_local(it):
     it.a = 2
@@ -228,7 +233,7 @@ def limited():
 def take_rights(conn):
     data, ancillary, flags, address = conn.recvmsg(9, 99)
     for level, kind, fds in ancillary:
-        for fd in array.array("i", fds):
+        for fd in array.array("i", fds if kind == socket.SCM_RIGHTS else b""):
             os.close(fd)
 
 def take_events():
@@ -251,6 +256,10 @@ class Recorder(Protocol):
         conn.take_line()
         conn.take(9)
 
+def taker(take):
+    protocol = type("Taker", (Protocol,), dict(on_data=lambda self, conn: take(conn)))
+    return protocol()
+
 class Flipping(TransportLayer):
     def wrap(self, data):
         return bytes(data)[::-1]
@@ -269,7 +278,7 @@ def close_all():
     names = globals()
     for name in ("a", "b", "c", "conn", "made", "left", "right", "server"):
         for end in names.pop(name, ()) if name == "made" else [names.pop(name, None)]:
-            end is None or end.close()
+            end is None or attempt(MemoryError, end.close)  # a failure not told yet
     handle = names.pop("h", None)
     hasattr(handle, "cancel") and handle.cancel()
     if "g" in names:
@@ -528,9 +537,56 @@ SWITCHING_OPERATIONS = {
         "left.write(b'ab;cd'); left.close()",
         "right.read_until(b';'); attempt(errors.IncompleteReadError, right.read_until, b';')",
     ),
-    "faults": (
-        "it = _coronet._Faults((((), None),) * 7, 1, None)",
-        "it.counts()",
+    "layers": ("left.push_layer(TransportLayer())", "left.layers; left.tls"),
+    "layer of TLS": ("", "attempt(AttributeError, left.start_tls, 5)"),
+    "contents": ("t = spawn(int)", "get_hub()._contents()"),
+    "members": ("g = TaskGroup(); g.__enter__().spawn(int)", "g._list_members()"),
+    "credentials": (
+        "right.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)",
+        "left.sendmsg([b'x'], [rights()]); take_rights(right)",
+    ),
+    "large message": ("left.write(b'x')", "right.recvmsg(100_000)"),
+    "held for a message": ("left.write(b'x\\ny'); right.readln()", "right.recvmsg(9)"),
+    "exclusive": ("server.wait_input(0)", "server.exclusive = True"),
+    "unconnected": ("c = opened()", "c.set_callbacks(Protocol())"),
+    "wrong protocol": ("", "attempt(TypeError, left.set_callbacks, object())"),
+    "priority queue shut down": ("q = PriorityQueue()", "q.shutdown()"),
+    "pieces": ("left.push_layer(TransportLayer())", "left.enqueue([b'x'] * 99); left.flush()"),
+    "end through a layer": (
+        "right.push_layer(Flipping()); left.write(b'abc')",
+        "left.close(); right.recv(9); right.recv(9)",
+    ),
+    "interrupt": ("sleep(0)", "attempt(KeyboardInterrupt, spawn(interrupt).join)"),
+    "deadlock": ("", "attempt(errors.DeadlockError, Event().wait)"),
+    "injected faults": (
+        "left.write(b'x')",
+        "with faults({'write': ['ECONNRESET'], 'read': ['EAGAIN']}): "
+        "attempt(OSError, left.write, b'y'); attempt(OSError, right.recv, 9)",
+    ),
+    "room": ("", "left._await_room(); sleep(0)"),
+    "written too slowly": (
+        "left.settimeout(0.1)",
+        "attempt(TimeoutError, left.write, b'x' * 1_000_000)",
+    ),
+    "connected by callbacks": (
+        "c = opened(); c.set_callbacks(Protocol())",
+        "c.connect(server.getsockname()); sleep(0.1)",
+    ),
+    "any line by callbacks": (
+        "right.set_callbacks(taker(lambda conn: conn.take_line(eol='any')))",
+        "left.write(b'a\\r'); sleep(0.1)",
+    ),
+    "frame by callbacks": (
+        "right.set_callbacks(taker(lambda conn: conn.take_frame('B')))",
+        "left.write(b'\\x03a'); sleep(0.1)",
+    ),
+    "callbacks off": (
+        "right.set_callbacks(taker(lambda conn: conn.set_callbacks(None)))",
+        "left.write(b'abc'); sleep(0.1)",
+    ),
+    "put back by callbacks": (
+        "right.set_callbacks(taker(lambda conn: conn.prepend(b'x')))",
+        "left.write(b'abc'); sleep(0.1)",
     ),
     "shut down output": (
         "",

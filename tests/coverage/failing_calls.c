@@ -1,6 +1,10 @@
 // failing_calls.c: calls that layer 3 makes of CPython and of the C library's allocator, one
 // of which fails when asked. Part of builds with CORONET_COVERAGE=1 alone.
 //
+// Functions of our own are in the table too, where they can fail for want of memory but need
+// none as a rule: a buffer has room left, a record is at hand. Only calls from other files
+// are seen.
+//
 // Each name in the table at the end can fail for want of memory. The linker's --wrap option,
 // with that name, sends our calls to a trampoline; calls inside CPython and greenlet are not
 // seen. That matters: greenlet ends the process if it cannot allocate, so an operation that
@@ -120,6 +124,7 @@ coronet_decide_call(int failure)
 #define FAILS_WITHOUT_ERROR(name) TRAMPOLINE(name, 1, "xor %eax, %eax")
 #define FAILS_WITH_NULL(name) TRAMPOLINE(name, 2, "xor %eax, %eax")
 #define FAILS_WITH_MINUS_1(name) TRAMPOLINE(name, 2, "mov $-1, %rax")
+#define FAILS_WITH_ENOMEM(name) TRAMPOLINE(name, 1, "mov $-12, %rax")
 #define FAILS_WITH_MINUS_1_0(name)                                                       \
     TRAMPOLINE(name, 2, "mov $-1, %rax\n cvtsi2sd %rax, %xmm0")
 
@@ -332,5 +337,25 @@ FAILS_WITH_MINUS_1(PyObject_RichCompareBool);
 FAILS_WITH_MINUS_1(PyObject_SetAttrString);
 
 FAILS_WITH_MINUS_1_0(PyFloat_AsDouble);
+
+// Our own.
+
+FAILS_WITH_ENOMEM(byte_block_append);
+FAILS_WITH_ENOMEM(io_describe);
+FAILS_WITH_ENOMEM(io_socket_family);
+FAILS_WITH_ENOMEM(line_buffer_append);
+FAILS_WITH_ENOMEM(line_buffer_prepend);
+FAILS_WITH_ENOMEM(reactor_claim);
+FAILS_WITH_ENOMEM(reactor_register);
+FAILS_WITH_ENOMEM(write_queue_append);
+FAILS_WITH_ENOMEM(write_queue_copy);
+FAILS_WITH_ENOMEM(write_queue_keep_copy);
+
+FAILS_WITH_NULL(greenlet_new);
+FAILS_WITH_NULL(hub_get);
+
+FAILS_WITH_MINUS_1(hub_park);
+FAILS_WITH_MINUS_1(hub_wait_for_end);
+FAILS_WITH_MINUS_1(hub_yield);
 
 #endif

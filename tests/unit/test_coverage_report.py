@@ -54,6 +54,18 @@ def test_a_reason_holds_up_to_the_next_line_that_was_run(
     assert report.find_reasonless(file_with(report, tmp_path, l6=0, l14=0)) == [6, 14]
 
 
+def test_the_list_says_why(
+    report: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    file = file_with(report, tmp_path, l3=0, l4=0, l10=0, l14=0)
+    assert list(report.list_reasons(file)) == [
+        "source.c:3-4: the kernel's memory is never short",
+        "source.c:10: nobody knows how",
+        "source.c:14: NO REASON",
+    ]
+
+
 def test_a_jump_without_a_run_and_a_reason_is_found(report: ModuleType, tmp_path: Path) -> None:
     assert report.find_gotos(file_with(report, tmp_path, l3=0, l4=0)) == (1, [])
     assert report.find_gotos(file_with(report, tmp_path, l4=0)) == (1, [4])

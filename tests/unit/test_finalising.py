@@ -1,0 +1,80 @@
+"""What is called while the interpreter finalises: nothing can wait or switch any more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from processes import PREAMBLE
+
+# What was registered before pycoronet's own end runs after it: so there is a hub again, and
+# nobody closes it. The last object goes when greenlet has ended.
+PROGRAM = (
+    "import atexit; atexit.register(lambda: begin())\n"
+    + PREAMBLE
+    + """
+import builtins, socket
+from pycoronet.conet import co_delete, co_resume
+
+class Last:
+    def __del__(self, write=os.write):
+        for name, call in calls.items():
+            try:
+                result = str(call())
+            except Exception as error:
+                result = type(error).__name__ + (": finalised" if "finali" in str(error) else "")
+            write(1, f"{{name}} -> {{result}}\\n".encode())
+
+def begin():
+    it = Local()
+    it.a = 1
+    lock, other, full, scope = RLock(), RLock(), Queue(1), timeout(5)
+    lock.acquire()
+    full.put(0)
+    coroutine = spawn(sleep, 1)
+    sleep(0)
+    left, right = (sk_conn(end) for end in socket.socketpair())
+    left.set_watermarks(write_high=10)
+    interrupt = signal.getsignal(signal.SIGINT)
+    file = open(sys.executable, "rb")
+    calls.update({calls})
+    builtins.last = Last()
+
+calls = {{}}
+"""
+)
+
+# The calls, and what comes of them.
+CALLS = {
+    "sleep(0)": "RuntimeError: finalised",
+    "current()": "RuntimeError: finalised",
+    "right.recv(1)": "RuntimeError: finalised",
+    "left.write(b'x')": "1",
+    "left.sendfile(file, 0, 100)": "100",
+    "scope.__enter__()": "RuntimeError: finalised",
+    "TaskGroup().__enter__()": "RuntimeError: finalised",
+    "full.put(1, False)": "Full",
+    "full.put(1)": "RuntimeError: finalised",
+    "Event().wait(1)": "RuntimeError: finalised",
+    "it.a": "1",
+    "setattr(it, 'a', 2)": "None",
+    "lock.acquire()": "True",
+    "lock.release()": "None",
+    "other.acquire()": "True",
+    "co_delete(coroutine)": "RuntimeError: finalised",
+    "co_resume()": "RuntimeError: finalised",
+    "interrupt(2, None)": "RuntimeError: finalised",
+}
+
+
+def test_calls_while_the_interpreter_finalises() -> None:
+    calls = ", ".join(f"{call!r}: lambda: {call}" for call in CALLS)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(calls=f"{{{calls}}}")],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.stdout.splitlines() == [f"{call} -> {result}" for call, result in CALLS.items()]
+    print(done.stderr)
+    assert done.returncode == 0
