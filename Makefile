@@ -160,10 +160,11 @@ coverage: build/coverage/.built $(VENV)/.coverage-tools  ## Say which lines the 
 		CPPFLAGS="-DKQUEUE_WAKES_BY_PIPE -DKQUEUE_MAX_WAIT_NS=3000000" \
 		BUILD=$(CURDIR)/build/coverage/tests-c/pipe
 	$(call ON,coverage):$(CURDIR)/tests/coverage \
-		$(BIN)/coverage run -m pytest -m "not leaks" $(COVERAGE_WITHOUT) $(PYTEST_ARGS)
+		$(BIN)/coverage run -m pytest -m "not leaks" $(COVERAGE_WITHOUT) $(PYTEST_ARGS); \
+		echo $$? >build/coverage/status  # a test may fail: the report comes all the same
 	-$(BIN)/coverage combine --quiet  # a process that was killed may leave half a file
 	$(BIN)/coverage json --quiet -o build/coverage/python.json
-	$(BIN)/python tests/coverage/report.py
+	$(BIN)/python tests/coverage/report.py && exit $$(cat build/coverage/status)
 
 # References are counted exactly by a debug build of CPython; things without a reference by
 # the counters of a debug build of ours, which `make debug` has on any Python.

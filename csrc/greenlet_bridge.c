@@ -50,6 +50,7 @@ greenlet_end(PyObject *greenlet)
 {
     PyObject *me = greenlet_current();
     if (me == NULL) {
+        // not reached: the interpreter is being finalised
         return -1;
     }
     int error = PyGreenlet_SetParent((PyGreenlet *)greenlet, (PyGreenlet *)me);

@@ -556,8 +556,9 @@ read_clock(struct engine *engine)
     return engine_monotonic_ns();
 }
 
+// not reached: layer 3 asks
 static bool
-short_read_is_empty(const struct engine *engine) // not reached: asked by layer 3
+short_read_is_empty(const struct engine *engine)
 {
     (void)engine;
     return false; // facts 7 and 10

@@ -289,6 +289,7 @@ receive_once(struct callbacks *self)
     size_t held = line_buffer_length(&conn->input);
     self->is_paused = has_too_much_output(self) || held >= options->high_mark[FLOW_IN];
     if (tell_write_failure(self)) {
+        // not reached: a flush fails between two rounds
         return false;
     }
     if (self->is_paused || (!conn->may_read && !transport_has_ended(conn))) {

@@ -220,6 +220,7 @@ conn_forget_all(HubObject *hub)
     while (!list_is_empty(&hub->draining)) {
         SkConnObject *conn = CONTAINER_OF(hub->draining.next, struct drain, link)->conn;
         if (conn->callbacks != NULL) {
+            // not reached: the hub has ended them
             callbacks_forget(conn);
         }
         conn_end_drain(conn);

@@ -60,9 +60,11 @@ give_way(SkConnObject *conn, const char *operation)
 {
     if (hub_park(conn->hub, &conn->writer, NULL, WAITS_FOR_TURN, -1, operation,
                  (PyObject *)conn) < 0) {
+        // not reached: a kernel that takes a turn's worth at once
         return -1;
     }
     if (conn->is_closed) {
+        // not reached: as above
         conn_raise_closed(conn);
         return -1;
     }

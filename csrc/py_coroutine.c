@@ -133,6 +133,7 @@ coroutine_resume(PyObject *module, PyObject *unused)
     if (task->resumes_at_once) {
         task->resumes_at_once = false;
         if (hub_count_operation(hub) < 0) {
+            // not reached: cancelled while it gives way
             return NULL;
         }
         Py_RETURN_NONE;

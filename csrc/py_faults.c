@@ -182,6 +182,7 @@ Faults_counts(FaultsObject *self, PyObject *unused)
         for (size_t k = 0; row != NULL && k < rule->fault_count; k++) {
             PyObject *count = PyLong_FromUnsignedLongLong(rule->faults[k].count);
             if (count == NULL) {
+                // not reached: small numbers take no memory
                 Py_CLEAR(row);
                 break;
             }

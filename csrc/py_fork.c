@@ -138,6 +138,7 @@ hub_after_fork_in_child(PyObject *module, PyObject *unused)
     hub->calls.is_halted &= hub->is_running;
     hub->orphan = survivor != hub->main_task ? survivor : NULL;
     if (error < 0) {
+        // not reached: a child without a descriptor to spare
         return raise_errno(error);
     }
     Py_RETURN_NONE;

@@ -101,6 +101,7 @@ lose_guest_watch(struct ready_target *target, bool is_forked)
 {
     struct guest_watch *watch = CONTAINER_OF(target, struct guest_watch, target);
     if (is_forked) {
+        // not reached: guests of the parent end first
         free_watch(watch); // the child counts anew
     }
     else {
@@ -292,9 +293,9 @@ run_step(struct hub_call *call)
     Py_DECREF(step);
 }
 
-// Guests end before the calls of their hub do.
+// not reached: guests end before the calls of their hub do
 static void
-drop_nothing(struct hub_call *call, bool is_forked) // not reached: as it says
+drop_nothing(struct hub_call *call, bool is_forked)
 {
     (void)call;
     (void)is_forked;

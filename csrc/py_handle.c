@@ -22,9 +22,9 @@ handle_check_hub(HubObject *hub)
     return 0;
 }
 
-// Handles end before the calls of their hub do.
+// not reached: handles end before the calls of their hub do
 static void
-drop_nothing(struct hub_call *call, bool is_forked) // not reached: as it says
+drop_nothing(struct hub_call *call, bool is_forked)
 {
     (void)call;
     (void)is_forked;

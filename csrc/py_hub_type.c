@@ -52,6 +52,7 @@ shut_down(HubObject *hub)
             callbacks_abort_all(hub); // somebody is impatient
         }
         if (hub_wait_for_end(hub, -1) < 0) {
+            // not reached: interrupted while it stops
             return -1;
         }
     }

@@ -184,6 +184,7 @@ transport_release_held(SkConnObject *conn, TransportLayerObject *layer)
         }
         PyObject *bytes = layer_take_emitted(lowest);
         if (bytes == NULL || transport_wrap(conn, lowest->below, bytes) < 0) {
+            // not reached: held bytes without memory
             return -1;
         }
     }

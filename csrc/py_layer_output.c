@@ -320,6 +320,7 @@ fill_wire(SkConnObject *conn)
             // Behind what is older, before what is younger.
             TransportLayerObject *layer = first == NULL ? transport->top : first->layer;
             if (transport_release_held(conn, layer) < 0) {
+                // not reached: held bytes without memory
                 return -1;
             }
             first = write_queue_first(&conn->output);

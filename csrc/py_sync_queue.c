@@ -471,6 +471,7 @@ int
 queue_shut_down(QueueObject *queue, bool is_immediate)
 {
     if (enter(queue) < 0) {
+        // not reached: nobody interrupts the wait for a mutex
         return -1;
     }
     queue->is_shutdown = true;

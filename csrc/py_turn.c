@@ -120,6 +120,7 @@ hub_pick_next(HubObject *hub, bool in_loop)
         }
         else if (hub->handoffs >= HANDOFF_LIMIT) {
             if (hub_poll(hub, 0) < 0) {
+                // not reached: the engine does not fail
                 return NULL;
             }
         }

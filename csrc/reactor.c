@@ -296,6 +296,7 @@ join_events(struct reactor *reactor, int count)
 // In hard mode: keeps an event that is taken for the next poll to tell again, with nothing
 // behind it. Only edges, which say that there was news: whoever takes one tries, and may be
 // told that nothing is there. A level says what is the case.
+// not reached: no hard mode
 static void
 keep_echo(struct event_echo *echo, const struct engine_event *event,
           const struct watch *watch)
@@ -309,6 +310,7 @@ keep_echo(struct event_echo *echo, const struct engine_event *event,
 
 // Puts what was kept behind the [count] new events at [place], as far as there is [room].
 // How many there are then.
+// not reached: no hard mode
 static int
 add_echo(struct event_echo *echo, struct engine_event *place, int count, int room)
 {

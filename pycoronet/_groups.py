@@ -7,7 +7,7 @@ from ._coronet import GreenletExit, GroupBase, _report, current, shield
 from .errors import Cancelled, DeadlockError
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
+    from exceptiongroup import BaseExceptionGroup  # not reached: Python 3.10
 
 __all__ = ["TaskGroup"]
 

@@ -135,7 +135,7 @@ def _has_ended(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
+    except PermissionError:  # not reached: another user's process
         pass
     return False
 
@@ -223,7 +223,7 @@ class _Service:
         self._thread = threading.Thread(target=self._run, name="pycoronet ps", daemon=True)
         try:
             self._thread.start()
-        except BaseException:
+        except BaseException:  # not reached: no more threads
             self.forget()
             self._path.unlink()
             raise
@@ -240,7 +240,7 @@ class _Service:
     def forget(self) -> None:
         """Close what is open: in the end, or for a child, which has no thread."""
         for client in self._clients.values():
-            client.sock.close()
+            client.sock.close()  # not reached: a child that forks while it is asked
         for sock in (self._listener, self._bell, self._ringer):
             sock.close()
 
@@ -254,7 +254,7 @@ class _Service:
                 selector.register(self._bell, selectors.EVENT_READ)
                 while self._serve(selector):
                     pass
-        except BaseException as error:
+        except BaseException as error:  # not reached: whatever it is, the thread has to end
             _report(error, None)
         finally:
             for client in self._clients.values():
@@ -275,9 +275,10 @@ class _Service:
     def _accept(self, selector: selectors.BaseSelector) -> None:
         try:
             sock, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionError):
+        except (BlockingIOError, ConnectionError):  # not reached: a client that leaves at once
             return  # it has gone again
         except OSError:
+            # not reached: no more descriptors
             time.sleep(SHORTAGE_SECONDS)  # no descriptor is left
             return
         sock.setblocking(False)
@@ -295,11 +296,11 @@ class _Service:
             if client.answer:
                 client.send()
         except BlockingIOError:
-            pass
+            pass  # not reached: more than a socket takes
         except (OSError, EOFError):
             self._drop(selector, client)
             return
-        except Exception as error:
+        except Exception as error:  # not reached: a defect of ours
             _report(error, None)
             self._drop(selector, client)
             return

@@ -298,7 +298,7 @@ class Pool:
         except BaseException:
             self._room.release()
             if task is not None:
-                task.cancel()
+                task.cancel()  # not reached: spawn() fails before there is a task
             raise
         self._tasks.add(task)
         return task

@@ -39,7 +39,7 @@ class SignalReceiver:
         try:
             signum = self._queue.get()
         except ShutDown:
-            raise StopIteration from None
+            raise StopIteration from None  # not reached: closed while a task waits
         self._pending.discard(signum)
         return signum
 

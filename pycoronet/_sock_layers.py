@@ -170,7 +170,7 @@ def sock_rw_hook_set(fd: int, hook: SockRWHook | None) -> int:
         before, hook.uuid = hook.uuid, entry.uuid
         try:
             entry.conn.push_layer(hook)
-        except BaseException:
+        except BaseException:  # not reached: a hook that cannot be pushed
             hook.uuid = before
             raise
     return 0

@@ -73,7 +73,7 @@ def connect(
             conn.start_tls(None if tls is True else tls, server_hostname=server_hostname)
         except BaseException:
             if not conn.closed:
-                conn.abort()
+                conn.abort()  # not reached: a failed handshake has closed it
             raise
         return conn
 
@@ -153,6 +153,7 @@ def _race(addresses: list[tuple[int, Address]]) -> sk_conn:
             is_last = count == len(addresses)
             while race.winner is None and len(race.errors) < count:
                 if not race.news.park("connect", None if is_last else ATTEMPT_DELAY):
+                    # not reached: a network that is slow
                     break  # it takes its time: try the next one beside it
             if race.winner is not None:
                 return race.winner

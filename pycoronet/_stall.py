@@ -54,6 +54,7 @@ class StallWatch:
             return None
         error = StalledError(self._hub._holder(), now - self._since, self._find_stack())
         if self._hub._progress() != progress:
+            # not reached: it goes on just then
             return None  # it has gone on meanwhile
         self._is_told = True
         return error
@@ -96,15 +97,16 @@ class StallWatch:
                 error = self.look(time.monotonic())
                 if error is not None:
                     self._tell(error, ended)
-            except Exception as failure:
+            except Exception as failure:  # not reached: a function that fails is reported by itself
                 _report(failure, self._hub)
             if ended is not self._ended:
+                # not reached: a function that forks
                 return  # what was called has forked, and this is all that lives on in the child
 
     def _tell(self, error: StalledError, ended: threading.Event) -> None:
         with self._lock:
             if ended.is_set():
-                return
+                return  # not reached: it ends just then
             self._set_idle(False)  # what is called may wake somebody
         try:
             if self._function is None:

@@ -413,7 +413,7 @@ class Channel(Generic[Item]):
             # callback, which cannot be cancelled, has no shield.
             with nullcontext() if current() is None else shield():
                 self._lock.acquire()
-        except BaseException:
+        except BaseException:  # not reached: a callback that is interrupted
             self._permits.release()
             raise
         try:

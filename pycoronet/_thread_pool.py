@@ -34,7 +34,7 @@ def _end_process() -> None:
     """
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.current_thread():
-            thread.join()
+            thread.join()  # not reached: a child with threads of its own
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -221,6 +221,7 @@ class ThreadPool:
             while job is not None:
                 finish = job()
                 if worker.forks != _forks:
+                    # not reached: coverage.py does not see this child
                     _end_process()  # the job has forked: this is the child, all of it
                 # What the job referred to must not live until the next one comes.
                 job = self._take_waiting(worker)

@@ -41,7 +41,7 @@ class _Call:
         """Hand the outcome to the hub; in a thread of the pool."""
         try:
             self._hub.call_soon_threadsafe(self._finish)
-        except RuntimeError:
+        except RuntimeError:  # not reached: the hub is closed first
             pass  # the hub has been closed: nobody waits for the result any more
 
     def _finish(self) -> None:

@@ -73,7 +73,7 @@ class Watch:
         deadline = deadline_after(seconds)
         while len(self.ended) < count and self.pending:
             if until_failure and self.failed is not None:
-                break
+                break  # not reached: it failed between two waits
             self._wanted = count
             if not self._lot.park(self._operation, seconds_until(deadline)):
                 return len(self.ended) >= count or not self.pending
@@ -161,7 +161,7 @@ class _Completed(Iterator[Task]):
             try:
                 # It may go anywhere, in another thread, too.
                 self._hub.call_soon_threadsafe(watch.leave)
-            except RuntimeError:
+            except RuntimeError:  # not reached: the hub is closed first
                 pass  # the hub is closed, and the tasks are gone
 
 

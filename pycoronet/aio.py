@@ -71,7 +71,7 @@ class _Selector(selectors._BaseSelectorImpl):
             for key in self.get_map().values():
                 try:
                     guest.watch(key.fd, _EVENTS[key.events])
-                except OSError:
+                except OSError:  # not reached: a selector that forgets closed descriptors
                     pass  # closed without being unregistered, when a selector forgets it, too
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -292,7 +292,7 @@ class EventLoop(_Loop):
             while not self._has_stopped:
                 lot.park("run_forever")
             if self._error is not None:
-                raise self._error
+                raise self._error  # not reached: the loop fails as it is entered
         finally:
             self._error = self._lot = _of_thread.running = None
             self._thread_id = None
@@ -333,12 +333,13 @@ class EventLoop(_Loop):
                     while not future.done():
                         lot.park("await_")
                 if not future.cancelled() and future.exception() is not None:
+                    # not reached: it fails as it is cancelled
                     return  # what its end has failed with is news
                 raise
         finally:
             self._awaited.discard(future)
             if self._end is not None:
-                self._write_to_self()
+                self._write_to_self()  # not reached: the hub ends just then
 
     # --- The hub's end, and a fork ------------------------------------------------------
 
@@ -468,6 +469,7 @@ def await_(awaitable: Awaitable[Result], /) -> Result:
         return future.result()
     except asyncio.CancelledError as error:
         if not future.cancelled():
+            # not reached: cancelled by its own doing
             raise  # by its own doing
         raise AwaitedCancelledError(f"{future!r} was cancelled") from error
     finally:

@@ -192,7 +192,7 @@ def conet_read(conn: sk_conn, n: int) -> bytes:
         return conn.read(n)
     except OSError:
         if conn.closed:
-            return b""
+            return b""  # not reached: closed by somebody else just then
         received = conn.peek(n)
         conn.drain(len(received))
         return received
@@ -262,7 +262,7 @@ def conet_accept(conn: sk_conn) -> tuple[int, Address]:
     try:
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         return accepted.detach(), addr
-    except BaseException:
+    except BaseException:  # not reached: accept() has given a socket
         accepted.abort()
         raise
 

@@ -97,7 +97,7 @@ class StalledError(RuntimeError):
 
 
 if sys.version_info >= (3, 13):
-    from queue import ShutDown as ShutDown
+    from queue import ShutDown as ShutDown  # not reached: Python 3.13
 else:
 
     class ShutDown(Exception):  # noqa: N818 - as queue calls it from Python 3.13 on

@@ -59,7 +59,7 @@ class _Request:
                 self._lot.park("from_thread.run")
         except RuntimeError:
             if not self._is_done:  # the last that the hub did
-                raise
+                raise  # not reached: the hub is closed first
 
     def _abandon(self) -> None:
         """Have the task cancelled; if it has not begun it never does."""

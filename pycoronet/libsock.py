@@ -181,6 +181,7 @@ def sock_connect(reactor: Reactor | None, address: str, port: Port) -> int:
         _prepare(sock)
         status = sock.connect_ex(target)
         if status not in (0, errno.EINPROGRESS):
+            # not reached: a network that refuses at once
             raise OSError(status, os.strerror(status))
     except BaseException:
         sock.close()
@@ -332,6 +333,7 @@ def sock_read(fd: int, count: int) -> bytes:
         data = _take(conn, count)
     except OSError as error:
         if error.errno == errno.ENOTCONN:
+            # not reached: systems other than Linux
             return b""  # some systems say so while it is being connected
         conn.abort()
         raise

@@ -46,7 +46,7 @@ def _scope_is_function(item: pytest.Item, name: str) -> bool:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Have the fixture set up before all others of a function, and so end after them."""
     if not isinstance(item, pytest.Function):
-        return
+        return  # not reached: doctests and the like
     is_wanted = item.get_closest_marker(_NAME) is not None or item.config.getini(_OPTION)
     if is_wanted or _NAME in item.fixturenames:
         names = [name for name in item.fixturenames if name != _NAME]

@@ -71,7 +71,7 @@ def _kqueue_of(pid: int) -> tuple[int, Callable[[], None]]:
             fflags=system.KQ_NOTE_EXIT,
         )
         queue.control([change], 0, 0)
-    except BaseException:
+    except BaseException:  # not reached: kqueue is asked for one process
         queue.close()
         raise
     return queue.fileno(), queue.close
@@ -81,7 +81,7 @@ def _open_exit(pid: int) -> tuple[int, Callable[[], None]]:
     """Return a descriptor that can be read when a child has ended, and how to close it."""
     if hasattr(os, "pidfd_open"):
         return _pidfd_of(pid)
-    if hasattr(select, "kqueue"):
+    if hasattr(select, "kqueue"):  # not reached: systems without pidfd_open()
         return _kqueue_of(pid)
     raise OSError("this system has no descriptors that tell of a process")
 
@@ -206,7 +206,7 @@ class Popen:
                     self._await_end()
         except TimeoutError:
             if not scope.expired or timeout is None:
-                raise
+                raise  # not reached: a timeout of the caller's
             raise TimeoutExpired(self.args, timeout) from None
         return status
 

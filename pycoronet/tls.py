@@ -129,7 +129,7 @@ class TLSLayer(TransportLayer):
             if self._outgoing.pending:
                 self.emit(self._outgoing.read())
         if self._held:
-            self._write_held()
+            self._write_held()  # not reached: a second handshake, before TLS 1.3
         return plain
 
     def _read(self) -> bytes:
@@ -168,7 +168,7 @@ class TLSLayer(TransportLayer):
         try:
             written = self.ssl_object.write(data)
             while written < len(data):
-                data = data[written:]
+                data = data[written:]  # not reached: OpenSSL takes all at once
                 written = self.ssl_object.write(data)
         except ssl.SSLWantReadError:
             # The peer has begun another handshake, and has to go on with that first.

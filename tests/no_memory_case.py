@@ -8,7 +8,6 @@ import sys
 # process if it has no memory for the stack it moves.
 OPERATIONS = {
     "hub": ("get_hub().close()", "get_hub(backend='fake')"),
-    "task": ("", "spawn(int)"),
     "links": ("t = spawn(int)", "t.link(repr); t.link(str); t.unlink(repr)"),
     "later task": ("", "spawn_later(1, dict, a=1)"),
     "local": ("", "it = Local(); it.a = 1; it.a"),
@@ -29,7 +28,6 @@ OPERATIONS = {
     "new group": ("", "TaskGroup().__enter__().__exit__(None, None, None)"),
     "empty group": ("g = TaskGroup(); g.__enter__()", "g.__exit__(None, None, None)"),
     "ended scope": ("s = timeout(5)", "cancelled(s)"),
-    "lot": ("", "_coronet.ParkingLot()"),
     "locks": (
         "",
         "m = Lock(); m.acquire(); repr(m); m = RLock(); m.acquire(); repr(m); m.release()",
@@ -101,8 +99,7 @@ OPERATIONS = {
     "idle": ("right.set_timeouts(5, 5)", "right.set_callbacks(Protocol()); right.abort()"),
     "timeouts": ("right.set_callbacks(Protocol())", "right.set_timeouts(5, 5); right.abort()"),
     "settings": ("", "left.get_watermarks(); left.get_timeouts()"),
-    "marks": ("", "left.set_watermarks(write_low=1)"),
-    "linger": ("", "left.linger = 2.5"),
+    "marks": ("", "left.set_watermarks(write_low=1); left.linger = 2.5"),
     "valve": ("", "left.disable(5); left.enable(5)"),
     "limits": ("", "left.set_single_limits(5, 5); left.get_single_limits()"),
     "rate": ("", "left.set_rate_limit(RateLimit(read_rate=5)); repr(left.rate_limit)"),
@@ -257,8 +254,7 @@ class Recorder(Protocol):
         conn.take(9)
 
 def taker(take):
-    protocol = type("Taker", (Protocol,), dict(on_data=lambda self, conn: take(conn)))
-    return protocol()
+    return type("Taker", (Protocol,), dict(on_data=lambda self, conn: take(conn)))()
 
 class Flipping(TransportLayer):
     def wrap(self, data):
@@ -545,7 +541,7 @@ SWITCHING_OPERATIONS = {
         "right.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)",
         "left.sendmsg([b'x'], [rights()]); take_rights(right)",
     ),
-    "large message": ("left.write(b'x')", "right.recvmsg(100_000)"),
+    "large message": ("left.write(b'x')", "right.recvmsg(300_000)"),
     "held for a message": ("left.write(b'x\\ny'); right.readln()", "right.recvmsg(9)"),
     "exclusive": ("server.wait_input(0)", "server.exclusive = True"),
     "unconnected": ("c = opened()", "c.set_callbacks(Protocol())"),
@@ -560,8 +556,10 @@ SWITCHING_OPERATIONS = {
     "deadlock": ("", "attempt(errors.DeadlockError, Event().wait)"),
     "injected faults": (
         "left.write(b'x')",
-        "with faults({'write': ['ECONNRESET'], 'read': ['EAGAIN']}): "
-        "attempt(OSError, left.write, b'y'); attempt(OSError, right.recv, 9)",
+        (
+            "with faults({'write': ['ECONNRESET'], 'read': ['EAGAIN']}): "
+            "attempt(OSError, left.write, b'y'); attempt(OSError, right.recv, 9)"
+        ),
     ),
     "room": ("", "left._await_room(); sleep(0)"),
     "written too slowly": (
@@ -580,7 +578,12 @@ SWITCHING_OPERATIONS = {
         "right.set_callbacks(taker(lambda conn: conn.take_frame('B')))",
         "left.write(b'\\x03a'); sleep(0.1)",
     ),
-    "callbacks off": (
+    "left by callbacks": (
+        "right.set_callbacks(taker(print_nothing))",
+        "left.write(b'a'); sleep(0.1); left.write(b'b'); sleep(0.1)",
+    ),
+    "put by hand": ("q = Queue()", "q._put(600)"),
+    "off": (
         "right.set_callbacks(taker(lambda conn: conn.set_callbacks(None)))",
         "left.write(b'abc'); sleep(0.1)",
     ),

@@ -71,6 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
         process.close()
     try:
         print("\n".join(_format_process(snapshot, shutil.get_terminal_size().columns)))
-    except BrokenPipeError:
+    except BrokenPipeError:  # not reached: who reads goes before the end
         pass  # whoever read has enough
     return 0

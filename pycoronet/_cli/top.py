@@ -89,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         pass  # how it is meant to end
     except BrokenPipeError:
+        # not reached: who reads goes before the end
         pass  # whoever read has enough
     finally:
         process.close()

@@ -215,6 +215,7 @@ def _open_places(
             was_our_choice = places[0].address[1] == 0
             if error.errno != errno.EADDRINUSE or not was_our_choice or not attempts_left:
                 raise
+    # not reached: the last attempt returns or raises
     raise AssertionError  # the last attempt has returned or raised
 
 

@@ -44,6 +44,7 @@ def _peer_uid(conn: socket.socket) -> int | None:
     if sys.platform.startswith("linux"):
         credentials = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         return int(struct.unpack("iII", credentials)[1])
+    # not reached: macOS and the BSDs
     if sys.platform == "darwin" or sys.platform.startswith(("freebsd", "dragonfly")):
         credentials = conn.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES)
         return int(struct.unpack_from("II", credentials)[1])
@@ -109,13 +110,14 @@ def take_over(path: str) -> Predecessor | None:
             conn.close()
             return None  # a path that nobody listens on was left behind by a crash
         if not _is_trusted(conn):
+            # not reached: another user's master
             raise PermissionError(f"the master at {path!r} belongs to another user")
         conn.sendall(b"take\n")
         return Predecessor(conn, _receive(conn, path))
     except TimeoutError:
         conn.close()
         raise TimeoutError(f"the master at {path!r} does not answer") from None
-    except BaseException:
+    except BaseException:  # not reached: a master that does not answer
         conn.close()
         raise
 
@@ -128,6 +130,7 @@ def _receive(conn: socket.socket, path: str) -> Sockets:
             data, fds, flags, _ = socket.recv_fds(conn, 4096, 2 * DESCRIPTORS_A_LINE)
             received += [socket.socket(fileno=fd) for fd in fds]
             if not data or flags & socket.MSG_CTRUNC:
+                # not reached: another program's socket
                 raise ConnectionError(f"the master at {path!r} does not hand its sockets over")
             text += data
         for sock in received:

@@ -116,7 +116,7 @@ class Master:
                 raise
             finally:
                 for worker in self._workers.values():
-                    worker.link.close()
+                    worker.link.close()  # not reached: no more memory for the next worker
                 self.close_sockets()
         if self._failure is not None:
             raise RuntimeError(f"no worker can start: {self._failure}")
@@ -205,7 +205,7 @@ class Master:
             if self._shared_stats is not None:
                 row = self._shared_stats.take_row()
             ours, theirs = socket.socketpair()
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:  # not reached: no more descriptors
             self._fail_to_fork(row, error)
             return None
         ours.setblocking(False)
@@ -258,7 +258,7 @@ class Master:
         """Remember that a worker did not start; give up if none ever does."""
         self._start_failures += 1
         if self._was_ready or self._stop_requests > 0:
-            return
+            return  # not reached: it was told to end first
         if self._start_failures >= START_ATTEMPTS and not any(
             worker.is_ready for worker in self._workers.values()
         ):

@@ -95,6 +95,7 @@ class WorkerProcess:
                 stream.flush()  # what waits there would be written by both
         self.pid = os.fork()
         if self.pid == 0:
+            # not reached: coverage.py does not see this child
             _be_worker(worker, run_worker, forget_master)
 
     def tell(self, command: str) -> bool:
@@ -110,6 +111,7 @@ class WorkerProcess:
         if not self._has_ended:
             try:
                 os.kill(self.pid, signum)
+            # not reached: a handler of the user's has reaped it
             except (ProcessLookupError, PermissionError):
                 pass  # a handler of the user's has reaped it
 
@@ -152,6 +154,7 @@ def _run(worker: Worker, run_worker: RunWorker) -> int:
             worker.notify_failed(error)
     except BaseException as error:
         if worker.is_ready:
+            # not reached: a defect of ours
             logger.critical("worker %d ends by an error", worker.index, exc_info=True)
         else:
             logger.debug("worker %d cannot start", worker.index, exc_info=True)
@@ -163,7 +166,7 @@ def _run(worker: Worker, run_worker: RunWorker) -> int:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
-    except BaseException:
+    except BaseException:  # not reached: a stream without room
         logger.critical("worker %d: an error at its end", worker.index, exc_info=True)
         status = status or 1
     return status

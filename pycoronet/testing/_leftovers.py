@@ -44,6 +44,7 @@ def _describe_descriptor(fd: int, connections: list[Any]) -> str:
     try:
         if _FD_FOLDER == "/proc/self/fd":
             return f"descriptor {fd}: {Path(_FD_FOLDER, str(fd)).readlink()}"
+        # not reached: systems without /proc
         return f"descriptor {fd}: {stat.filemode(os.fstat(fd).st_mode)}"
     except OSError:
         return f"descriptor {fd}"

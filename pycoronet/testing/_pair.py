@@ -44,7 +44,7 @@ class _Way:
             room = self._capacity - self._held - self._sink.pending
             try:
                 data = self._source.take(room) if room > 0 else b""
-            except OSError:
+            except OSError:  # not reached: the end is reset while it is read
                 self._source.abort()  # the end was reset; on_close() comes
                 return
             if not data:
@@ -69,7 +69,7 @@ class _Way:
         self._is_broken = True
         with suppress(OSError):
             while data := self._source.take(_PIECE):
-                self._send(data)
+                self._send(data)  # not reached: on_close() comes after the last bytes
         self._send(b"")
 
     def drop(self) -> None:

@@ -504,6 +504,7 @@ test_io_closed_descriptor_gives_ebadf(void)
     int fd = closed_fd();
     CHECK_INT(io_describe(fd, &description), -EBADF);
     CHECK_INT(io_describe(-1, &description), -EBADF);
+    CHECK_INT(io_ready_now(fd, EVENT_READ), -EBADF);
     CHECK_INT(io_receive(fd, data, 1), -EBADF);
     CHECK_INT(io_read(fd, data, 1), -EBADF);
     CHECK_INT(io_send(fd, data, 1), -EBADF);

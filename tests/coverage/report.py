@@ -27,6 +27,7 @@ BOUNDS = {"layer 1": 95, "layer 2": 95, "layer 3": 90, "Python": 95}
 
 REASON = re.compile(r"(?://|#) not reached: (.+)")
 COMMENT = re.compile(r"\s*(?:(?://|#) ?(.*)|$)")
+RESULT = re.compile(r"[a-z]\w+( \w+)* ?\*?")  # the line above a function's name in C
 
 Counts = dict[int, int]  # by line: how often it was run
 
@@ -123,7 +124,9 @@ def find_reasons(file: File) -> dict[int, str]:
             reason = ""
         else:
             first = number
-            while first - 1 > last and COMMENT.fullmatch(lines[first - 1]):
+            while first - 1 > last and (
+                COMMENT.fullmatch(lines[first - 1]) or RESULT.fullmatch(lines[first - 1])
+            ):
                 first -= 1
             reason = read_reason(lines[first : number + 1]) or reason
             reasons[number] = reason

@@ -25,6 +25,11 @@ if (lost) {
 ready = 2;
 fail:
 return 0;
+// not reached: nobody asks
+static int
+ask(void)
+{
+}
 """
 
 
@@ -58,11 +63,12 @@ def test_the_list_says_why(
     report: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "ROOT", tmp_path)
-    file = file_with(report, tmp_path, l3=0, l4=0, l10=0, l14=0)
+    file = file_with(report, tmp_path, l3=0, l4=0, l10=0, l14=0, l17=0)
     assert list(report.list_reasons(file)) == [
         "source.c:3-4: the kernel's memory is never short",
         "source.c:10: nobody knows how",
         "source.c:14: NO REASON",
+        "source.c:17: nobody asks",
     ]
 
 

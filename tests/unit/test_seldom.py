@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import gc
 import mmap
 import os
+import signal
 import socket
 import threading
 import weakref
@@ -15,14 +18,16 @@ from typing import Any
 
 import pytest
 from connections import MOMENT, Ends, Keep
-from processes import run_program
+from processes import lines_of, run_program
 
 import pycoronet
 from pycoronet import (
     Cancelled,
     ClosedError,
+    Condition,
     Event,
     Local,
+    Lock,
     Protocol,
     Queue,
     RLock,
@@ -31,10 +36,13 @@ from pycoronet import (
     TransportLayer,
     _coronet,
     _names,
+    aio,
     conet,
     sleep,
     spawn,
 )
+from pycoronet._cli._inspecting import format_seconds
+from pycoronet._cli._serving import seconds
 from pycoronet.testing import faults
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
@@ -83,7 +91,7 @@ def test_what_need_not_wait_can_be_cancelled(ends: Ends, name: str) -> None:
 
 
 def test_a_connection_closed_while_an_operation_gave_way(keep: Keep) -> None:
-    left, right = make_pair(keep)
+    _, right = make_pair(keep)
     right.prepend(b"x" * 10_000)
 
     def take_all() -> None:
@@ -132,7 +140,7 @@ def test_ancillary_data_that_is_too_large(keep: Keep) -> None:
         conn.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, much)])
 
 
-@pytest.mark.parametrize("name", ["_await_room", "_expect_reset", "_flush_now", "flush"])
+@pytest.mark.parametrize("name", ["_await_room", "_expect_reset", "_flush_now", "_receive_layered"])
 def test_helpers_of_a_closed_connection(keep: Keep, name: str) -> None:
     (conn, _) = make_pair(keep)
     conn.close()
@@ -167,7 +175,9 @@ def test_a_resolver_that_answers_something_else(
         conn.connect(("name.test", 80))
 
 
-@pytest.mark.parametrize("host", ["name.test", "a-name-that-is-much-longer-than.any.number.of.IPv6.test"])
+@pytest.mark.parametrize(
+    "host", ["name.test", "a-name-that-is-much-longer-than.any.number.of.IPv6.test"]
+)
 def test_names_are_looked_up_for_ipv6_too(keep: Keep, host: str) -> None:
     conn = keep(_coronet._socket(socket.AF_INET6, socket.SOCK_DGRAM))
     with resolver(("::1", 9)):
@@ -224,7 +234,7 @@ def test_what_could_not_be_sent_is_told_by_detach(keep: Keep) -> None:
 
 def test_data_not_sent_is_released_as_the_hub_closes(keep: Keep) -> None:
     released: list[object] = []
-    left, right = make_pair(keep)
+    left, _ = make_pair(keep)
     left.enqueue([b"x"], dealloc=released.append)
     left.flush()
     pycoronet.get_hub().close()
@@ -239,7 +249,6 @@ def test_a_dropped_connection_tells_what_it_lost(reports: list[Any]) -> None:
     left.write(b"x")
     with pytest.warns(ResourceWarning):
         del left
-        gc.collect()
     assert [type(report) for report in reports] == [BrokenPipeError]
 
 
@@ -257,6 +266,7 @@ def test_a_lower_layer_emits_behind_what_waits(keep: Keep) -> None:
     left.push_layer(low)
     left.push_layer(TransportLayer())
     left.enqueue([b"x" * 5_000_000])
+    left.enqueue([b"y" * 10])
     before = left.pending
     low.emit(b"yy")
     assert left.pending >= before
@@ -299,8 +309,17 @@ def test_a_connect_that_takes_its_time_by_a_fault(keep: Keep) -> None:
     assert conn.getpeername() == server.getsockname()
 
 
+def test_a_connect_that_is_over_at_once_by_a_fault(keep: Keep, tmp_path: Path) -> None:
+    path = str(tmp_path / "server")
+    keep(pycoronet.listen(path))
+    conn = keep(_coronet._socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    with faults({"connect": ["EINPROGRESS"]}):
+        conn.connect(path)
+    assert conn.getpeername() == path
+
+
 def test_a_message_behind_what_waits_is_cancelled(keep: Keep) -> None:
-    left, right = make_pair(keep)
+    left, _ = make_pair(keep)
     left.enqueue([b"x" * 5_000_000])
     task = spawn(left.sendmsg, [b"x"])
     sleep(0)
@@ -402,6 +421,9 @@ def test_a_coroutine_ends_the_loop() -> None:
 
 def test_a_hub_is_asked_by_its_own_thread_only(keep: Keep) -> None:
     (conn, _) = make_pair(keep)
+    conn.enqueue([b"x" * 5_000_000])
+    conn.linger = 60
+    conn.close()
     hub = pycoronet.get_hub()
     group = TaskGroup()
     group.__enter__()
@@ -421,6 +443,69 @@ def test_a_hub_is_asked_by_its_own_thread_only(keep: Keep) -> None:
     assert len(errors) == 3
     hub.close()
     assert hub._contents() == ([], [], [])
+
+
+def test_who_has_a_registration(keep: Keep) -> None:
+    first, _ = (keep(end) for end in socket.socketpair())
+    handle = pycoronet.once(first, pycoronet.READ, print)
+    assert str(first.fileno()) in str(pycoronet.get_hub().registrations())
+    handle.cancel()
+
+
+def test_a_signal_handler_may_end_a_wait_for_ever() -> None:
+    program = """
+    event = Event()
+    signal.signal(signal.SIGALRM, lambda *ignored: event.set())
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    event.wait()
+    say("woken")
+    """
+    assert lines_of(program) == ["woken"]
+
+
+# --- Python ------------------------------------------------------------------------------------
+
+
+def test_long_times_are_short_texts() -> None:
+    assert [format_seconds(time) for time in (999, 6000, 360_000)] == [
+        "999.0 s",
+        "100.0 m",
+        "100.0 h",
+    ]
+
+
+def test_a_word_is_no_time() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="no number of seconds"):
+        seconds("soon")
+
+
+def test_the_condition_does_what_threading_asks_of_locks() -> None:
+    for lock in (Lock(), RLock()):
+        condition = Condition(lock)
+        assert not condition._is_owned()
+        with condition:
+            assert condition._is_owned()
+
+
+def test_a_function_of_a_pool_raises_stop_iteration() -> None:
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        list(pycoronet.Pool(1).imap(next, [iter(())]))
+
+
+def test_asyncio_is_asked_for_debug_mode() -> None:
+    async def is_debugging() -> bool:
+        return asyncio.get_running_loop().get_debug()
+
+    assert aio.run(is_debugging(), debug=True)
+
+
+def test_a_coroutine_of_asyncio_is_no_signal_handler() -> None:
+    async def handle() -> None: ...
+
+    loop = aio.get_loop()
+    with pytest.raises(TypeError, match="coroutines cannot be used"):
+        loop.add_signal_handler(signal.SIGUSR1, handle)
+    loop.close()
 
 
 # --- Forks ---------------------------------------------------------------------------------------
