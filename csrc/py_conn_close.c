@@ -219,6 +219,7 @@ conn_forget_all(HubObject *hub)
 {
     while (!list_is_empty(&hub->draining)) {
         SkConnObject *conn = CONTAINER_OF(hub->draining.next, struct drain, link)->conn;
+        reactor_disown(&hub->reactor, conn->fd);
         if (conn->callbacks != NULL) {
             // not reached: the hub has ended them
             callbacks_forget(conn);
@@ -229,6 +230,7 @@ conn_forget_all(HubObject *hub)
     while ((node = list_take_first(&hub->connections)) != NULL) {
         SkConnObject *conn = CONTAINER_OF(node, SkConnObject, hub_link);
         Py_INCREF(conn);
+        reactor_disown(&hub->reactor, conn->fd);
         list_remove(&conn->dirty_link);
         write_queue_clear(&conn->output);
         rate_forget(conn);

@@ -369,6 +369,7 @@ Task_dealloc(TaskObject *task)
     }
     // A task that was started is owned until it ends.
     assert(!list_is_linked(&task->hub_link));
+    assert(!timer_is_armed(&task->waiter.timer));
     timer_wheel_unlink(&task->hub->reactor.timers, &task->waiter.timer);
     Task_clear(task);
     Py_CLEAR(task->name);

@@ -10,6 +10,7 @@
 
 #include "py_hub.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "greenlet_bridge.h"
@@ -112,6 +113,7 @@ hub_release_waiter(HubObject *hub, struct waiter *waiter)
 {
     PyObject *greenlet = waiter->greenlet;
     TaskObject *task = waiter->task;
+    assert(!timer_is_armed(&waiter->timer));
     list_remove(&waiter->link);
     waiter->greenlet = NULL;
     waiter->task = NULL;

@@ -14,6 +14,7 @@
 
 #include "event_index.h"
 #include "io_faults.h"
+#include "live_counts.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -83,6 +84,8 @@ reactor_close(struct reactor *reactor)
     reactor->operations->close(reactor->engine);
     reactor->engine = NULL;
     reactor->event_count = reactor->next_event = 0;
+    // Nobody waits any more, so a timer that is still armed was forgotten: it stays counted.
+    LIVE_COUNT(LIVE_TIMERS, reactor->timers.armed_count);
     forget_timers(&reactor->timers);
     watch_table_fini(&reactor->watches);
 }
@@ -146,6 +149,12 @@ reactor_release(struct reactor *reactor, int fd)
         // It may fail only if the file was closed behind our back: then it is gone.
         (void)reactor->operations->remove(reactor->engine, fd);
     }
+    watch_table_remove(&reactor->watches, fd);
+}
+
+void
+reactor_disown(struct reactor *reactor, int fd)
+{
     watch_table_remove(&reactor->watches, fd);
 }
 

@@ -45,7 +45,7 @@ struct reactor {
 int reactor_open(struct reactor *reactor, const struct engine_operations *operations);
 
 // Closes the engine. Claimed descriptors stay open: they are their owners'. Armed timers
-// are forgotten.
+// are forgotten; a debug build takes them, and claims that were not given up, for leaks.
 void reactor_close(struct reactor *reactor);
 
 // In a forked child: a fresh engine. Claims and timers stay, registrations and fetched
@@ -67,6 +67,9 @@ int reactor_claim(struct reactor *reactor, int fd, void *owner);
 
 // Ends registration and claim, before the descriptor is closed. Legal if there are none.
 void reactor_release(struct reactor *reactor, int fd);
+
+// Ends the claim alone: of an owner that outlives the reactor, which is about to be closed.
+void reactor_disown(struct reactor *reactor, int fd);
 
 // The owner of [fd] or NULL. Borrowed.
 void *reactor_owner(const struct reactor *reactor, int fd);
