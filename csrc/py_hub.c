@@ -95,7 +95,7 @@ hub_peek(void)
     return thread_hub;
 }
 
-// Python runs signal handlers in one thread only. 1 or 0, or -1 with MemoryError.
+// Python runs signal handlers in one thread only. 1 or 0, or -1 with an exception.
 static int
 is_main_thread(void)
 {
@@ -109,8 +109,10 @@ is_main_thread(void)
     Py_XDECREF(find);
     Py_XDECREF(thread);
     Py_XDECREF(number);
-    if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        return -1;
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_ImportError) &&
+        !PyErr_ExceptionMatches(PyExc_AttributeError) &&
+        !PyErr_ExceptionMatches(PyExc_TypeError)) {
+        return -1; // no memory, or what a signal handler has raised
     }
     PyErr_Clear(); // there is no such module any more
     return is_main;

@@ -204,6 +204,8 @@ hub_take_signals(HubObject *hub)
         return -1;
     }
     hub->has_signals = true;
+    // One that came while we were in C already has written no byte that would end a poll.
+    hub->needs |= HUB_NEEDS_SIGNALS;
     PyObject *python_handler = default_handler();
     int is_default = python_handler == NULL ? -1 : handles_interrupt(python_handler);
     Py_XDECREF(python_handler);

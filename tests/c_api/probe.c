@@ -4,7 +4,9 @@
 
 #include <Python.h>
 
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 
 #include <pycoronet.h>
@@ -121,11 +123,26 @@ probe_wake(PyObject *module, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+// Parks while a signal is pending that Python has not seen yet.
+static PyObject *
+probe_raise_and_park(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    int number;
+    PyObject *waiter;
+    if (!PyArg_ParseTuple(arguments, "iO", &number, &waiter) || raise(number) != 0 ||
+        pycoronet_park(waiter, PYCORONET_NEVER) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 // --- Threads that Python does not know --------------------------------------------------
 
 static void *
 wake_and_end(void *waiter)
 {
+    poll(NULL, 0, 20); // so that mostly somebody waits before Python knows of this thread
     PyGILState_STATE state = PyGILState_Ensure();
     if (pycoronet_wake(waiter) < 0) {
         PyErr_WriteUnraisable(NULL);
@@ -191,6 +208,7 @@ static PyMethodDef methods[] = {
     {"waiter_new", probe_waiter_new, METH_VARARGS, NULL},
     {"park", probe_park, METH_VARARGS, NULL},
     {"wake", probe_wake, METH_VARARGS, NULL},
+    {"raise_and_park", probe_raise_and_park, METH_VARARGS, NULL},
     {"wake_from_thread", probe_wake_from_thread, METH_O, NULL},
     {"call_in_thread", probe_call_in_thread, METH_O, NULL},
     {NULL, NULL, 0, NULL},

@@ -141,20 +141,50 @@ task.join()
     assert lines_of(program) == ["child 1", "status 0", "woken in the parent", "exit parent"]
 
 
-def test_wait_for_a_wake_is_no_deadlock_but_interrupted(probe: Any) -> None:
-    # Somebody outside may come at any time, so the hub waits.
+def test_wait_for_a_wake_is_no_deadlock(probe: Any) -> None:
+    # Nobody is to be seen who could wake it: Python does not know that thread yet.
     program = program_with(
         probe,
         """
-signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-signal.setitimer(signal.ITIMER_REAL, 0.05)
+signal.alarm(40)
+waiter = probe.waiter_new()
+probe.wake_from_thread(waiter)
+probe.park(waiter)
+say("woken")
+""",
+    )
+    assert lines_of(program) == ["woken"]
+
+
+def test_interrupt_on_the_way_to_the_first_wait_is_not_lost(probe: Any) -> None:
+    # Making a hub runs Python code, and what that raised was taken for a missing module.
+    program = program_with(
+        probe,
+        """
+signal.alarm(40)
 try:
-    probe.park(probe.waiter_new())
+    probe.raise_and_park(signal.SIGINT, probe.waiter_new())
 except KeyboardInterrupt:
     say("interrupted")
 """,
     )
     assert lines_of(program) == ["interrupted"]
+
+
+def test_signal_that_came_on_the_way_to_the_first_wait_is_handled(probe: Any) -> None:
+    # The hub's own pipe was not Python's wake-up descriptor yet, so nothing would end its poll.
+    program = program_with(
+        probe,
+        """
+signal.alarm(40)
+waiter = probe.waiter_new()
+signal.signal(signal.SIGUSR1, lambda *_: probe.wake(waiter))
+for _ in range(2):
+    probe.raise_and_park(signal.SIGUSR1, waiter)
+say("handled")
+""",
+    )
+    assert lines_of(program) == ["handled"]
 
 
 def test_waits_at_exit_end_cleanly(probe: Any) -> None:
@@ -210,7 +240,8 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_example_does_what_its_page_says(example: Path) -> None:
-    printed = run([sys.executable, "use.py"], cwd=example)
+    environment = {**os.environ, "PYTHONSAFEPATH": ""}  # beside use.py lies what it imports
+    printed = run([sys.executable, "use.py"], cwd=example, env=environment)
     assert printed == "hello\n78498 primes\nothers ran\n"
     page = (ROOT / "examples/c_api/README.md").read_text()
     assert "".join(f"    {line}\n" for line in printed.splitlines()) in page
