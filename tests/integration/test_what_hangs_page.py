@@ -49,6 +49,7 @@ def test_program_prints_what_stands_below_it(number: int, tmp_path: Path) -> Non
     check(printed, expected)
 
 
+@pytest.mark.optimisation("a task that has to wait is switched to once")
 def test_ps_prints_the_table(tmp_path: Path) -> None:
     directory = tmp_path / "coronet"
     (tmp_path / "server.py").write_text(SERVER)
