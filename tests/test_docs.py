@@ -8,6 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
+# What these promise is shown by tests, which they name.
+PAGES_WITH_PROMISES = ("SECURITY.md", "production.md", "reliability.md", "libevent-map.md")
+
 # `test_x.py::test_y`, in tests/unit unless it says where.
 NAMED_TEST = re.compile(r"`([\w/]+\.(?:py|c))::(\w+)`")
 
@@ -19,7 +22,7 @@ def find_file(name: str) -> Path:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_tests_exist(page: Path) -> None:
     named = NAMED_TEST.findall(page.read_text())
-    assert named
+    assert named or page.name not in PAGES_WITH_PROMISES
     missing = []
     for file, test in named:
         path = find_file(file)

@@ -1,0 +1,69 @@
+"""Sphinx' settings: `make docs` builds docs/ and the project's own pages into build/docs.
+
+The source folder is the root of the checkout, so that each link between two pages is the same
+here and in a browser of the repository. Nothing is fetched from anywhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import docstrings  # noqa: E402
+from sphinx import addnodes  # noqa: E402
+
+import pycoronet  # noqa: E402
+
+project = "pycoronet"
+version = release = pycoronet.__version__
+html_title = f"pycoronet {version}"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+root_doc = "docs/index"
+include_patterns = [
+    "docs/**.md",
+    "docs/**.rst",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benchmarks/README.md",
+    "csrc/README.md",
+    "examples/**.md",
+    "fuzz/README.md",
+    "tests/README.md",
+]
+
+myst_heading_anchors = 3
+highlight_language = "text"  # of what is indented and does not say
+smartquotes = False  # "" is an empty string, and no pair of quotation marks
+add_module_names = False
+autodoc_default_options = {"members": True}
+autodoc_member_order = "groupwise"
+autodoc_typehints = "none"  # the docstrings tell, with units
+
+html_theme = "furo"
+html_static_path = ["site/static"]
+html_css_files = ["pycoronet.css"]
+html_extra_path = ["site/root"]  # leads from build/docs/index.html to the first page
+html_show_sourcelink = False
+html_copy_source = False
+html_show_copyright = False
+
+
+def leave_folders(app: Any, doctree: Any) -> None:
+    """Make plain text of links to folders, which are for those who look into the repository."""
+    page = ROOT / app.env.doc2path(app.env.docname)
+    for node in list(doctree.findall(addnodes.pending_xref)):
+        if node["reftype"] == "myst" and (page.parent / node["reftarget"]).is_dir():
+            node.replace_self(node.children)
+
+
+def setup(app: Any) -> None:
+    """Add what Sphinx does not do by itself."""
+    app.connect("autodoc-process-docstring", docstrings.process)
+    app.connect("doctree-read", leave_folders)
