@@ -56,7 +56,7 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 SERVES_FOR_EVER = re.compile(
-    r"^(?:serve\(|\w+(?:\(.*\))?\.serve_forever\(|hub\.run\()", re.MULTILINE
+    r"^ *(?:serve\(|\w+(?:\(.*\))?\.serve_forever\(|hub\.run\()", re.MULTILINE
 )
 SAID_BEHIND_PRINT = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
 
@@ -114,6 +114,7 @@ class Run:
         self.are_whole_programs = "<!-- each block is a whole program -->" in self.text
         self.processes = contextlib.ExitStack()
         self.environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        self.environment.pop("PYTHONSAFEPATH", None)  # programs import those beside them
         self.not_run = 0
 
     def fresh_names(self) -> dict[str, Any]:
