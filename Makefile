@@ -186,7 +186,7 @@ check-platforms: build $(VENV)/.platforms-tools  ## Compile and link for macOS a
 
 # All pages, and the reference out of the docstrings. It needs no network once its tools are there.
 docs: build $(VENV)/.docs-tools  ## Build the documentation: build/docs/index.html
-	$(BIN)/sphinx-build -W --keep-going -q -c docs . build/docs
+	$(BIN)/sphinx-build -E -W --keep-going -q -c docs . build/docs
 
 bench: build  ## Measure beside gevent, eventlet, asyncio and uvloop (BENCH_ARGS="--help")
 	$(MAKE) --no-print-directory -C benchmarks run PYTHON="$(abspath $(BIN))/python" \

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
 import docstrings  # noqa: E402
+import public_names  # noqa: E402
 from sphinx import addnodes  # noqa: E402
+from sphinx.util import logging  # noqa: E402
 
 import pycoronet  # noqa: E402
 
@@ -46,6 +48,8 @@ autodoc_default_options = {"members": True}
 autodoc_member_order = "groupwise"
 autodoc_typehints = "none"  # the docstrings tell, with units
 
+default_role = "py:obj"
+
 html_theme = "furo"
 html_static_path = ["site/static"]
 html_css_files = ["pycoronet.css"]
@@ -63,7 +67,14 @@ def leave_folders(app: Any, doctree: Any) -> None:
             node.replace_self(node.children)
 
 
+def miss_no_name(app: Any, env: Any) -> None:
+    """Warn of what is public and not in the reference."""
+    for name in public_names.missing(env.domains["py"].objects):
+        logging.getLogger(__name__).warning("the reference lacks %s", name)
+
+
 def setup(app: Any) -> None:
     """Add what Sphinx does not do by itself."""
     app.connect("autodoc-process-docstring", docstrings.process)
     app.connect("doctree-read", leave_folders)
+    app.connect("env-check-consistency", miss_no_name)

@@ -12,12 +12,26 @@ import textwrap
 from itertools import groupby
 from typing import Any
 
+import public_names
+
 _CODE = re.compile(r"`+([^`]+)`+")
 _NAME = re.compile(r"[A-Za-z_][\w.]*(\(\))?")
 _ARGUMENTS = re.compile(r"(\*{0,2}\w+(?:(?:, | and )\*{0,2}\w+)*): (?=\S)")
 
 # What the docstrings call an object of a class.
-_OBJECTS = {"conn": "sk_conn", "task": "Task", "hub": "Hub", "server": "Server"}
+_OBJECTS = {
+    "conn": "pycoronet.sk_conn",
+    "task": "pycoronet.Task",
+    "hub": "pycoronet.Hub",
+    "server": "pycoronet.server.Server",
+}
+
+# Of what has two names, the reference has the one in the module of its own.
+_HOMES = {
+    name.removeprefix("pycoronet.errors.").removeprefix("pycoronet.server."): name
+    for name in public_names.places()
+    if name.startswith(("pycoronet.errors.", "pycoronet.server."))
+}
 
 
 def _escape(text: str) -> str:
@@ -30,8 +44,7 @@ def _link(name: str) -> str:
         return f"``{name}``"
     target = name.removesuffix("()")
     head, dot, rest = target.partition(".")
-    if dot and head in _OBJECTS:
-        target = f"pycoronet.{_OBJECTS[head]}.{rest}"
+    target = (_OBJECTS if dot else _HOMES).get(head, head) + dot + rest
     return f":py:obj:`{name} <{target}>`"
 
 
