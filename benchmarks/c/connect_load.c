@@ -2,13 +2,9 @@
 //
 //     connect_load PORT [--connections N] [--size BYTES] [--sleep]
 //
-// Prints {"ready": true}; then each line on standard input is a round:
-//     seconds 0.6      as many connections as go into that time
-//     requests 10000   so many
-// and each round answers with one line {"requests": n, "seconds": t}, until standard input
-// ends. At any time N connections are open: when one is over, the next begins. The server is
-// to close; what comes before that must be the line, anything else ends the program with
-// status 1.
+// Obeys commands, see rounds.h; a request is a connection. At any time N of them are open:
+// when one is over, the next begins. The server is to close; what comes before that must be
+// the line, anything else ends the program with status 1.
 //
 // Over the loopback the handshake of a connection is done by the kernel in the connect() of
 // this program, so the server's processor time begins with accept().
@@ -17,14 +13,13 @@
 
 #define _GNU_SOURCE
 #include "epoll_server.h"
+#include "rounds.h"
 
 #include <getopt.h>
 #include <stdint.h>
 #include <string.h>
-#include <time.h>
 
 #define MAX_LINE_BYTES 4096
-#define REPLY_PATIENCE_SECONDS 10
 
 struct connection {
     int fd;         // -1 between two
@@ -39,26 +34,8 @@ struct load {
     size_t line_bytes;
     char line[MAX_LINE_BYTES];
     int engine;
-    uint64_t started;   // connections begun in this round
-    uint64_t completed; // that are over
-    uint64_t wanted;    // begin no more than this many
-    double end_seconds; // begin none after this time
+    struct round round; // its requests are connections
 };
-
-static _Noreturn void
-fail(const char *message)
-{
-    fprintf(stderr, "connect_load: %s\n", message);
-    exit(1);
-}
-
-static double
-now_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
 
 static void
 begin(struct load *load, struct connection *connection)
@@ -74,14 +51,8 @@ begin(struct load *load, struct connection *connection)
     if (epoll_ctl(load->engine, EPOLL_CTL_ADD, fd, &event) < 0) {
         die("epoll_ctl");
     }
-    load->started++;
+    load->round.started++;
     send_whole(fd, load->line, load->line_bytes);
-}
-
-static bool
-may_begin(const struct load *load)
-{
-    return load->started < load->wanted && now_seconds() < load->end_seconds;
 }
 
 static void
@@ -109,8 +80,8 @@ receive_reply(struct load *load, struct connection *connection)
         fail("the server closed a connection before it had answered");
     }
     close(connection->fd);
-    load->completed++;
-    if (may_begin(load)) {
+    load->round.completed++;
+    if (round_may_start(&load->round)) {
         begin(load, connection);
     }
 }
@@ -120,7 +91,7 @@ wait_for_replies(struct load *load)
 {
     struct epoll_event events[EVENTS_A_TURN];
     double reply_seconds = now_seconds();
-    while (load->completed < load->started) {
+    while (load->round.completed < load->round.started) {
         int timeout_ms = load->is_sleeping ? REPLY_PATIENCE_SECONDS * 1000 : 0;
         int ready_count = epoll_wait(load->engine, events, EVENTS_A_TURN, timeout_ms);
         if (ready_count > 0) {
@@ -136,39 +107,13 @@ wait_for_replies(struct load *load)
 }
 
 static void
-run_round(struct load *load)
+run_round(void *the_load)
 {
-    double start_seconds = now_seconds();
-    load->started = load->completed = 0;
-    for (int i = 0; i < load->connection_count && may_begin(load); i++) {
+    struct load *load = the_load;
+    for (int i = 0; i < load->connection_count && round_may_start(&load->round); i++) {
         begin(load, &load->connections[i]);
     }
     wait_for_replies(load);
-    printf("{\"requests\": %llu, \"seconds\": %.6f}\n",
-           (unsigned long long)load->completed, now_seconds() - start_seconds);
-    fflush(stdout);
-}
-
-static void
-run_commands(struct load *load)
-{
-    char line[128];
-    while (fgets(line, sizeof line, stdin)) {
-        double seconds;
-        unsigned long long requests;
-        if (sscanf(line, "seconds %lf", &seconds) == 1) {
-            load->wanted = UINT64_MAX;
-            load->end_seconds = now_seconds() + seconds;
-        }
-        else if (sscanf(line, "requests %llu", &requests) == 1) {
-            load->wanted = requests;
-            load->end_seconds = 1e300;
-        }
-        else {
-            fail("a round is 'seconds S' or 'requests N'");
-        }
-        run_round(load);
-    }
 }
 
 static void
@@ -227,6 +172,6 @@ main(int argc, char **argv)
     }
     printf("{\"ready\": true}\n");
     fflush(stdout);
-    run_commands(&load);
+    rounds_obey(&load.round, run_round, &load);
     return 0;
 }

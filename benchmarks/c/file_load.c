@@ -2,27 +2,24 @@
 //
 //     file_load PORT BYTES
 //
-// Prints {"ready": true}; then each line on standard input is one transfer: it connects,
-// receives until the end of the stream and prints {"requests": 1, "seconds": t}. So many
-// bytes as were promised must come; anything else ends the program with status 1. The
-// kernel drops the bytes without copying them out (MSG_TRUNC), so that the sender is what is
-// measured.
+// Obeys commands, see rounds.h; but each round is one transfer, however long: it connects
+// and receives until the end of the stream. So many bytes as were promised must come;
+// anything else ends the program with status 1. The kernel drops the bytes without copying
+// them out (MSG_TRUNC), so that the sender is what is measured.
 
 #define _GNU_SOURCE
 #include "epoll_server.h"
+#include "rounds.h"
 
 #include <stdint.h>
-#include <time.h>
 
 #define DISCARD_BYTES ((size_t)1 << 20)
 
-static double
-now_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
+struct file_load {
+    int port;
+    uint64_t promised_bytes;
+    struct round round;
+};
 
 static uint64_t
 fetch(int port)
@@ -48,27 +45,30 @@ fetch(int port)
     return total;
 }
 
+static void
+run_round(void *the_load)
+{
+    struct file_load *load = the_load;
+    uint64_t total = fetch(load->port);
+    if (total != load->promised_bytes) {
+        fprintf(stderr, "file_load: %llu bytes came, not %llu\n",
+                (unsigned long long)total, (unsigned long long)load->promised_bytes);
+        exit(1);
+    }
+    load->round.completed = 1;
+}
+
 int
 main(int argc, char **argv)
 {
-    char line[64];
     if (argc != 3) {
         fprintf(stderr, "usage: file_load PORT BYTES\n");
         return 2;
     }
-    uint64_t promised = strtoull(argv[2], NULL, 10);
+    struct file_load load = {.port = atoi(argv[1])};
+    load.promised_bytes = strtoull(argv[2], NULL, 10);
     printf("{\"ready\": true}\n");
     fflush(stdout);
-    while (fgets(line, sizeof line, stdin) != NULL) {
-        double begin = now_seconds();
-        uint64_t total = fetch(atoi(argv[1]));
-        if (total != promised) {
-            fprintf(stderr, "file_load: %llu bytes came, not %llu\n",
-                    (unsigned long long)total, (unsigned long long)promised);
-            return 1;
-        }
-        printf("{\"requests\": 1, \"seconds\": %.6f}\n", now_seconds() - begin);
-        fflush(stdout);
-    }
+    rounds_obey(&load.round, run_round, &load);
     return 0;
 }

@@ -4,11 +4,8 @@
 //          [--lock-step] [--sleep] [--digits]
 //
 // Opens M idle connections, echoes one message on each and leaves them alone; opens N
-// busy ones; prints {"ready": true, ...}. Then each line on standard input is a round:
-//     seconds 0.6      as many requests as go into that time
-//     requests 10000   about that many (whole batches)
-// and each round answers with one line {"requests": n, "seconds": t}. The connections
-// stay open from round to round, until standard input ends.
+// busy ones; then obeys commands, see rounds.h. Of requests it makes whole batches. The
+// connections stay open from round to round, until standard input ends.
 //
 // A busy connection has K messages in flight: it sends K in one write and sends the next
 // K when the last byte of their echo is back. A message is BYTES long and ends with a
@@ -29,14 +26,12 @@
 
 #define _GNU_SOURCE
 #include "epoll_server.h"
+#include "rounds.h"
 
 #include <getopt.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/time.h>
-#include <time.h>
-
-#define REPLY_PATIENCE_SECONDS 10
 
 struct options {
     int port;
@@ -61,26 +56,8 @@ struct load {
     struct connection *connections; // owned
     size_t batch_bytes;
     int engine;
-    uint64_t started;   // messages sent in this round
-    uint64_t completed; // messages that came back in this round
-    uint64_t wanted;    // start no more than this many
-    double end_seconds; // start none after this time
+    struct round round; // its requests are messages
 };
-
-static _Noreturn void
-fail(const char *message)
-{
-    fprintf(stderr, "load: %s\n", message);
-    exit(1);
-}
-
-static double
-now_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
 
 static int
 connect_to(int port)
@@ -177,14 +154,8 @@ send_batch(struct load *load, struct connection *connection)
         choose_character(&load->options, connection->sequence, 'A');
     connection->sequence++;
     connection->returned = 0;
-    load->started += (uint64_t)load->options.in_flight;
+    load->round.started += (uint64_t)load->options.in_flight;
     send_whole(connection->fd, connection->batch, load->batch_bytes);
-}
-
-static bool
-may_start(const struct load *load)
-{
-    return load->started < load->wanted && now_seconds() < load->end_seconds;
 }
 
 static void
@@ -205,8 +176,8 @@ receive_echo(struct load *load, struct connection *connection)
     }
     connection->returned += (size_t)received;
     if (connection->returned == load->batch_bytes) {
-        load->completed += (uint64_t)load->options.in_flight;
-        if (!load->options.is_lock_step && may_start(load)) {
+        load->round.completed += (uint64_t)load->options.in_flight;
+        if (!load->options.is_lock_step && round_may_start(&load->round)) {
             send_batch(load, connection);
         }
     }
@@ -215,7 +186,8 @@ receive_echo(struct load *load, struct connection *connection)
 static void
 start_batches(struct load *load)
 {
-    for (int i = 0; i < load->options.connection_count && may_start(load); i++) {
+    for (int i = 0; i < load->options.connection_count && round_may_start(&load->round);
+         i++) {
         send_batch(load, &load->connections[i]);
     }
 }
@@ -225,7 +197,7 @@ wait_for_echoes(struct load *load)
 {
     struct epoll_event events[EVENTS_A_TURN];
     double reply_seconds = now_seconds();
-    while (load->completed < load->started) {
+    while (load->round.completed < load->round.started) {
         int timeout_ms = load->options.is_sleeping ? REPLY_PATIENCE_SECONDS * 1000 : 0;
         int ready_count = epoll_wait(load->engine, events, EVENTS_A_TURN, timeout_ms);
         if (ready_count > 0) {
@@ -240,42 +212,14 @@ wait_for_echoes(struct load *load)
     }
 }
 
-// Ends when everything that was started has come back, so that the server is idle again
-// when its processor time is read.
 static void
-run_round(struct load *load)
+run_round(void *the_load)
 {
-    double start_seconds = now_seconds();
-    load->started = load->completed = 0;
+    struct load *load = the_load;
     do {
         start_batches(load);
         wait_for_echoes(load);
-    } while (load->options.is_lock_step && may_start(load));
-    printf("{\"requests\": %llu, \"seconds\": %.6f}\n",
-           (unsigned long long)load->completed, now_seconds() - start_seconds);
-    fflush(stdout);
-}
-
-static void
-run_commands(struct load *load)
-{
-    char line[128];
-    while (fgets(line, sizeof line, stdin)) {
-        double seconds;
-        unsigned long long requests;
-        if (sscanf(line, "seconds %lf", &seconds) == 1) {
-            load->wanted = UINT64_MAX;
-            load->end_seconds = now_seconds() + seconds;
-        }
-        else if (sscanf(line, "requests %llu", &requests) == 1) {
-            load->wanted = requests;
-            load->end_seconds = 1e300;
-        }
-        else {
-            fail("a round is 'seconds S' or 'requests N'");
-        }
-        run_round(load);
-    }
+    } while (load->options.is_lock_step && round_may_start(&load->round));
 }
 
 static struct options
@@ -342,6 +286,6 @@ main(int argc, char **argv)
     printf("{\"ready\": true, \"connections\": %d, \"idle\": %d}\n",
            load.options.connection_count, load.options.idle_count);
     fflush(stdout);
-    run_commands(&load);
+    rounds_obey(&load.round, run_round, &load);
     return 0;
 }
