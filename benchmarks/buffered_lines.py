@@ -7,10 +7,11 @@ import re
 import shutil
 import subprocess
 
+from contest import collect_cpu, collect_rounds, ratio, run_rounds
 from environment import PYTHON
+from figures import Chart, format_spread
 from processes import BUILD, HERE, SERVER_CORE, start_process
 from report import Table, judge, skipped
-from scenarios import choose, collect_raw, format_spread, ratio, run_rounds
 
 SCRIPT = HERE / "python" / "read_lines.py"
 LINE_SIZES = [40, 200]
@@ -62,22 +63,26 @@ def make_rows(readers, line_bytes):
 
 
 def buffered_lines(settings):
-    rows, raw = [], {}
+    title = "Lines that are there: one call each"
+    rows, rounds, groups = [], {}, {}
     for line_bytes in LINE_SIZES:
         readers = {name: LineReader(name, line_bytes) for name in choose_names(settings)}
         try:
-            run_rounds(settings, readers.values())
+            run_rounds(settings, readers)
         finally:
             for reader in readers.values():
                 reader.stop()
         rows += make_rows(readers, line_bytes)
-        raw[line_bytes] = collect_raw(readers)
+        rounds[f"{line_bytes} bytes"] = collect_rounds(readers)
+        groups[f"lines of {line_bytes} bytes"] = collect_cpu(readers, 1000)
     headers = ["reader", "CPU ns/line (middle half)", "pycoronet ÷ it", "must"]
-    return Table("Lines that are there: one call each", headers, rows, raw)
+    if not rows:
+        return skipped(title, "none of its readers was asked for")
+    return Table(title, headers, rows, rounds, Chart.of_rounds("CPU ns/line", groups))
 
 
 def choose_names(settings):
-    return [name for name in NAMES if choose(settings, [name.partition(",")[0]])]
+    return settings.choose(NAMES)
 
 
 def count_instructions(name, line_bytes, blocks):
@@ -94,13 +99,17 @@ def line_instructions(settings):
     title = "User-space instructions: lines that are there"
     if shutil.which("valgrind") is None:
         return skipped(title, "valgrind is not installed")
-    rows, raw = [], {}
+    rows, counts = [], {}
     for line_bytes in LINE_SIZES:
         lines = (MANY_BLOCKS - FEW_BLOCKS) * (64 * 1024 // line_bytes)
+        group = counts.setdefault(f"lines of {line_bytes} bytes", {})
         for name in choose_names(settings):
+            settings.progress.step(f"{name}, {line_bytes} bytes")
             few = count_instructions(name, line_bytes, FEW_BLOCKS)
             many = count_instructions(name, line_bytes, MANY_BLOCKS)
-            label = f"{name}, {line_bytes} bytes"
-            raw[label] = (many - few) / lines
-            rows.append([label, f"{raw[label]:.0f}"])
-    return Table(title, ["reader", "instructions/line"], rows, raw)
+            group[name] = [(many - few) / lines]
+            rows.append([f"{name}, {line_bytes} bytes", f"{group[name][0]:.0f}"])
+    if not rows:
+        return skipped(title, "none of its readers was asked for")
+    chart = Chart.of_rounds("instructions/line", counts)
+    return Table(title, ["reader", "instructions/line"], rows, counts, chart)

@@ -18,9 +18,11 @@ import shutil
 import sys
 
 import environment
+from contest import BOTH, make_command
+from figures import Chart
+from options import OURS, Settings
 from processes import BUILD, Load, Server
 from report import Table, format_text, skipped
-from scenarios import BOTH, choose, make_command
 
 FEW_REQUESTS = 2000
 MANY_REQUESTS = 12000
@@ -58,13 +60,19 @@ def instructions(settings, names=BOTH, mode="echo", connections=64):
     if shutil.which("valgrind") is None:
         return skipped(title, "valgrind is not installed")
     load_options = ["--connections", connections, "--in-flight", in_flight, "--lock-step"]
-    counts = {name: measure(name, mode, load_options) for name in choose(settings, names)}
+    counts = {}
+    for name in settings.choose(names):
+        settings.progress.step(name)
+        counts[name] = measure(name, mode, load_options)
+    if not counts:
+        return skipped(title, "none of its servers was asked for")
     ours = counts.get("pycoronet")
     rows = []
     for name, count in counts.items():
         proportion = f"{ours / count:.2f}" if ours and name != "pycoronet" else ""
         rows.append([name, f"{count:.0f}", proportion])
-    return Table(title, ["server", "instructions/request", "pycoronet ÷ it"], rows, counts)
+    chart = Chart.of_rounds("instructions/request", {"": {name: [n] for name, n in counts.items()}})
+    return Table(title, ["server", "instructions/request", "pycoronet ÷ it"], rows, counts, chart)
 
 
 def parse_arguments():
@@ -82,7 +90,10 @@ def main():
     environment.build_c_programs()
     environment.make_venv(arguments.python, with_project=not arguments.peers_only)
     names = arguments.only.split(",")
-    table = instructions(arguments, names, arguments.mode, arguments.connections)
+    settings = Settings()
+    if arguments.peers_only:
+        settings.families -= {OURS}
+    table = instructions(settings, names, arguments.mode, arguments.connections)
     print(format_text(table), end="")
 
 

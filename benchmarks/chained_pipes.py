@@ -8,9 +8,9 @@ each in turn. They are started anew in each round, so that their memory lies els
 import contextlib
 import json
 import subprocess
-from statistics import median
 
 from environment import run
+from figures import Chart, median
 from processes import BUILD, HERE, SERVER_CORE, raise_file_limit, start_process
 from report import Table, judge, skipped
 
@@ -72,17 +72,29 @@ def run_round(names, load, order):
     ]
 
 
-def make_row(label, names, rounds, figure, limit=None):
+def make_row(load, names, numbers, limit=None):
     """Return a row: the median of each, and ours in proportion to whoever is best."""
-    columns = zip(*[[each[figure] for each in one] for one in rounds], strict=True)
-    numbers = dict(zip(names, columns, strict=True))
     ratios = [
-        median(a / b for a, b in zip(numbers["pycoronet"], theirs, strict=True))
-        for name, theirs in numbers.items()
+        median(a / b for a, b in zip(numbers["pycoronet"], numbers[name], strict=True))
+        for name in names
         if name not in OURS and "pycoronet" in numbers
     ]
     value, must, _ = judge(max(ratios, default=None), limit)
-    return [label, *(f"{median(each):.0f}" for each in numbers.values()), value, must]
+    return [load, *(f"{median(numbers[name]):.0f}" for name in names), value, must]
+
+
+def run_load(settings, names, load):
+    """Return command -> name -> the µs of each round of `load`."""
+    rounds = []
+    for number in range(settings.rounds):
+        settings.progress.step(f"{load[0]:,} pipes, round {number + 1} of {settings.rounds}")
+        rounds.append(run_round(names, load, number))
+    return {
+        command: {
+            name: [each[place][command] for each in rounds] for place, name in enumerate(names)
+        }
+        for command in ("dispatch", "anew")
+    }
 
 
 def chained_pipes(settings):
@@ -92,16 +104,18 @@ def chained_pipes(settings):
     run("make", "--quiet", "-C", HERE / "c", "chained-pipes")
     names = [
         name
-        for name, (program, *_) in PROGRAMS.items()
-        if (BUILD / f"chained_pipes_{program}").exists()
-        and not (settings.peers_only and name in OURS)
+        for name in settings.choose(PROGRAMS)
+        if (BUILD / f"chained_pipes_{PROGRAMS[name][0]}").exists()
     ]
-    rounds = {
-        f"{pipes:,} pipes, {active} active": [
-            run_round(names, (pipes, active), number) for number in range(settings.rounds)
-        ]
-        for pipes, active in LOADS
-    }
-    rows = [make_row(load, names, each, "dispatch", 1.0) for load, each in rounds.items()]
-    rows += [make_row(f"{load}, anew", names, each, "anew") for load, each in rounds.items()]
-    return Table(title, ["load", *names, "pycoronet ÷ the best", "must"], rows, rounds)
+    if not names:
+        return skipped(title, "none of its libraries was asked for")
+    usual, anew = {}, {}
+    for pipes, active in LOADS:
+        load = f"{pipes:,} pipes, {active} active"
+        figures = run_load(settings, names, (pipes, active))
+        usual[load], anew[f"{load}, anew"] = figures["dispatch"], figures["anew"]
+    rows = [make_row(load, names, numbers, 1.0) for load, numbers in usual.items()]
+    rows += [make_row(load, names, numbers) for load, numbers in anew.items()]
+    headers = ["load", *names, "pycoronet ÷ the best", "must"]
+    chart = Chart.of_rounds(f"CPU µs for {WRITES:,} writes", usual)
+    return Table(title, headers, rows, usual | anew, chart)

@@ -19,7 +19,7 @@ print(platform.python_implementation(), *sys.version.split("\\n"), sys.base_pref
 """
 ABOUT_PACKAGES = """
 from importlib.metadata import distributions
-wanted = {"pycoronet", "gevent", "eventlet", "uvloop", "greenlet"}
+wanted = {"pycoronet", "gevent", "eventlet", "uvloop", "trio", "greenlet"}
 found = {f"{each.name} {each.version}" for each in distributions() if each.name in wanted}
 print(*sorted(found), sep=", ")
 """

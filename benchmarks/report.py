@@ -1,12 +1,16 @@
-"""Tables of a benchmark run, as text, Markdown and JSON."""
+"""Tables of a benchmark run, as text, Markdown, JSON and pictures."""
 
 import dataclasses
 import json
+import pathlib
 import re
 
-from processes import HERE
+import pictures
+from figures import Chart
 
+HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results"
+PICTURES = HERE / "pictures"
 README = HERE / "README.md"
 BEGIN = re.compile(r"(<!-- \w+\.py --markdown writes from here -->)")
 END = "<!-- to here -->"
@@ -14,13 +18,16 @@ END = "<!-- to here -->"
 
 @dataclasses.dataclass
 class Table:
-    """One test: a heading, rows of texts, and the raw numbers for the JSON file."""
+    """One test: a heading, rows of texts, what is drawn, and the numbers of every round."""
 
     title: str
     headers: list
     rows: list = dataclasses.field(default_factory=list)
-    raw: dict = dataclasses.field(default_factory=dict)
+    rounds: dict = dataclasses.field(default_factory=dict)
+    chart: Chart | None = None
     note: str = ""
+    name: str = ""  # of the test, and of its picture
+    seconds: float = 0.0  # that it took
 
 
 def skipped(title, why):
@@ -51,6 +58,8 @@ def format_text(table):
 
 def format_markdown(table):
     lines = [f"**{table.title}**", ""]
+    if table.chart is not None:
+        lines += [f"![{table.title}](pictures/{table.name}.svg)", ""]
     if table.rows:
         rule = ["---"] + ["---:"] * (len(table.headers) - 1)
         for row in (table.headers, rule, *table.rows):
@@ -61,14 +70,39 @@ def format_markdown(table):
     return "\n".join(lines)
 
 
-def write_json(tables, about):
+def write_json(tables, about, folder=RESULTS):
     """Store the run beside the earlier ones; return the file's path."""
-    RESULTS.mkdir(exist_ok=True)
-    number = len(list(RESULTS.glob("*.json"))) + 1
-    path = RESULTS / f"{about['date']}-{number:03}.json"
+    folder.mkdir(exist_ok=True)
+    numbers = [int(path.stem.rpartition("-")[2]) for path in folder.glob("????-??-??-*.json")]
+    path = folder / f"{about['date']}-{max(numbers, default=0) + 1:03}.json"
     content = {"about": about, "tests": [dataclasses.asdict(table) for table in tables]}
-    path.write_text(json.dumps(content, indent=1))
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def read_json(path):
+    """Return (tables, about) of a run that write_json() has stored."""
+    content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    tables = [Table(**test) for test in content["tests"]]
+    for table in tables:
+        table.chart = table.chart and Chart.from_json(table.chart)
+    return tables, content["about"]
+
+
+def write_pictures(tables, about, folder=PICTURES):
+    """Draw every table that has something to show; return the paths of the pictures."""
+    folder.mkdir(exist_ok=True)
+    footnote = (
+        f"Medians; a thin line is the middle half. Rounds: {about['rounds']}. "
+        f"{about['date']}, {about['commit']}."
+    )
+    paths = []
+    for table in tables:
+        if table.chart is not None:
+            paths.append(folder / f"{table.name}.svg")
+            text = pictures.draw(table.title, table.chart, footnote)
+            paths[-1].write_text(text, encoding="utf-8")
+    return paths
 
 
 def write_markdown(tables, about, page=README):

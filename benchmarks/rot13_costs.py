@@ -20,8 +20,10 @@ import tokenize
 
 import environment
 import report
+from contest import Contestant, run_rounds
+from figures import format_spread
+from options import Settings
 from processes import Load, Server, raise_file_limit
-from scenarios import Contestant, format_spread, run_rounds
 
 EXAMPLES = environment.ROOT / "examples" / "rot13"
 SERVERS = ["fork", "select", "events", "buffered", "coroutine"]
@@ -101,7 +103,7 @@ def measure_lines(settings):
             for name in SERVERS
             for in_flight in IN_FLIGHT
         }
-        run_rounds(settings, contestants.values())
+        run_rounds(settings, contestants)
     return contestants
 
 
@@ -141,7 +143,7 @@ def main():
     about = environment.describe()
     del about["packages"]
     about["rounds"] = f"{arguments.rounds} of {arguments.seconds} s, medians and middle halves"
-    table = measure(arguments)
+    table = measure(Settings(arguments.rounds, arguments.seconds))
     print(report.format_text(table), end="")
     print("\nstored as", report.write_json([table], about))
     if arguments.markdown:

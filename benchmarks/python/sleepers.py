@@ -1,4 +1,4 @@
-"""sleepers.py pycoronet|gevent|eventlet|asyncio|uvloop COUNT: the memory of sleeping tasks.
+"""sleepers.py pycoronet|gevent|eventlet|asyncio|uvloop|trio COUNT: the memory of sleeping tasks.
 
 Prints how many bytes of resident memory each of so many coroutines takes that sleep.
 """
@@ -90,6 +90,34 @@ def run_uvloop():
     import uvloop
 
     return uvloop.run(weigh_async())
+
+
+def run_trio():
+    import trio
+
+    begun = []
+
+    async def sleep_long():
+        begun.append(None)
+        await trio.sleep(HOUR)
+
+    async def start_sleepers(nursery, count):
+        for _ in range(count):
+            nursery.start_soon(sleep_long)
+        while len(begun) < count:
+            await trio.sleep(0.01)
+        begun.clear()
+
+    async def weigh_nursery():
+        async with trio.open_nursery() as nursery:
+            await start_sleepers(nursery, 1)
+            before = read_resident_bytes()
+            await start_sleepers(nursery, COUNT)
+            grown = read_resident_bytes() - before
+            nursery.cancel_scope.cancel()
+        return grown / COUNT
+
+    return trio.run(weigh_nursery)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""spawn.py pycoronet|gevent|eventlet|asyncio|uvloop: what starting and joining costs.
+"""spawn.py pycoronet|gevent|eventlet|asyncio|uvloop|trio SECONDS: what starting and joining costs.
 
 Prints the processor time, in nanoseconds, of starting a coroutine that does nothing and
 waiting for its end, measured from inside another coroutine.
@@ -7,8 +7,10 @@ waiting for its end, measured from inside another coroutine.
 import sys
 from time import process_time_ns
 
-COUNT = 50_000
-WARM_UP = 5_000
+from counts import choose_counts, parse_seconds
+
+WARM_UP = 2_000
+SECONDS = parse_seconds()
 
 
 def nothing():
@@ -20,12 +22,11 @@ async def nothing_async():
 
 
 def time_spawns(spawn_and_join):
-    for _ in range(WARM_UP):
-        spawn_and_join()
-    start_ns = process_time_ns()
-    for _ in range(COUNT):
-        spawn_and_join()
-    return (process_time_ns() - start_ns) / COUNT
+    for count in choose_counts(WARM_UP, SECONDS):
+        start_ns = process_time_ns()
+        for _ in range(count):
+            spawn_and_join()
+    return (process_time_ns() - start_ns) / count
 
 
 def run_pycoronet():
@@ -53,12 +54,11 @@ async def time_tasks():
     import asyncio
 
     loop = asyncio.get_running_loop()
-    for _ in range(WARM_UP):
-        await loop.create_task(nothing_async())
-    start_ns = process_time_ns()
-    for _ in range(COUNT):
-        await loop.create_task(nothing_async())
-    return (process_time_ns() - start_ns) / COUNT
+    for count in choose_counts(WARM_UP, SECONDS):
+        start_ns = process_time_ns()
+        for _ in range(count):
+            await loop.create_task(nothing_async())
+    return (process_time_ns() - start_ns) / count
 
 
 def run_asyncio():
@@ -71,6 +71,20 @@ def run_uvloop():
     import uvloop
 
     return uvloop.run(time_tasks())
+
+
+def run_trio():
+    import trio
+
+    async def time_nurseries():
+        for count in choose_counts(WARM_UP, SECONDS):
+            start_ns = process_time_ns()
+            for _ in range(count):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(nothing_async)
+        return (process_time_ns() - start_ns) / count
+
+    return trio.run(time_nurseries)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""timeouts.py pycoronet|gevent|eventlet|asyncio|uvloop: what bounding a block costs.
+"""timeouts.py pycoronet|gevent|eventlet|asyncio|uvloop|trio SECONDS: what bounding a block costs.
 
 Prints the processor time, in nanoseconds, of entering and leaving a `with` block that may take
 a minute and is over at once: how nearly all time-outs end.
@@ -7,18 +7,20 @@ a minute and is over at once: how nearly all time-outs end.
 import sys
 from time import process_time_ns
 
-COUNT = 100_000
+from counts import choose_counts, parse_seconds
+
 WARM_UP = 5_000
+SECONDS = parse_seconds()
 MINUTE = 60
 
 
 def time_blocks(timeout):
-    for count in (WARM_UP, COUNT):
+    for count in choose_counts(WARM_UP, SECONDS):
         start_ns = process_time_ns()
         for _ in range(count):
             with timeout(MINUTE):
                 pass
-    return (process_time_ns() - start_ns) / COUNT
+    return (process_time_ns() - start_ns) / count
 
 
 def run_pycoronet():
@@ -48,12 +50,12 @@ async def time_blocks_async():
     except ImportError:  # before Python 3.11
         from async_timeout import timeout
 
-    for count in (WARM_UP, COUNT):
+    for count in choose_counts(WARM_UP, SECONDS):
         start_ns = process_time_ns()
         for _ in range(count):
             async with timeout(MINUTE):
                 pass
-    return (process_time_ns() - start_ns) / COUNT
+    return (process_time_ns() - start_ns) / count
 
 
 def run_asyncio():
@@ -66,6 +68,15 @@ def run_uvloop():
     import uvloop
 
     return uvloop.run(time_blocks_async())
+
+
+def run_trio():
+    import trio
+
+    async def time_scopes():
+        return time_blocks(trio.move_on_after)
+
+    return trio.run(time_scopes)
 
 
 if __name__ == "__main__":

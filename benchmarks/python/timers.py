@@ -1,0 +1,115 @@
+"""timers.py pycoronet|gevent|eventlet|asyncio|uvloop|trio SECONDS: what a timer costs that expires.
+
+So many coroutines sleep for a millisecond or two again and again; together they want to be
+woken more often than most libraries can. Prints the processor time, in nanoseconds, of one
+sleep.
+"""
+
+import random
+import sys
+from itertools import cycle, islice
+from time import process_time_ns
+
+from counts import choose_counts, parse_seconds
+
+TASKS = 1000
+WARM_UP = 5
+SHORTEST, LONGEST = 0.0005, 0.0025
+SECONDS = parse_seconds()
+
+
+def make_delays():
+    """Return the same scattered delays in each run, for one task after the other to take."""
+    numbers = random.Random(1)
+    return cycle([numbers.uniform(SHORTEST, LONGEST) for _ in range(997)])
+
+
+def time_sleeps(sleep, spawn, join):
+    """Return nanoseconds a sleep; `join(spawn(function, argument))` waits for the end."""
+    delays = make_delays()
+
+    def sleep_often(count):
+        for delay in islice(delays, count):
+            sleep(delay)
+
+    for count in choose_counts(WARM_UP, SECONDS):
+        start_ns = process_time_ns()
+        tasks = [spawn(sleep_often, count) for _ in range(TASKS)]
+        for task in tasks:
+            join(task)
+    return (process_time_ns() - start_ns) / (TASKS * count)
+
+
+def run_pycoronet():
+    from pycoronet import Task, sleep, spawn
+
+    return spawn(time_sleeps, sleep, spawn, Task.join).get()
+
+
+def run_gevent():
+    from gevent import Greenlet, sleep, spawn
+
+    return spawn(time_sleeps, sleep, spawn, Greenlet.join).get()
+
+
+def run_eventlet():
+    import warnings
+
+    warnings.simplefilter("ignore")  # its notice of retirement
+    from eventlet import sleep, spawn
+    from eventlet.greenthread import GreenThread
+
+    return spawn(time_sleeps, sleep, spawn, GreenThread.wait).wait()
+
+
+async def time_sleeps_async():
+    from asyncio import create_task, sleep
+
+    delays = make_delays()
+
+    async def sleep_often(count):
+        for delay in islice(delays, count):
+            await sleep(delay)
+
+    for count in choose_counts(WARM_UP, SECONDS):
+        start_ns = process_time_ns()
+        tasks = [create_task(sleep_often(count)) for _ in range(TASKS)]
+        for task in tasks:
+            await task
+    return (process_time_ns() - start_ns) / (TASKS * count)
+
+
+def run_asyncio():
+    import asyncio
+
+    return asyncio.run(time_sleeps_async())
+
+
+def run_uvloop():
+    import uvloop
+
+    return uvloop.run(time_sleeps_async())
+
+
+def run_trio():
+    import trio
+
+    async def time_sleeps():
+        delays = make_delays()
+
+        async def sleep_often(count):
+            for delay in islice(delays, count):
+                await trio.sleep(delay)
+
+        for count in choose_counts(WARM_UP, SECONDS):
+            start_ns = process_time_ns()
+            async with trio.open_nursery() as nursery:
+                for _ in range(TASKS):
+                    nursery.start_soon(sleep_often, count)
+        return (process_time_ns() - start_ns) / (TASKS * count)
+
+    return trio.run(time_sleeps)
+
+
+if __name__ == "__main__":
+    print(globals()["run_" + sys.argv[1]]())
