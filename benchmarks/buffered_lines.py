@@ -3,14 +3,13 @@
 Each contestant is a process of python/read_lines.py that stays from round to round.
 """
 
-import re
-import shutil
 import subprocess
 
+import instructions
 from contest import collect_cpu, collect_rounds, ratio, run_rounds
 from environment import PYTHON
 from figures import Chart, format_spread
-from processes import BUILD, HERE, SERVER_CORE, start_process
+from processes import HERE, SERVER_CORE, start_process
 from report import Table, judge, skipped
 
 SCRIPT = HERE / "python" / "read_lines.py"
@@ -86,19 +85,16 @@ def choose_names(settings):
 
 
 def count_instructions(name, line_bytes, blocks):
-    out_file = BUILD / "callgrind.out"
-    out_file.unlink(missing_ok=True)
-    valgrind = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out_file}"]
-    command = [*valgrind, PYTHON, SCRIPT, NAMES[name], str(line_bytes)]
+    command = instructions.make_command(PYTHON, SCRIPT, NAMES[name], str(line_bytes))
     subprocess.run(command, input=f"{blocks}\n", text=True, check=True, stdout=subprocess.PIPE)
-    return int(re.search(r"^(?:totals|summary): (\d+)", out_file.read_text(), re.M)[1])
+    return instructions.read_count()
 
 
 def line_instructions(settings):
     """Count a few blocks and many: starting and ending cancel out, receiving does not."""
     title = "User-space instructions: lines that are there"
-    if shutil.which("valgrind") is None:
-        return skipped(title, "valgrind is not installed")
+    if not instructions.is_possible():
+        return skipped(title, instructions.MISSING)
     rows, counts = [], {}
     for line_bytes in LINE_SIZES:
         lines = (MANY_BLOCKS - FEW_BLOCKS) * (64 * 1024 // line_bytes)

@@ -13,15 +13,14 @@ it costs to wait would not be counted.
 """
 
 import argparse
-import re
-import shutil
 import sys
 
 import environment
+import instructions
 from contest import BOTH, make_command
 from figures import Chart
 from options import OURS, Settings
-from processes import BUILD, Load, Server
+from processes import Load, Server
 from report import Table, format_text, skipped
 
 FEW_REQUESTS = 2000
@@ -30,11 +29,8 @@ MANY_REQUESTS = 12000
 
 def count_instructions(name, mode, load_options, requests):
     """Return (requests answered, instructions) of one run from start to end."""
-    out_file = BUILD / "callgrind.out"
-    valgrind = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out_file}"]
-    out_file.unlink(missing_ok=True)
     server_command = make_command(name, mode)
-    server = Server(lambda port: [*valgrind, *server_command(port)])
+    server = Server(lambda port: instructions.make_command(*server_command(port)))
     try:
         load = Load(server.port, *load_options)
         try:
@@ -43,7 +39,7 @@ def count_instructions(name, mode, load_options, requests):
             load.stop()
     finally:
         server.stop()
-    return answered, int(re.search(r"^(?:totals|summary): (\d+)", out_file.read_text(), re.M)[1])
+    return answered, instructions.read_count()
 
 
 def measure(name, mode, load_options):
@@ -53,12 +49,12 @@ def measure(name, mode, load_options):
     return (many_instructions - few_instructions) / (many - few)
 
 
-def instructions(settings, names=BOTH, mode="echo", connections=64):
+def request_instructions(settings, names=BOTH, mode="echo", connections=64):
     """Measure `names` one after the other and return the table."""
     in_flight = 16 if mode == "lines" else 1
     title = f"User-space instructions: {mode}, {connections} × {in_flight} in flight"
-    if shutil.which("valgrind") is None:
-        return skipped(title, "valgrind is not installed")
+    if not instructions.is_possible():
+        return skipped(title, instructions.MISSING)
     load_options = ["--connections", connections, "--in-flight", in_flight, "--lock-step"]
     counts = {}
     for name in settings.choose(names):
@@ -93,7 +89,7 @@ def main():
     settings = Settings()
     if arguments.peers_only:
         settings.families -= {OURS}
-    table = instructions(settings, names, arguments.mode, arguments.connections)
+    table = request_instructions(settings, names, arguments.mode, arguments.connections)
     print(format_text(table), end="")
 
 

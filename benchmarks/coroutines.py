@@ -5,12 +5,11 @@ started anew for each round, the libraries in turn.
 """
 
 import json
-import subprocess
 
 from contest import collect_cpu, collect_rounds, make_rows, run_rounds
 from environment import PYTHON
 from figures import Chart, format_spread, median
-from processes import BUILD, HERE, SERVER_CORE, start_process
+from processes import BUILD, HERE, run_program
 from report import Table, judge, skipped
 
 LIBRARIES = ["pycoronet", "uvloop", "asyncio", "trio", "gevent", "eventlet"]
@@ -18,15 +17,6 @@ SLEEPERS = 10_000
 # What one operation on a timer may take, in nanoseconds.
 TIMER_LIMITS = {"in order": 100, "at random": 300}
 TIMER_ROUNDS = 5
-
-
-def run_program(*words):
-    """Return what a program prints that runs on the servers' core."""
-    with start_process(words, SERVER_CORE, stdout=subprocess.PIPE) as process:
-        output = process.communicate()[0]
-    if process.returncode != 0:
-        raise RuntimeError(f"it failed: {process.args}")
-    return output
 
 
 class ScriptRun:

@@ -15,7 +15,8 @@ PYTHON = VENV / "bin" / "python"
 
 ABOUT_PYTHON = """
 import platform, sys
-print(platform.python_implementation(), *sys.version.split("\\n"), sys.base_prefix, sep=" ")
+print(platform.python_implementation(), *sys.version.split("\\n"))
+print(sys.base_prefix)
 """
 ABOUT_PACKAGES = """
 from importlib.metadata import distributions
@@ -74,8 +75,8 @@ def read_cpu_model():
     return platform.processor() or platform.machine()
 
 
-def describe():
-    """Return what a reader needs to judge the figures, as a dict of texts."""
+def describe_machine():
+    """Return what a reader needs to judge figures of C programs, as a dict of texts."""
     commit = read_output("git", "-C", ROOT, "rev-parse", "--short=12", "HEAD")
     changed = read_output("git", "-C", ROOT, "status", "--porcelain", "-uno")
     pinned = "server and load on a core each" if SERVER_CORE is not None else "not pinned"
@@ -84,8 +85,14 @@ def describe():
         "commit": (commit or "unknown") + (" with changes" if changed else ""),
         "machine": f"{read_cpu_model()}, {os.cpu_count()} cores, {pinned}",
         "kernel": f"{platform.system()} {platform.release()}",
-        # The prefix tells two interpreters apart, but is no reader's business.
-        "python": read_output(PYTHON, "-c", ABOUT_PYTHON).partition(" | ")[0],
-        "packages": read_output(PYTHON, "-c", ABOUT_PACKAGES),
         "compiler": read_output("cc", "--version").partition("\n")[0],
+    }
+
+
+def describe():
+    """Return the same and what Python and which packages are measured."""
+    return describe_machine() | {
+        # The prefix tells two interpreters apart, but is no reader's business.
+        "python": read_output(PYTHON, "-c", ABOUT_PYTHON).partition("\n")[0],
+        "packages": read_output(PYTHON, "-c", ABOUT_PACKAGES),
     }

@@ -46,6 +46,15 @@ def start_process(command, core, **options):
     return subprocess.Popen(command, preexec_fn=pin, text=True, **options)
 
 
+def run_program(*words):
+    """Return what a program prints that runs on the servers' core."""
+    with start_process(words, SERVER_CORE, stdout=subprocess.PIPE) as process:
+        output = process.communicate()[0]
+    if process.returncode != 0:
+        raise RuntimeError(f"it failed: {process.args}")
+    return output
+
+
 def raise_file_limit():
     """Take all the file descriptors the system grants; return how many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -10,6 +10,8 @@ benchmarks/results and the pictures in benchmarks/pictures.
 import argparse
 import dataclasses
 import pathlib
+import signal
+import sys
 from collections.abc import Callable
 
 import buffered_lines
@@ -70,7 +72,7 @@ TESTS = {
     "buffered-lines": Test(buffered_lines.buffered_lines, 8, 3, 0.12),
     "million-timers": Test(coroutines.million_timers, 0, 5),
     "chained-pipes": Test(chained_pipes.chained_pipes, 36, 5, 0.2),
-    "instructions": Test(callgrind.instructions, 0, 150),
+    "instructions": Test(callgrind.request_instructions, 0, 150),
     "line-instructions": Test(buffered_lines.line_instructions, 0, 40),
 }
 
@@ -130,7 +132,13 @@ def measure(arguments, settings):
     return tables, about
 
 
+def end_cleanly(signal_number, frame):
+    """End as an error would, so that no server is left behind."""
+    sys.exit(128 + signal_number)
+
+
 def main():
+    signal.signal(signal.SIGTERM, end_cleanly)
     parser = make_parser()
     arguments = parser.parse_args()
     settings = read_settings(parser, arguments)

@@ -71,6 +71,32 @@ sixteen_lines_a_packet(uint64_t count)
     take_packets(count, 64, 16);
 }
 
+// As whoever hands lines on: each gets memory of its own.
+static void
+lines_with_copies(uint64_t count)
+{
+    size_t length;
+    size_t ending_length;
+    line_buffer_init(&buffer);
+    fill_packet(64, 16);
+    for (uint64_t taken = 0; taken < count;) {
+        append(packet, 1024);
+        while (line_buffer_find_line(&buffer, LINE_ENDING_LF, MAX_LINE_BYTES, &length,
+                                     &ending_length) == LINE_FOUND) {
+            char *line = malloc(length);
+            if (line == NULL) {
+                abort();
+            }
+            memcpy(line, line_buffer_data(&buffer), length);
+            bench_use((uint64_t)line[0]);
+            free(line);
+            line_buffer_drain_line(&buffer, length);
+            taken++;
+        }
+    }
+    line_buffer_clear(&buffer);
+}
+
 static void
 two_byte_lines(uint64_t count)
 {
@@ -105,14 +131,15 @@ long_line_byte_by_byte(uint64_t count)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
-    bench_run("line_buffer: 64-byte lines, one a packet", 2000000, one_line_a_packet);
-    bench_run("line_buffer: 64-byte lines, 16 a packet", 5000000, sixteen_lines_a_packet);
-    bench_run("line_buffer: 2-byte lines, 4,096 a packet", 5000000, two_byte_lines);
-    bench_run("line_buffer: 64-byte lines across packets of 1,000", 5000000,
-              lines_across_packets);
-    bench_run("line_buffer: a byte of a 65,536-byte line that trickles in", 2000000,
-              long_line_byte_by_byte);
-    return 0;
+    static const struct bench_case cases[] = {
+        {"lines: 64 bytes, 16 a packet", 5000000, sixteen_lines_a_packet},
+        {"lines: 64 bytes, 16 a packet, a copy of each", 5000000, lines_with_copies},
+        {"lines: 64 bytes, one a packet", 2000000, one_line_a_packet},
+        {"lines: 2 bytes, 4,096 a packet", 5000000, two_byte_lines},
+        {"lines: 64 bytes, across packets of 1,000", 5000000, lines_across_packets},
+        {"lines: a byte of 65,536 that trickle in", 2000000, long_line_byte_by_byte},
+    };
+    return BENCH_MAIN(argc, argv, cases);
 }

@@ -96,14 +96,16 @@ arm_and_fire(uint64_t count)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
-    bench_run("timer_wheel: arm and disarm, 10,000 timers, time goes on", 5000000,
-              arm_and_disarm_as_time_goes);
-    bench_run("timer_wheel: arm for an earlier deadline", 5000000, arm_earlier);
-    bench_run("timer_wheel: ask for the next delay", 5000000, ask_for_next_delay);
-    bench_run("timer_wheel: advance by a millisecond, nothing due", 5000000,
-              advance_one_millisecond);
-    bench_run("timer_wheel: arm within a minute and fire", 1000000, arm_and_fire);
-    return 0;
+    static const struct bench_case cases[] = {
+        {"wheel: arm and disarm, 10,000 timers, time goes on", 5000000,
+         arm_and_disarm_as_time_goes},
+        {"wheel: arm for an earlier deadline", 5000000, arm_earlier},
+        {"wheel: ask for the next delay", 5000000, ask_for_next_delay},
+        {"wheel: advance by a millisecond, nothing due", 5000000,
+         advance_one_millisecond},
+        {"wheel: arm within a minute and fire", 1000000, arm_and_fire},
+    };
+    return BENCH_MAIN(argc, argv, cases);
 }

@@ -33,6 +33,8 @@
 #include <string.h>
 #include <sys/time.h>
 
+#define OPENED_AT_ONCE 200
+
 struct options {
     int port;
     int connection_count;
@@ -103,7 +105,17 @@ make_batch(const struct options *options, int number)
     return batch;
 }
 
-// An idle connection is kept by its descriptor alone: it ends with the process.
+static void
+receive_first_echo(int fd, const char *message, char *reply, size_t length)
+{
+    ssize_t received = recv(fd, reply, length, MSG_WAITALL);
+    if (received != (ssize_t)length || memcmp(reply, message, length) != 0) {
+        fail("an idle connection got a wrong echo");
+    }
+}
+
+// Many at a time, so that not each of them has to wait for the server's turn. An idle
+// connection is kept by its descriptor alone: it ends with the process.
 static void
 open_idle(const struct options *options)
 {
@@ -112,14 +124,17 @@ open_idle(const struct options *options)
     if (reply == NULL) {
         die("malloc");
     }
-    for (int i = 0; i < options->idle_count; i++) {
-        int fd = connect_to(options->port);
-        send_whole(fd, message, options->message_bytes);
-        ssize_t received = recv(fd, reply, options->message_bytes, MSG_WAITALL);
-        if (received != (ssize_t)options->message_bytes ||
-            memcmp(reply, message, options->message_bytes) != 0) {
-            fail("an idle connection got a wrong echo");
+    int fds[OPENED_AT_ONCE];
+    for (int opened = 0; opened < options->idle_count;) {
+        int count = 0;
+        while (count < OPENED_AT_ONCE && opened + count < options->idle_count) {
+            fds[count] = connect_to(options->port);
+            send_whole(fds[count++], message, options->message_bytes);
         }
+        for (int i = 0; i < count; i++) {
+            receive_first_echo(fds[i], message, reply, options->message_bytes);
+        }
+        opened += count;
     }
     free(reply);
     free(message);

@@ -10,7 +10,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "bench.h"
 #include "reactor.h"
@@ -28,14 +27,6 @@ die(const char *what)
 {
     fprintf(stderr, "timers: %s\n", what);
     exit(1);
-}
-
-static double
-cpu_now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
 }
 
 static void *
@@ -92,9 +83,9 @@ static void
 report(const char *name, void (*operations)(void), uint64_t armed_after,
        const char *behind)
 {
-    double start_ns = cpu_now_ns();
+    double start_ns = bench_cpu_ns();
     operations();
-    double took_ns = cpu_now_ns() - start_ns;
+    double took_ns = bench_cpu_ns() - start_ns;
     if (reactor.timers.armed_count != armed_after) {
         die("timers were lost");
     }
