@@ -200,6 +200,9 @@ lint: build $(VENV)/.lint-tools  ## Check formatting, style, types and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	PYTHONPATH=$(CURDIR) $(BIN)/pyright --pythonpath $(BIN)/python --verifytypes pycoronet \
+		--ignoreexternal >$(VENV)/types || { cat $(VENV)/types; exit 1; }
 	$(BIN)/python -m mypy.stubtest pycoronet._coronet
 	$(BIN)/codespell
 

@@ -156,6 +156,19 @@ static PyGetSetDef TransportLayer_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyObject *
+TransportLayer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    bool has_arguments = PyTuple_GET_SIZE(arguments) > 0 ||
+                         (keywords != NULL && PyDict_GET_SIZE(keywords) > 0);
+    if (has_arguments && type->tp_init == PyBaseObject_Type.tp_init) {
+        return PyErr_Format(
+            PyExc_TypeError,
+            "TransportLayer() takes no arguments; the __init__() of a subclass does");
+    }
+    return type->tp_alloc(type, 0);
+}
+
 static int
 TransportLayer_traverse(TransportLayerObject *layer, visitproc visit, void *arg)
 {
@@ -187,7 +200,7 @@ layer_type_new(PyObject *module)
 {
     static PyType_Slot slots[] = {
         {Py_tp_doc, (void *)TransportLayer_doc},
-        {Py_tp_new, PyType_GenericNew},
+        {Py_tp_new, TransportLayer_new},
         {Py_tp_dealloc, TransportLayer_dealloc},
         {Py_tp_traverse, TransportLayer_traverse},
         {Py_tp_methods, TransportLayer_methods},

@@ -391,6 +391,9 @@ Task_await(PyObject *task)
     return iterator;
 }
 
+PyDoc_STRVAR(class_getitem_doc,
+             "__class_getitem__($type, item, /)\n--\n\nFor types: Task[int].");
+
 static PyMethodDef Task_methods[] = {
     {"join", (PyCFunction)(void (*)(void))Task_join, METH_FASTCALL | METH_KEYWORDS,
      Task_join_doc},
@@ -401,6 +404,7 @@ static PyMethodDef Task_methods[] = {
     {"link", (PyCFunction)(void (*)(void))Task_link, METH_FASTCALL | METH_KEYWORDS,
      task_link_doc},
     {"unlink", (PyCFunction)Task_unlink, METH_O, task_unlink_doc},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, class_getitem_doc},
     {NULL, NULL, 0, NULL},
 };
 

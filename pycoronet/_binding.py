@@ -7,12 +7,13 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 # FreeBSD spreads connections over the listeners of a port only by an option of its own.
 SHARED_PORT = getattr(socket, "SO_REUSEPORT_LB", socket.SO_REUSEPORT)
 
-Address = Any
+# (host, port), or the path of a Unix socket.
+Address: TypeAlias = tuple[Any, ...] | str | bytes | os.PathLike[str] | os.PathLike[bytes]
 LookUp = Callable[..., list[Any]]
 
 
@@ -20,11 +21,11 @@ class Place(NamedTuple):
     """Where one socket can be bound."""
 
     family: int
-    address: Address  # as bind() takes it
+    address: Any  # as bind() takes it
     is_ipv6_only: bool = True  # of interest for IPv6 alone
 
 
-def is_path(address: Address) -> bool:
+def is_path(address: Any) -> TypeGuard[str | bytes | os.PathLike[str]]:
     """Tell whether it is the path of a Unix socket."""
     return isinstance(address, str | bytes | os.PathLike)
 
@@ -39,7 +40,7 @@ def numeric_family(host: Any) -> int | None:
 
 
 def find_places(
-    address: Address, *, ipv6_only: bool | None = None, look_up: LookUp = socket.getaddrinfo
+    address: Any, *, ipv6_only: bool | None = None, look_up: LookUp = socket.getaddrinfo
 ) -> list[Place]:
     """Return where to bind for an address, in the resolver's order: at least one place.
 

@@ -111,9 +111,11 @@ class Server(Protocol):
     @property
     def closing(self) -> bool:
         """Whether it takes no more requests."""
+        ...
 
     def await_input(self, conn: sk_conn, timeout: float | None = None) -> bool:
         """Wait for input or the end of it; return False if nobody should wait any longer."""
+        ...
 
 
 Respond = Callable[[Request], Response]

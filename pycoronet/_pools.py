@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
 from ._coronet import (
     ParkingLot,
@@ -24,6 +24,10 @@ from ._waiting import Watch
 from .errors import Cancelled, ShutDown
 
 __all__ = ["Pool"]
+
+Parameters = ParamSpec("Parameters")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class _Outcome(NamedTuple):
@@ -194,7 +198,7 @@ class _Calls:
             pass
 
 
-class _Results(Iterator[Any]):
+class _Results(Iterator[Result]):
     """What imap() and imap_unordered() return."""
 
     _calls: _Calls | None = None  # until it was made
@@ -203,12 +207,13 @@ class _Results(Iterator[Any]):
         self._hub = get_hub()
         self._calls = calls
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Result:
         assert self._calls is not None
         outcome = self._calls.take()
         if outcome is None:
             raise StopIteration
-        return outcome.value
+        value: Result = outcome.value
+        return value
 
     def close(self) -> None:
         """Cancel what has not ended. What has failed and was not read is reported.
@@ -283,7 +288,13 @@ class Pool:
 
     # Starting and ending.
 
-    def spawn(self, function: Callable[..., object], /, *args: Any, **kwargs: Any) -> Task:
+    def spawn(
+        self,
+        function: Callable[Parameters, Result],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Task[Result]:
         """Start function(*args, **kwargs) as a task, once there is room; return the Task.
 
         Waits while the pool is full, first come, first served; cancelled then, it has started
@@ -372,7 +383,13 @@ class Pool:
 
     # Results.
 
-    def apply(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def apply(
+        self,
+        function: Callable[Parameters, Result],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Result:
         """Call function(*args, **kwargs) in a task of the pool; return or raise what it does.
 
         When this is cancelled or times out, the task is cancelled, and waited for; what it
@@ -386,9 +403,26 @@ class Pool:
                 _end(task)
             del task  # what it has raised refers to this frame
 
+    @overload
     def map(
-        self, function: Callable[..., Any], iterable: Iterable[Any], /, *iterables: Iterable[Any]
-    ) -> list[Any]:
+        self, function: Callable[[Item], Result], iterable: Iterable[Item], /
+    ) -> list[Result]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[..., Result],
+        iterable: Iterable[Any],
+        other: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+    ) -> list[Result]: ...
+    def map(
+        self,
+        function: Callable[..., Result],
+        iterable: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+    ) -> list[Result]:
         """Call the function for each item, or for what the iterables give together.
 
         Returns the list of results, in order. The first exception, of the function or of an
@@ -410,9 +444,26 @@ class Pool:
             raise
         return [values[number] for number in range(len(values))]
 
+    @overload
     def imap(
-        self, function: Callable[..., Any], iterable: Iterable[Any], /, *iterables: Iterable[Any]
-    ) -> Iterator[Any]:
+        self, function: Callable[[Item], Result], iterable: Iterable[Item], /
+    ) -> Iterator[Result]: ...
+    @overload
+    def imap(
+        self,
+        function: Callable[..., Result],
+        iterable: Iterable[Any],
+        other: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+    ) -> Iterator[Result]: ...
+    def imap(
+        self,
+        function: Callable[..., Result],
+        iterable: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+    ) -> Iterator[Result]:
         """As `map()`, but return an iterator over the results, in order, as they come.
 
         It is ahead of its reader by twice the pool's size at most: no more items are taken
@@ -429,9 +480,26 @@ class Pool:
             self._start_calls(function, iterable, *iterables, in_order=True, ahead=ahead)
         )
 
+    @overload
     def imap_unordered(
-        self, function: Callable[..., Any], iterable: Iterable[Any], /, *iterables: Iterable[Any]
-    ) -> Iterator[Any]:
+        self, function: Callable[[Item], Result], iterable: Iterable[Item], /
+    ) -> Iterator[Result]: ...
+    @overload
+    def imap_unordered(
+        self,
+        function: Callable[..., Result],
+        iterable: Iterable[Any],
+        other: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+    ) -> Iterator[Result]: ...
+    def imap_unordered(
+        self,
+        function: Callable[..., Result],
+        iterable: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+    ) -> Iterator[Result]:
         """As `imap()`, but the results come as the calls end, in any order."""
         ahead = 2 * self._size
         return _Results(

@@ -36,7 +36,7 @@ class SockTLC(TransportLayer):
         on_clear: Callable[[int, Any], object] | None = None,
     ) -> None:
         self.udata = udata
-        self.fd = -1  # once it is on a socket, that one's number
+        self.fd: int = -1  # once it is on a socket, that one's number
         self._wrap = wrap
         self._unwrap = unwrap
         self._on_clear = on_clear
@@ -80,7 +80,7 @@ class SockRWHook(TransportLayer):
         flush: Callable[[int], bytes] | None = None,
         on_clear: Callable[[int], object] | None = None,
     ) -> None:
-        self.uuid = -1
+        self.uuid: int = -1
         self._read = read
         self._write = write
         self._flush = flush

@@ -40,7 +40,7 @@ HANDSHAKE_TIMEOUT = 10.0
 # macOS lets no process have more than this, though it says that there is no limit.
 _OPEN_MAX = 10240
 
-Handler = Callable[[sk_conn, Address], object]
+Handler = Callable[[sk_conn, Any], object]
 
 
 def connect(
@@ -67,7 +67,7 @@ def connect(
         conn = _connect(address)
         if tls is None:
             return conn
-        if server_hostname is None and not is_path(address):
+        if server_hostname is None and isinstance(address, tuple | list):
             server_hostname = address[0]
         try:
             conn.start_tls(None if tls is True else tls, server_hostname=server_hostname)
@@ -78,7 +78,7 @@ def connect(
         return conn
 
 
-def _connect(address: Address) -> sk_conn:
+def _connect(address: Any) -> sk_conn:
     if is_path(address):
         return _attempt(socket.AF_UNIX, os.fspath(address))
     host, port = address[:2]
@@ -91,7 +91,7 @@ def _connect(address: Address) -> sk_conn:
     return _race(_interleave_families(found))
 
 
-def _attempt(family: int, address: Address) -> sk_conn:
+def _attempt(family: int, address: Any) -> sk_conn:
     conn = _socket(family, socket.SOCK_STREAM)
     try:
         conn.connect(address)
@@ -101,7 +101,7 @@ def _attempt(family: int, address: Address) -> sk_conn:
     return conn
 
 
-def _interleave_families(found: list[Any]) -> list[tuple[int, Address]]:
+def _interleave_families(found: list[Any]) -> list[tuple[int, Any]]:
     """Return the addresses in the resolver's order, but the families taking turns."""
     first = [entry for entry in found if entry[0] == found[0][0]]
     others = [entry for entry in found if entry[0] != found[0][0]]
@@ -122,10 +122,10 @@ class _Race:
         self.attempts: list[Task] = []
         self.is_over = False
 
-    def start(self, family: int, address: Address) -> None:
+    def start(self, family: int, address: Any) -> None:
         self.attempts.append(spawn(self._run, family, address))
 
-    def _run(self, family: int, address: Address) -> None:
+    def _run(self, family: int, address: Any) -> None:
         try:
             conn = _attempt(family, address)
         except Exception as error:
@@ -145,7 +145,7 @@ class _Race:
             attempt.cancel()
 
 
-def _race(addresses: list[tuple[int, Address]]) -> sk_conn:
+def _race(addresses: list[tuple[int, Any]]) -> sk_conn:
     race = _Race()
     try:
         for count, (family, address) in enumerate(addresses, start=1):
@@ -247,7 +247,7 @@ def _defer_accept(listener: sk_conn, seconds: float) -> None:
 
 
 def serve(
-    address: Address,
+    address: Address | sk_conn,
     handler: Handler,
     *,
     backlog: int = 1024,

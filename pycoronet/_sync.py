@@ -35,8 +35,8 @@ class Condition:
 
     def __init__(self, lock: Any = None) -> None:
         self._lock = RLock() if lock is None else lock
-        self.acquire = self._lock.acquire
-        self.release = self._lock.release
+        self.acquire: Callable[..., bool] = self._lock.acquire
+        self.release: Callable[[], None] = self._lock.release
         self._tickets: deque[Event] = deque()  # of those who wait, guarded by the lock
         self._process = os.getpid()  # theirs
 

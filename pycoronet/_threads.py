@@ -3,7 +3,7 @@
 import contextvars
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from ._coronet import ParkingLot, get_hub
 from ._thread_pool import ThreadPool
@@ -12,6 +12,7 @@ __all__ = ["call_in_pool", "get_thread_limits", "name_pool", "set_thread_limits"
 
 MAX_THREADS = min(32, (os.cpu_count() or 1) + 4)
 
+Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
@@ -70,7 +71,11 @@ name_pool = ThreadPool(0, MAX_THREADS, name="pycoronet names")
 
 
 def call_in_pool(
-    pool: ThreadPool, function: Callable[..., Result], /, *args: Any, **kwargs: Any
+    pool: ThreadPool,
+    function: Callable[Parameters, Result],
+    /,
+    *args: Parameters.args,
+    **kwargs: Parameters.kwargs,
 ) -> Result:
     """`to_thread()` with another pool."""
     context = contextvars.copy_context()
@@ -80,7 +85,12 @@ def call_in_pool(
     return result
 
 
-def to_thread(function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
+def to_thread(
+    function: Callable[Parameters, Result],
+    /,
+    *args: Parameters.args,
+    **kwargs: Parameters.kwargs,
+) -> Result:
     """Call a function that blocks in a thread, and wait for it as for anything else.
 
     It runs with a copy of the caller's context variables. Returns what it returns, raises

@@ -5,6 +5,7 @@ All of them stand on `Task.link`, and leave no link behind when they are through
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
 
 from ._coronet import ParkingLot, Task, current, get_hub
 from ._deadlines import deadline_after, seconds_until
@@ -12,20 +13,22 @@ from .errors import Cancelled
 
 __all__ = ["iwait", "joinall", "wait"]
 
+Result = TypeVar("Result")
 
-class Watch:
+
+class Watch(Generic[Result]):
     """Tasks that somebody waits for, and those of them that have ended and were not taken.
 
     handles_failure: somebody will look at how they end. leave() has to be called in the end.
     """
 
     def __init__(
-        self, tasks: Iterable[Task], operation: str, *, handles_failure: bool = True
+        self, tasks: Iterable[Task[Result]], operation: str, *, handles_failure: bool = True
     ) -> None:
         self.tasks = list(dict.fromkeys(tasks))
-        self.pending: dict[Task, None] = {}
-        self.ended: deque[Task] = deque()
-        self.failed: Task | None = None  # the first one; to be cancelled is no failure
+        self.pending: dict[Task[Result], None] = {}
+        self.ended: deque[Task[Result]] = deque()
+        self.failed: Task[Result] | None = None  # the first one; to be cancelled is no failure
         self._operation = operation
         self._lot = ParkingLot()
         self._wanted = 0  # how many have to have ended before who waits looks again
@@ -50,13 +53,13 @@ class Watch:
         if current() in self.tasks:
             raise RuntimeError(f"{self._operation}: a task cannot wait for itself")
 
-    def _keep(self, task: Task) -> None:
+    def _keep(self, task: Task[Result]) -> None:
         self.ended.append(task)
         is_failed = task.exception is not None and not isinstance(task.exception, Cancelled)
         if is_failed and self.failed is None:
             self.failed = task
 
-    def _note(self, task: Task) -> None:
+    def _note(self, task: Task[Result]) -> None:
         del self.pending[task]
         self._keep(task)
         if len(self.ended) >= self._wanted or not self.pending or self.failed is task:
@@ -116,8 +119,8 @@ def joinall(
 
 
 def wait(
-    tasks: Iterable[Task], timeout: float | None = None, count: int | None = None
-) -> tuple[set[Task], set[Task]]:
+    tasks: Iterable[Task[Result]], timeout: float | None = None, count: int | None = None
+) -> tuple[set[Task[Result]], set[Task[Result]]]:
     """Wait until so many of the tasks have ended; return those that have, and those that not.
 
     timeout: seconds, after which it returns what there is; None waits for ever, 0 only looks.
@@ -135,17 +138,17 @@ def wait(
     return done, set(watch.tasks) - done
 
 
-class _Completed(Iterator[Task]):
+class _Completed(Iterator[Task[Result]]):
     """What `iwait()` returns."""
 
-    _watch: Watch | None = None  # until it was made
+    _watch: Watch[Result] | None = None  # until it was made
 
-    def __init__(self, tasks: Iterable[Task], timeout: float | None) -> None:
+    def __init__(self, tasks: Iterable[Task[Result]], timeout: float | None) -> None:
         self._hub = get_hub()
         self._deadline = deadline_after(timeout)
         self._watch = Watch(tasks, "iwait")
 
-    def __next__(self) -> Task:
+    def __next__(self) -> Task[Result]:
         watch = self._watch
         assert watch is not None
         while not watch.ended:
@@ -165,7 +168,7 @@ class _Completed(Iterator[Task]):
                 pass  # the hub is closed, and the tasks are gone
 
 
-def iwait(tasks: Iterable[Task], timeout: float | None = None) -> Iterator[Task]:
+def iwait(tasks: Iterable[Task[Result]], timeout: float | None = None) -> Iterator[Task[Result]]:
     """Iterate over the tasks as they end: those that have already in the order given.
 
         for task in iwait(tasks):

@@ -476,7 +476,7 @@ def await_(awaitable: Awaitable[Result], /) -> Result:
         del future  # whose exception refers to this frame
 
 
-def _await_task(task: Task) -> Generator[Any, None, Any]:
+def _await_task(task: Task[Result]) -> Generator[Any, None, Result]:
     """Do what `await task` does; see Task."""
     if not task.done:
         loop = asyncio.get_running_loop()
@@ -487,7 +487,7 @@ def _await_task(task: Task) -> Generator[Any, None, Any]:
             )
         future = loop.create_future()
 
-        def tell(_: Task) -> None:
+        def tell(_: Task[Result]) -> None:
             if not future.done():
                 future.set_result(None)
 

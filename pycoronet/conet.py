@@ -21,10 +21,13 @@ import socket
 import struct
 import threading
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._coronet import Hub, Task, co_call, co_create, co_delete, co_resume, get_hub, sk_conn
 from ._coronet import current as co_current
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = [
     "co_call",
@@ -53,8 +56,6 @@ __all__ = [
 
 # struct linger {0, 0}: close() leaves to the kernel what has not been sent.
 _NO_LINGER = struct.pack("ii", 0, 0)
-
-Address = Any
 
 
 class _Context(threading.local):
@@ -208,7 +209,7 @@ def conet_readln(conn: sk_conn, limit: int = 65536) -> bytes | None:
     return conn.readln(limit) or None
 
 
-def conet_write(conn: sk_conn, buf: Any) -> int:
+def conet_write(conn: sk_conn, buf: "Buffer") -> int:
     """Write all of a bytes-like object; return its length.
 
     May switch. Raises OSError, with `bytes_written` saying how much went out.
@@ -217,7 +218,7 @@ def conet_write(conn: sk_conn, buf: Any) -> int:
     return conn.write(buf)
 
 
-def conet_printf(conn: sk_conn, fmt: bytes, *args: Any) -> int:
+def conet_printf(conn: sk_conn, fmt: bytes, *args: object) -> int:
     """Write fmt % args, where fmt is bytes; return the number of bytes.
 
     May switch. Raises OSError, and what the % operator raises.
@@ -241,7 +242,7 @@ def conet_socket(domain: int, type: int, protocol: int = 0) -> int:
         return sock.detach()
 
 
-def conet_connect(conn: sk_conn, addr: Address) -> int:
+def conet_connect(conn: sk_conn, addr: tuple[Any, ...] | str | bytes) -> int:
     """Connect to an address as Python's socket module writes it; return 0.
 
     May switch. Raises OSError with the network's own errno.
@@ -251,7 +252,7 @@ def conet_connect(conn: sk_conn, addr: Address) -> int:
     return 0
 
 
-def conet_accept(conn: sk_conn) -> tuple[int, Address]:
+def conet_accept(conn: sk_conn) -> tuple[int, Any]:
     """Wait for a client; return its descriptor and address.
 
     The descriptor is non-blocking, close-on-exec and the caller's: give it to

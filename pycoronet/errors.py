@@ -74,8 +74,8 @@ class DeadlockError(RuntimeError):
     """All tasks wait, and nothing is left that could wake one of them."""
 
     def __init__(self, waiters: Iterable[str], circles: Iterable[str] = ()) -> None:
-        self.waiters = list(waiters)  # "Task 'name': operation subject", a str each
-        self.circles = list(circles)  # those who wait for one another, in words
+        self.waiters: list[str] = list(waiters)  # "Task 'name': operation subject", a str each
+        self.circles: list[str] = list(circles)  # those who wait for one another, in words
         lines = [f"\n  {waiter}" for waiter in self.waiters]
         lines += [f"\n{circle}" for circle in self.circles]
         super().__init__("every task waits and nothing can wake them:" + "".join(lines))

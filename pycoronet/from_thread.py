@@ -10,15 +10,22 @@ Example::
     to_thread(work, get_hub(), Queue())
 """
 
+from __future__ import annotations
+
 import contextvars
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._coronet import Hub, ParkingLot, Task, get_hub, spawn
 from ._coronet import timeout as time_limit
 from .errors import Cancelled
 
 __all__ = ["run"]
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Arguments = TypeVarTuple("Arguments")
 
 Result = TypeVar("Result")
 
@@ -91,7 +98,11 @@ class _Request:
 
 
 def run(
-    hub: Hub, function: Callable[..., Result], /, *args: Any, timeout: float | None = None
+    hub: Hub,
+    function: Callable[[Unpack[Arguments]], Result],
+    /,
+    *args: Unpack[Arguments],
+    timeout: float | None = None,
 ) -> Result:
     """Call function(*args) in a task of another thread's hub, and wait for it in this thread.
 

@@ -181,7 +181,7 @@ class Zlib(TransportLayer):
         self._compressor = zlib.compressobj(level, wbits=wbits)
         self._decompressor = zlib.decompressobj(wbits)
         self._limit = limit
-        self.leftover = b""  # what came behind the end of the compressed stream
+        self.leftover: bytes = b""  # what came behind the end of the compressed stream
 
     def wrap(self, data: bytes, /) -> bytes:
         """Compress, and flush."""
@@ -241,9 +241,9 @@ class ProxyProtocol(TransportLayer):
     def __init__(self, *, limit: int = 4096) -> None:
         self._limit = limit
         self._held = b""
-        self.is_done = False
-        self.version = 0
-        self.command = ""
+        self.is_done: bool = False
+        self.version: int = 0
+        self.command: str = ""
         self.source: _Address = None
         self.destination: _Address = None
         self.extras: list[tuple[int, bytes]] = []

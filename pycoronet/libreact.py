@@ -59,7 +59,7 @@ class Reactor:
         self.on_shutdown = on_shutdown
         self.on_close = on_close
         self.maxfd = maxfd
-        self.last_tick = 0.0  # when the last cycle began, in seconds since the epoch
+        self.last_tick: float = 0.0  # when the last cycle began, in seconds since the epoch
         self._conns: dict[int, _Watch | _Timer] = {}
         self._must_stop = False
         self._has_stopped = False

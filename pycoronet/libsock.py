@@ -28,7 +28,7 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._coronet import get_hub, sk_conn
 from ._descriptors import Entry, add, find, find_open, number_of, open_entries
@@ -57,6 +57,9 @@ from ._sock_layers import (
 from ._sockets import listen, max_capacity
 from .errors import ClosedError
 from .libreact import Reactor, reactor_add, reactor_remove
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = [
     "BUFFER_FILE_READ_SIZE",
@@ -366,7 +369,7 @@ def _is_readable(fd: int) -> bool:
 # Writing.
 
 
-def sock_write(fd: int, buffer: Any, count: int | None = None) -> int:
+def sock_write(fd: int, buffer: "Buffer", count: int | None = None) -> int:
     """`sock_write`: queue a copy of count bytes of the buffer, None for all; return 0.
 
     Raises ClosedError, ValueError if the buffer has fewer, and the OSError of output that could

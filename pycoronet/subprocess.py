@@ -17,7 +17,7 @@ import os
 import select
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from subprocess import (
     DEVNULL,
     PIPE,
@@ -34,6 +34,7 @@ from ._coronet import timeout as time_limit
 from ._waiting import iwait
 
 if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike, StrOrBytesPath
     from typing_extensions import Buffer, Self
 
 __all__ = [
@@ -108,11 +109,11 @@ class Popen:
 
     def __init__(
         self,
-        args: Any,
+        args: "StrOrBytesPath | Sequence[StrOrBytesPath]",
         *,
-        stdin: Any = None,
-        stdout: Any = None,
-        stderr: Any = None,
+        stdin: "FileDescriptorLike | None" = None,
+        stdout: "FileDescriptorLike | None" = None,
+        stderr: "FileDescriptorLike | None" = None,
         **options: Any,
     ) -> None:
         for name in _REFUSED_OPTIONS:
@@ -159,7 +160,7 @@ class Popen:
         return theirs
 
     @property
-    def args(self) -> Any:
+    def args(self) -> "StrOrBytesPath | Sequence[StrOrBytesPath]":
         """What was started."""
         return self._process.args
 
@@ -346,7 +347,7 @@ class Popen:
 
 
 def run(
-    args: Any,
+    args: "StrOrBytesPath | Sequence[StrOrBytesPath]",
     *,
     input: "Buffer | None" = None,
     capture_output: bool = False,
@@ -380,7 +381,12 @@ def run(
     return CompletedProcess(process.args, status, output, errors)
 
 
-def check_output(args: Any, *, timeout: float | None = None, **options: Any) -> bytes:
+def check_output(
+    args: "StrOrBytesPath | Sequence[StrOrBytesPath]",
+    *,
+    timeout: float | None = None,
+    **options: Any,
+) -> bytes:
     """Run a program that has to end with status 0; return its output. Otherwise as `run()`."""
     for name in ("stdout", "check", "capture_output"):
         if name in options:

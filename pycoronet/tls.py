@@ -25,7 +25,7 @@ READ_SIZE = 16 * 1024
 MAX_HELD = 1024 * 1024
 
 # Which handshakes failed, for whoever wants to see it; at INFO.
-logger = logging.getLogger("pycoronet.tls")
+logger: logging.Logger = logging.getLogger("pycoronet.tls")
 
 
 class TLSLayer(TransportLayer):
@@ -40,8 +40,13 @@ class TLSLayer(TransportLayer):
     cut the stream short.
     """
 
-    _is_tls = True  # conn.tls looks for it
-    _takes_views = True  # what is written need not be copied for wrap()
+    @property
+    def _is_tls(self) -> bool:
+        return True  # conn.tls looks for it
+
+    @property
+    def _takes_views(self) -> bool:
+        return True  # what is written need not be copied for wrap()
 
     def __init__(
         self,
@@ -56,17 +61,17 @@ class TLSLayer(TransportLayer):
             raise ValueError("this context checks the peer's name: server_hostname is needed")
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self.ssl_object = context.wrap_bio(
+        self.ssl_object: ssl.SSLObject = context.wrap_bio(
             self._incoming,
             self._outgoing,
             server_side=server_side,
             server_hostname=server_hostname,
             session=session,
         )
-        self.is_ready = False  # the handshake is done
+        self.is_ready: bool = False  # the handshake is done
         self.handshake_bytes_sent = 0  # by then, with what was waiting to be sent
         self._held: list[bytes | memoryview] = []
-        self.leftover = b""  # what came behind the peer's end of TLS
+        self.leftover: bytes = b""  # what came behind the peer's end of TLS
 
     # What was agreed upon, by the names of ssl.SSLObject.
 

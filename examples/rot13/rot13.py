@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pycoronet import sk_conn  # two of the five do without
 
-    Listener = TypeVar("Listener", socket.socket, sk_conn)
+    Listener = TypeVar("Listener", bound=socket.socket | sk_conn)
 
 HOST, PORT = "127.0.0.1", 40713
 MAX_LINE = 16384
@@ -75,7 +75,7 @@ def main(listen: Callable[[tuple[str, int]], Listener], serve: Callable[[Listene
         listener = listen((HOST, options.port))
     except (OSError, OverflowError, ValueError) as error:
         sys.exit(f"{name}: {error}")
-    with listener:
+    with closing(listener):
         host, port = listener.getsockname()
         print(f"{name}: {host}:{port}", flush=True)
         with suppress(KeyboardInterrupt):

@@ -37,8 +37,8 @@ def run_child(client: socket.socket) -> None:
     try:
         with suppress(OSError):  # it has gone
             serve_client(client)
-    except Exception:
-        sys.excepthook(*sys.exc_info())
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
     finally:
         os._exit(0)
 

@@ -1,10 +1,30 @@
 """What a server can be told: its settings, each checked alone, then all of them together."""
 
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .._sockets import HANDSHAKE_TIMEOUT
 from ._settings import Setting, anything, one_of, optional, path, seconds, some_address, whole
 from ._strategies import METHODS
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Callable
+
+    from _typeshed import StrOrBytesPath
+
+    from .._binding import Address
+    from .._coronet import _Callbacks, sk_conn
+    from ._systemd import SystemdSockets
+    from ._tls import CertificateFiles
+
+    ServerAddress: TypeAlias = Address | int | socket.socket | SystemdSockets
+    AnyHandler: TypeAlias = (
+        Callable[[sk_conn, Any], object] | _Callbacks | Callable[[], _Callbacks] | str
+    )
+    ServerTLS: TypeAlias = (
+        ssl.SSLContext | CertificateFiles | tuple[StrOrBytesPath, StrOrBytesPath] | None
+    )
 
 __all__ = ["Configuration"]
 
@@ -14,34 +34,34 @@ StrategyName: TypeAlias = Literal["coroutine", "callback", "threadpool"]
 class Configuration:
     """The settings of a `Server`, which has what they mean."""
 
-    address = Setting(anything)
-    handler = Setting(anything)
-    tls = Setting(anything)
-    strategy = Setting(one_of("coroutine", "callback", "threadpool"))
-    backlog = Setting(whole(1))
-    delay = Setting(seconds)
-    poolsize_min = Setting(whole(0))
-    poolsize_max = Setting(whole(1))
-    owner = Setting(anything)
-    max_connections = Setting(optional(whole(1)))
-    max_per_address = Setting(optional(whole(1)))
-    handshake_timeout = Setting(optional(seconds))
-    idle_timeout = Setting(optional(seconds))
-    total_timeout = Setting(optional(seconds))
-    drain_timeout = Setting(optional(seconds))
-    reuse_port = Setting[bool](lambda name, value: bool(value))
-    metrics = Setting(optional(some_address))
-    processes = Setting(optional(whole(1)))
-    sharing = Setting(optional(one_of("reuse_port", "exclusive")))
-    handover = Setting(optional(path))
+    address: "Setting[ServerAddress | list[Any]]" = Setting(anything)
+    handler: "Setting[AnyHandler]" = Setting(anything)
+    tls: "Setting[ServerTLS]" = Setting(anything)
+    strategy: Setting[str] = Setting(one_of("coroutine", "callback", "threadpool"))
+    backlog: Setting[int] = Setting(whole(1))
+    delay: Setting[float] = Setting(seconds)
+    poolsize_min: Setting[int] = Setting(whole(0))
+    poolsize_max: Setting[int] = Setting(whole(1))
+    owner: Setting[Any] = Setting(anything)
+    max_connections: Setting[int | None] = Setting(optional(whole(1)))
+    max_per_address: Setting[int | None] = Setting(optional(whole(1)))
+    handshake_timeout: Setting[float | None] = Setting(optional(seconds))
+    idle_timeout: Setting[float | None] = Setting(optional(seconds))
+    total_timeout: Setting[float | None] = Setting(optional(seconds))
+    drain_timeout: Setting[float | None] = Setting(optional(seconds))
+    reuse_port: Setting[bool] = Setting(lambda name, value: bool(value))
+    metrics: "Setting[ServerAddress | list[Any] | None]" = Setting(optional(some_address))
+    processes: Setting[int | None] = Setting(optional(whole(1)))
+    sharing: Setting[str | None] = Setting(optional(one_of("reuse_port", "exclusive")))
+    handover: Setting[str | None] = Setting(optional(path))
 
     def __init__(
         self,
-        address: Any,
-        handler: Any,
+        address: "ServerAddress | list[Any]",
+        handler: "AnyHandler",
         *,
         strategy: StrategyName = "coroutine",
-        tls: Any = None,
+        tls: "ServerTLS" = None,
         backlog: int = 1024,
         delay: float = 1.0,
         poolsize_min: int = 5,
@@ -54,7 +74,7 @@ class Configuration:
         total_timeout: float | None = None,
         drain_timeout: float | None = 30.0,
         reuse_port: bool = False,
-        metrics: Any = None,
+        metrics: "ServerAddress | list[Any] | None" = None,
         processes: int | None = None,
         sharing: Literal["reuse_port", "exclusive"] | None = None,
         handover: str | None = None,

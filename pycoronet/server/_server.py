@@ -115,7 +115,7 @@ class Server(Configuration):
     def _set_up(self) -> None:
         self.tls_context: ssl.SSLContext | None = None
         self.addresses: list[Any] = []  # bound to, as getsockname() tells them
-        self.stats = Stats()
+        self.stats: Stats = Stats()
         self._traffic = self.stats.traffic = Traffic()
         self._sockets: list[socket.socket] = []
         self._page: Server | None = None  # shows the statistics
@@ -150,7 +150,7 @@ class Server(Configuration):
         return self._processes is None and self._is_in_its_hub()
 
     def __repr__(self) -> str:
-        where = ", ".join(map(str, self.addresses)) or self.address
+        where = ", ".join(map(str, self.addresses or [self.address]))
         return f"<Server {self._state.name.lower()} {self.strategy} {where}>"
 
     # Beginning.

@@ -17,10 +17,12 @@ class Traffic(Protocol):
     @property
     def bytes_read(self) -> int:
         """Bytes received."""
+        ...
 
     @property
     def bytes_sent(self) -> int:
         """Bytes sent."""
+        ...
 
 
 class Stats:

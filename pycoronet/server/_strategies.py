@@ -42,15 +42,18 @@ class Strategy(Interface):
 
     def is_serving(self, task: Task) -> bool:
         """Return whether a task is one of those that serve a connection."""
+        ...
 
     def notify_closing(self) -> None:
         """Have those that wait for another request know that the server is closing."""
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until all have ended; False if some have not after timeout seconds."""
+        ...
 
     def cancel(self) -> int:
         """End what is left and wait a moment for it; return how many that were."""
+        ...
 
     def close(self) -> None:
         """Give back what start() took; who has not ended by now is abandoned."""

@@ -3,9 +3,12 @@
 import errno
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from .._coronet import _Faults
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 # What a call meets: nothing; at most so many bytes; "short"; or the name of an error.
 _Fault: TypeAlias = int | str
@@ -62,7 +65,9 @@ def _check_shares(operation: str, shares: Mapping[_Fault, float]) -> None:
 class Faults:
     """A set of faults, made by `faults()`: as a context manager it injects them."""
 
-    def __init__(self, rules: Mapping[str, _Rule], seed: int, only: Iterable[Any] | None) -> None:
+    def __init__(
+        self, rules: Mapping[str, _Rule], seed: int, only: "Iterable[FileDescriptorLike] | None"
+    ) -> None:
         unknown = set(rules).difference(_OPERATIONS)
         if unknown:
             raise ValueError(f"no operation {unknown.pop()!r}: there are {', '.join(_OPERATIONS)}")
@@ -121,7 +126,7 @@ class Faults:
         return f"<Faults seed={self._seed} {self.counts!r}>"
 
 
-def _fileno(thing: Any) -> int:
+def _fileno(thing: "FileDescriptorLike") -> int:
     return thing if isinstance(thing, int) else int(thing.fileno())
 
 
@@ -129,7 +134,7 @@ def faults(
     rules: Mapping[str, _Rule] | None = None,
     *,
     seed: int = 0,
-    only: Iterable[Any] | None = None,
+    only: "Iterable[FileDescriptorLike] | None" = None,
 ) -> Faults:
     """Have system calls fail or do less than asked, in the block of a with statement.
 

@@ -131,7 +131,7 @@ class _Relay(Protocol):
         there = _Way(left, right, latencies[0], capacity)
         there.back = _Way(right, left, latencies[1], capacity)
         there.back.back = there
-        self.ways = {left: there, right: there.back}  # by where they begin
+        self.ways: dict[sk_conn, _Way] = {left: there, right: there.back}  # by where they begin
         for conn in conns:
             conn.set_watermarks(write_low=0)
             conn.set_callbacks(self, receive=False)

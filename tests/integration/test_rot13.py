@@ -117,7 +117,8 @@ class Rot13(Program):
         pids = [self.process.pid, *list_children(self.process.pid)]
         statuses = [Path(f"/proc/{pid}/status") for pid in pids]
         peaks = [re.search(r"VmHWM:\s+(\d+)", one.read_text()) for one in statuses if one.exists()]
-        return max((int(peak[1]) * 1024 for peak in peaks), default=0)
+        # One that has ended, and that nobody has waited for yet, has no memory.
+        return max((int(peak[1]) * 1024 for peak in peaks if peak is not None), default=0)
 
 
 def list_children(pid: int) -> list[int]:

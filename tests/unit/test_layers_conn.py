@@ -350,3 +350,20 @@ def test_layer_that_knows_its_connection_is_collected(ends: Ends) -> None:
     del conn, layer
     gc.collect()
     assert alive() is None
+
+
+# Making one.
+
+
+def test_arguments_are_for_the_init_of_a_subclass() -> None:
+    class Titled(TransportLayer):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    class Plain(TransportLayer):
+        pass
+
+    assert Titled("x").name == "x"
+    for kind in (TransportLayer, Plain):
+        with pytest.raises(TypeError, match="takes no arguments"):
+            kind(5)  # type: ignore[call-arg]
