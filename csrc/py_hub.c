@@ -567,9 +567,7 @@ hub_abandon(HubObject *hub)
     hub_give_signals_back(hub);
     conn_forget_all(hub);
     hub_drop_calls(hub, false);
-    if (hub->main_task != NULL) {
-        task_stop_scopes(hub->main_task);
-    }
+    hub_stop_timers(hub);
     reactor_close(&hub->reactor);
     // Of a thread that ends; an idle worker holds nothing.
     struct list_node *node;

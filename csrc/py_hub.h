@@ -451,6 +451,9 @@ int hub_yield(HubObject *hub, const char *operation);
 // Gives way after many operations that did not block. 0, or -1 with an exception.
 int hub_give_way(HubObject *hub);
 
+// Before the reactor is closed: disarms the timers of those who outlive it.
+void hub_stop_timers(HubObject *hub);
+
 // Counts an operation that did not block; after too many in a row it gives way. Cheap.
 #define HUB_OPERATION_BUDGET HARD_OR_USUAL(1, 256)
 static inline int

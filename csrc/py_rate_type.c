@@ -2,6 +2,7 @@
 
 #include "py_rate.h"
 
+#include <assert.h>
 #include <structmember.h>
 
 #include "py_convert.h"
@@ -459,6 +460,7 @@ RateGroup_dealloc(RateGroupObject *group)
         PyObject_ClearWeakRefs((PyObject *)group);
     }
     for (int direction = FLOW_IN; direction <= FLOW_OUT; direction++) {
+        assert(!timer_is_armed(&group->flows[direction].timer));
         timer_wheel_unlink(&group->hub->reactor.timers, &group->flows[direction].timer);
     }
     Py_CLEAR(group->limit);

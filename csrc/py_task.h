@@ -199,7 +199,7 @@ bool task_count_refusal(TaskObject *task);
 // Takes a task that ends off the scopes it has not left.
 void task_leave_scopes(TaskObject *task);
 
-// For a forked child: a scope's deadline of a task that is abandoned never comes.
+// The deadlines of the scopes it has entered never come.
 void task_stop_scopes(TaskObject *task);
 
 // A scope without a deadline that [task] is in from now on; __exit__() leaves it. Its own

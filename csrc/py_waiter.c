@@ -333,6 +333,29 @@ hub_park(HubObject *hub, struct waiter **place, struct list_node *queue,
     return park(hub, waiter, place, queue, timeout_ns);
 }
 
+static void
+stop_timers(HubObject *hub, TaskObject *task)
+{
+    task_stop_scopes(task);
+    for (struct list_node *node = task->waiters.next; node != &task->waiters;
+         node = node->next) {
+        struct waiter *waiter = CONTAINER_OF(node, struct waiter, task_link);
+        timer_wheel_unlink(&hub->reactor.timers, &waiter->timer);
+    }
+}
+
+void
+hub_stop_timers(HubObject *hub)
+{
+    if (hub->main_task != NULL) {
+        stop_timers(hub, hub->main_task);
+    }
+    for (struct list_node *node = hub->tasks.next; node != &hub->tasks;
+         node = node->next) {
+        stop_timers(hub, CONTAINER_OF(node, TaskObject, hub_link));
+    }
+}
+
 int
 hub_give_way(HubObject *hub)
 {
