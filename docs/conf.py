@@ -51,6 +51,8 @@ autodoc_typehints = "none"  # the docstrings tell, with units
 default_role = "py:obj"
 
 html_theme = "furo"
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
 html_static_path = ["site/static"]
 html_css_files = ["pycoronet.css"]
 html_extra_path = ["site/root"]  # leads from build/docs/index.html to the first page

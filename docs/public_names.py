@@ -18,7 +18,7 @@ def find_modules() -> list[Any]:
 
 
 def places() -> dict[str, Any]:
-    """Return what is public by each name that it has: in the package, and in a module of its own."""
+    """Return what is public by each of its names: in the package, in a module of its own."""
     return {
         f"{module.__name__}.{name}": getattr(module, name)
         for module in find_modules()
