@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from certificates import Certificates
-from connections import MOMENT, attempt, fill, open_descriptors
+from connections import MOMENT, attempt, drain_now, fill, open_descriptors
 from leak_case import (
     ROUNDS,
     SPARE_BLOCKS,
@@ -287,6 +287,7 @@ def test_what_layers_are_given_keeps_its_reference_count() -> None:
             conn.enqueue(data)
             peer.send(data)
             assert conn.read_exactly(len(data)) == data
+            drain_now(peer)
         count = sys.getrefcount(seen[0])  # an assert would keep one more
         assert count == 2
         assert (sys.getrefcount(data), sys.getrefcount(conn)) == before
