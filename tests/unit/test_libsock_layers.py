@@ -191,7 +191,7 @@ def test_a_reactor_reads_through_the_layers(opened: tuple[int, socket.socket]) -
     got: list[bytes] = []
     closed: list[int] = []
     reactor = Reactor(
-        on_data=lambda _reactor, fd: got.append(sock_read(fd, 100)),
+        on_data=lambda _reactor, fd: got.extend(iter(lambda: sock_read(fd, 100), b"")),
         on_close=lambda _reactor, fd: closed.append(fd),
     )
     sock_tlc_add(fd, SockTLC(unwrap=lambda fd, udata, data: data.upper()))
