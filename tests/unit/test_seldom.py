@@ -356,10 +356,8 @@ def test_callbacks_that_are_paused_go_on_after_a_read(keep: Keep) -> None:
     taken: list[bytes] = []
     pycoronet.get_hub().call_soon(lambda: taken.append(right.recv(99)))
     sleep(MOMENT)
-    left.write(b"y")
-    sleep(MOMENT)
     assert taken == [b"xxxx"]
-    assert right.take(9) == b"xxxx"
+    assert len(told) == 2  # of the rest, without any news from the peer
 
 
 def test_a_method_that_is_gone_is_reported_with_its_protocol(
