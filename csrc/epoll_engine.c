@@ -112,7 +112,7 @@ open_descriptors(struct engine *engine)
     // By level: a wake-up that found the array full must come again.
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = WAKE_TOKEN};
     if (epoll_ctl(engine->epoll_fd, EPOLL_CTL_ADD, engine->wake_fd, &event) < 0) {
-        error = errno; // not reached: only the kernel's own memory could be short
+        error = errno;
         goto fail;
     }
     return 0;

@@ -50,13 +50,12 @@ greenlet_end(PyObject *greenlet)
 {
     PyObject *me = greenlet_current();
     if (me == NULL) {
-        // not reached: the interpreter is being finalised
         return -1;
     }
     int error = PyGreenlet_SetParent((PyGreenlet *)greenlet, (PyGreenlet *)me);
     Py_DECREF(me);
     if (error < 0) {
-        return -1;
+        return -1; // not reached: the loop tells of other threads before
     }
     PyObject *result =
         PyGreenlet_Throw((PyGreenlet *)greenlet, PyExc_GreenletExit, NULL, NULL);

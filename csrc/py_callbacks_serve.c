@@ -405,6 +405,7 @@ look_for_end(struct callbacks *self)
     int unread = 0;
     if (ioctl(conn->fd, FIONREAD, &unread) < 0) {
         // Or nobody would ever be told of the end.
+        // not reached: streams have FIONREAD
         fail_with_errno(self, -errno, EVENT_READ);
     }
     else if (unread > 0) {

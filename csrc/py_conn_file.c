@@ -138,7 +138,7 @@ add_content(SkConnObject *conn, struct write_queue *batch,
             return 0;
         }
         if (write_queue_copy(batch, scratch, (size_t)count) < 0) {
-            PyErr_NoMemory();
+            PyErr_NoMemory(); // not reached: a file that is read here, without memory
             return -1;
         }
         offset += count;

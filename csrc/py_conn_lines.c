@@ -165,7 +165,7 @@ receive_line(SkConnObject *conn, const struct line_options *options,
     size_t taken = line == NULL ? 0 : length;
     line_buffer_end_run(&conn->input);
     if (conn_keep_input(conn, scratch + taken, received - taken) < 0) {
-        Py_CLEAR(line);
+        Py_CLEAR(line); // not reached: a line in scratch memory, without memory
     }
     return line;
 }

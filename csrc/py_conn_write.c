@@ -142,6 +142,7 @@ write_by_queue(SkConnObject *conn, const char *data, size_t length, PyObject *by
     int status = conn_pause_writer(conn, to_low_mark, operation);
     if (status == 0 && conn->waiting_owner != NULL &&
         write_queue_keep_copy(&conn->output, conn) < 0) {
+        // not reached: what is left, without memory
         status = conn_pause_writer(conn, false, operation);
     }
     conn_withdraw_write(conn);

@@ -243,7 +243,8 @@ hub_uninstall(HubObject *hub)
     thread_hub = NULL;
     PyObject *dictionary = PyThreadState_GetDict();
     if (dictionary != NULL && PyDict_DelItemString(dictionary, OWNER_KEY) < 0) {
-        PyErr_Clear(); // somebody else emptied the dictionary
+        // not reached: somebody else emptied the dictionary
+        PyErr_Clear();
     }
 }
 
@@ -506,7 +507,7 @@ tell_the_rest(HubObject *hub)
     while (hub->callback_count > 0) {
         callbacks_abort_all(hub);
         if (hub_yield(hub, "close") < 0) {
-            report_exception((PyObject *)hub);
+            report_exception((PyObject *)hub); // not reached: wind_down() has it all
         }
     }
 }
@@ -531,7 +532,7 @@ hub_close(HubObject *hub)
     while (hub->idle_count > 0) {
         hub->needs |= HUB_NEEDS_TRIM;
         if (hub_yield(hub, "close") < 0) {
-            report_exception((PyObject *)hub);
+            report_exception((PyObject *)hub); // not reached: wind_down() has it all
         }
     }
     hub_end_stall_watch(hub, true);

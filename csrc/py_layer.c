@@ -146,6 +146,7 @@ is_next(SkConnObject *conn, TransportLayerObject *layer)
     }
     TransportLayerObject *tag = first->layer;
     while (tag != NULL && tag != layer) {
+        // not reached: a layer emits while one above it has output in line
         tag = tag->below;
     }
     return tag != NULL;

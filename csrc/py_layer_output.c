@@ -132,7 +132,7 @@ transport_add_to_wire(struct transport *transport, PyObject *data)
         return 0;
     }
     if (wire->piece_count == WIRE_PIECES && move_pieces_to_block(wire, 0) < 0) {
-        PyErr_NoMemory();
+        PyErr_NoMemory(); // not reached: many pieces, without memory
         return -1;
     }
     wire->pieces[wire->piece_count++] = Py_NewRef(data);

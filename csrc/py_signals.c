@@ -190,7 +190,8 @@ hub_take_signals(HubObject *hub)
         return 0;
     }
     if (hub_open_signal_pipe(hub) < 0) {
-        return -1; // in a forked child it is opened anew
+        // not reached: no more descriptors; in a forked child it is opened anew
+        return -1;
     }
     // By edges: all is read at each, and a read that fails is not tried again at once.
     int error =
@@ -262,7 +263,6 @@ signals_may_wake(HubObject *hub)
     for (int number = 1; number < NSIG; number++) {
         PyObject *handler = call_signal_module("getsignal", "(i)", number);
         if (handler == NULL) {
-            // not reached: systems without some of the numbers
             PyErr_Clear(); // not a signal number here
             continue;
         }

@@ -394,7 +394,7 @@ PyObject *
 foreign_owner(struct ready_target *target)
 {
     if (target->on_ready != take_foreign_event) {
-        Py_RETURN_NONE;
+        Py_RETURN_NONE; // not reached: the others are asked before
     }
     struct foreign_watch *watch = CONTAINER_OF(target, struct foreign_watch, target);
     PyObject *reader = place_owner(&watch->reader);

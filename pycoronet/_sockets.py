@@ -153,7 +153,7 @@ def _race(addresses: list[tuple[int, Any]]) -> sk_conn:
             is_last = count == len(addresses)
             while race.winner is None and len(race.errors) < count:
                 if not race.news.park("connect", None if is_last else ATTEMPT_DELAY):
-                    # not reached: a network that is slow
+                    # not reached: coverage.py loses sight of it at a switch
                     break  # it takes its time: try the next one beside it
             if race.winner is not None:
                 return race.winner

@@ -56,6 +56,7 @@ class Condition:
         return f"<Condition({self._lock!r}, {len(self._tickets)})>"
 
     def _at_fork_reinit(self) -> None:
+        # not reached: asked by threading alone, in a child
         self._lock._at_fork_reinit()
         self._tickets.clear()
 

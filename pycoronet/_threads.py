@@ -57,6 +57,7 @@ class _Call:
         finally:
             self._function = None
         if self._error is not None:
+            # not reached: coverage.py loses sight of it at a switch
             try:
                 raise self._error
             finally:

@@ -291,8 +291,8 @@ class EventLoop(_Loop):
             self._write_to_self()
             while not self._has_stopped:
                 lot.park("run_forever")
-            if self._error is not None:
-                raise self._error  # not reached: the loop fails as it is entered
+            if self._error is not None:  # not reached: coverage.py loses sight of it at a switch
+                raise self._error
         finally:
             self._error = self._lot = _of_thread.running = None
             self._thread_id = None

@@ -87,7 +87,7 @@ class _Watch:
         self._call(self.reactor.on_ready)
 
     def on_shutdown(self, conn: sk_conn) -> None:
-        self._call(self.reactor.on_shutdown)  # not reached: libreact ends connections by itself
+        self._call(self.reactor.on_shutdown)  # not reached: no Server is over a reactor
 
     def on_eof(self, conn: sk_conn) -> None:
         conn.close()
@@ -249,7 +249,7 @@ def _shut_down(reactor: Reactor) -> None:
     hub.call_soon(_shut_down_all, list(reactor._conns.values()))
     hub.dispatch()
     # What is closed is heard of when its output has been sent, or has lingered enough.
-    while reactor._conns:  # not reached: what is sent is gone at once
+    while reactor._conns:  # not reached: coverage.py loses sight of it at a switch
         hub.wait(REACTOR_TICK / 1000)
         hub.dispatch(REACTOR_MAX_EVENTS)
     hub.dispatch()

@@ -580,7 +580,7 @@ SWITCHING_OPERATIONS = {
     ),
     "left by callbacks": (
         "right.set_callbacks(taker(print_nothing))",
-        "left.write(b'a'); sleep(0.1); left.write(b'b'); sleep(0.1)",
+        "left.write(b'a'); sleep(0.1); attempt(OSError, left.write, b'b'); sleep(0.1)",
     ),
     "put by hand": ("q = Queue()", "q._put(600)"),
     "off": (

@@ -138,7 +138,7 @@ def _receive(conn: socket.socket, path: str) -> Sockets:
         return _join(text, received)
     except BaseException:
         for sock in received:
-            sock.close()
+            sock.close()  # not reached: another program's answer
         raise
 
 
@@ -193,7 +193,7 @@ class HandoverPoint:
                 raise type(error)(
                     error.errno, f"handover: {error.strerror or error}", path
                 ) from None
-            raise
+            raise  # not reached: interrupted as it listens
 
     def publish(self) -> None:
         """Take the path, from an earlier master or from one that crashed. Raises OSError."""
@@ -204,7 +204,7 @@ class HandoverPoint:
         """Take up a connection; return it if it is a new master that may have the sockets."""
         try:
             conn, _ = self.listener.accept()
-        except OSError:
+        except OSError:  # not reached: a successor that leaves at once
             return None  # it has gone again, or there is no descriptor for it
         if self.successor is not None or not _is_trusted(conn):
             logger.warning("a handover was refused")
@@ -221,7 +221,7 @@ class HandoverPoint:
         try:
             data = self.successor.recv(65536)
         except BlockingIOError:
-            return []
+            return []  # not reached: a readiness that was none
         if not data:
             raise ConnectionError("the new master has gone")
         *lines, self._rest = (self._rest + data).split(b"\n")

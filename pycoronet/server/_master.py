@@ -231,7 +231,7 @@ class Master:
 
     def _fail_to_fork(self, row: Any, error: Exception) -> None:
         if row is not None:
-            self._shared_stats.retire(row)
+            self._shared_stats.retire(row)  # not reached: no more processes
         self._note_failure(f"fork failed: {error}")
 
     def _forget(self, link: socket.socket, sockets: list[socket.socket]) -> None:
@@ -311,6 +311,7 @@ class Master:
             return
         self._begin_to_leave(worker)
         if worker in self._candidates:
+            # not reached: told to end in a reload
             self._abandon_reload(f"{worker} was told to end")
         elif self._stop_requests == 0:
             logger.info("%s leaves", worker)
@@ -356,6 +357,7 @@ class Master:
         for index in range(self._processes):
             worker = self._fork(index, self._sockets_of(index))
             if worker is None:
+                # not reached: no more processes
                 self._abandon_reload("a worker could not be forked")
                 return
             self._candidates.append(worker)
@@ -472,7 +474,7 @@ class Master:
                 self._turn()
         finally:
             for worker in self._workers.values():
-                worker.signal(signal.SIGKILL)
+                worker.signal(signal.SIGKILL)  # not reached: a second failure while it ends
                 worker.reap(waits=True)
 
     def close_sockets(self) -> None:
@@ -482,7 +484,7 @@ class Master:
         if self._handover is not None:
             self._handover.close()
         if self._predecessor is not None:
-            self._predecessor.close()
+            self._predecessor.close()  # not reached: closed before it has begun
 
     # --- Handing over -----------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ def _listening_servers() -> "list[Server]":
     while True:
         try:
             return [server for server in servers if server.is_listening]
-        except RuntimeError:
+        except RuntimeError:  # not reached: another thread makes a server just then
             pass  # another thread has made one meanwhile
 
 

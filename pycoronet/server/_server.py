@@ -252,7 +252,7 @@ class Server(Configuration):
         self._strategy.start()
         try:
             self._acceptor.start(self._sockets, self._strategy)
-        except BaseException:
+        except BaseException:  # not reached: no more descriptors
             self._strategy.close()  # its threads would stay for ever
             raise
         self._sockets = []
@@ -352,7 +352,7 @@ class Server(Configuration):
                 return conn.wait_input(timeout)
         except TimeoutError:
             if not scope.expired:
-                raise
+                raise  # not reached: a timeout of the caller's
             return False
         finally:
             self._awaiting.pop(scope, None)

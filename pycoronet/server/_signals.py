@@ -44,6 +44,7 @@ class DrainSignals:
             return self
         holder = DrainSignals._holder
         if holder is not None and holder._process != os.getpid():
+            # not reached: a child that a handler has forked
             holder._give_back()  # it was the parent's
             holder = None
         if holder is None:
@@ -75,7 +76,7 @@ class DrainSignals:
     def _receive(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._process:
             # A child that a handler has forked: there the signals mean what they did before.
-            self._give_back()
+            self._give_back()  # not reached: a child that a handler has forked
             os.kill(os.getpid(), number)
         elif self.received is None:
             self.received = number

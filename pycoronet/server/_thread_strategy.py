@@ -95,6 +95,7 @@ class _Job:
             spawn(self._serve, conn)
             hub.run()  # until the tasks that the handler has left behind have ended as well
             while conn.closed and conn.pending:
+                # not reached: a client that takes its time to the last byte
                 sleep(DRAIN_LOOK_SECONDS)
                 if self._is_cancelled:
                     conn.abort()
@@ -258,7 +259,7 @@ class ThreadStrategy:
 
     def forget(self) -> None:
         for job in cast(list[_Job], self._pool.close()):
-            job.shed_by = "closing"
+            job.shed_by = "closing"  # not reached: jobs that wait as a second signal comes
             job.drop()
         for job in self._running.forget():
             job.cancel()  # if it has not ended already

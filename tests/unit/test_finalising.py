@@ -47,6 +47,7 @@ calls = {{}}
 # The calls, and what comes of them.
 CALLS = {
     "sleep(0)": "RuntimeError: finalised",
+    "get_hub().close()": "RuntimeError",
     "current()": "RuntimeError: finalised",
     "right.recv(1)": "RuntimeError: finalised",
     "left.write(b'x')": "1",

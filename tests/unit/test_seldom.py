@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from connections import MOMENT, Ends, Keep
+from greenlet import greenlet
 from processes import lines_of, run_program
 
 import pycoronet
@@ -415,6 +416,19 @@ def test_a_coroutine_ends_the_loop() -> None:
     spawn(hub.loop_exit)
     hub.run()
     assert hub.task_count == 1
+
+
+def test_a_hub_that_is_made_below_the_main_greenlet() -> None:
+    made: list[bool] = []
+
+    def run() -> None:
+        greenlet(lambda: made.append(spawn(bool).get())).switch()
+        pycoronet.get_hub().close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert made == [False]
 
 
 def test_a_hub_is_asked_by_its_own_thread_only(keep: Keep) -> None:
