@@ -309,7 +309,7 @@ class Pool:
         except BaseException:
             self._room.release()
             if task is not None:
-                task.cancel()  # not reached: spawn() fails before there is a task
+                task.cancel()
             raise
         self._tasks.add(task)
         return task

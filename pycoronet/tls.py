@@ -134,7 +134,7 @@ class TLSLayer(TransportLayer):
             if self._outgoing.pending:
                 self.emit(self._outgoing.read())
         if self._held:
-            self._write_held()  # not reached: a second handshake, before TLS 1.3
+            self._write_held()
         return plain
 
     def _read(self) -> bytes:

@@ -62,7 +62,6 @@ def _explain(name: str, error: BaseException) -> HandlerError:
         if not frame.filename.startswith("<frozen") and frame.filename != importlib.__file__
     ][1:]
     if not frames:
-        # not reached: an error without a line of its own
         return HandlerError(f"module {name!r} cannot be imported: {reason}")
     return HandlerError(f"{frames[-1].filename}, line {frames[-1].lineno}: {reason}")
 
