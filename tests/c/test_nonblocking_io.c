@@ -24,6 +24,7 @@
 #include <sys/eventfd.h>
 #endif
 
+#include "engine.h"
 #include "harness.h"
 #include "loopback.h"
 #include "nonblocking_io.h"
