@@ -173,7 +173,8 @@ leaks: build/leaks/.built  ## Run the leak tests on a debug build of CPython (PY
 
 # What is not under the stack of a coroutine is checked in full by valgrind-c.
 valgrind: build $(VENV)/.test-tools valgrind-c  ## Run the C tests and some of pytest under valgrind
-	LEAK_ROUNDS=10 PYTHONMALLOC=malloc $(VALGRIND) --leak-check=no \
+	LEAK_ROUNDS=0 PYTHONMALLOC=malloc $(VALGRIND) --leak-check=no \
+		--suppressions=tests/valgrind_suppressions \
 		$(BIN)/python -m pytest -p no:faulthandler $(VALGRIND_TESTS) $(PYTEST_ARGS)
 
 valgrind-c:  ## Run the C tests under valgrind, which also finds what they do not free
