@@ -175,7 +175,7 @@ leaks: build/leaks/.built  ## Run the leak tests on a debug build of CPython (PY
 valgrind: build $(VENV)/.test-tools valgrind-c  ## Run the C tests and some of pytest under valgrind
 	LEAK_ROUNDS=0 PYTHONMALLOC=malloc $(VALGRIND) --leak-check=no \
 		--suppressions=tests/valgrind_suppressions \
-		$(BIN)/python -m pytest -p no:faulthandler $(VALGRIND_TESTS) $(PYTEST_ARGS)
+		$(BIN)/python -m pytest -o faulthandler_timeout=0 $(VALGRIND_TESTS) $(PYTEST_ARGS)
 
 valgrind-c:  ## Run the C tests under valgrind, which also finds what they do not free
 	@command -v valgrind >/dev/null || { echo "needed: valgrind" >&2; exit 1; }
