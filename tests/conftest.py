@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import signal
 import socket
 import sys
 import threading
@@ -35,6 +36,11 @@ IS_BSD = sys.platform == "darwin" or "bsd" in sys.platform
 # A path of macOS' own folder for temporary files would be too long for a Unix socket.
 if sys.platform == "darwin":
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/tmp")
+
+
+# What a shell runs in the background has SIGINT ignored, and so have its children; tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
