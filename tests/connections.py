@@ -7,7 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pycoronet
@@ -193,6 +193,18 @@ def receive(peer: socket.socket, length: int) -> bytes:
         received += piece
         if not piece:
             pycoronet.sleep(MOMENT)
+    return received
+
+
+def receive_all(sock: socket.socket) -> bytes:
+    """Return all that comes; blocks.
+
+    A reset is an end, too: the peer had not read all that it was sent when it closed.
+    """
+    received = b""
+    with suppress(ConnectionResetError):
+        while piece := sock.recv(65536):
+            received += piece
     return received
 
 

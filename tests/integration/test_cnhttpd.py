@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from connections import receive_all
 
 PATIENCE_SECONDS = 30
 
@@ -92,7 +93,7 @@ def test_connections_stay_as_version_and_header_ask(
         conn.sendall(request * 2)
         if stays:
             conn.shutdown(socket.SHUT_WR)
-        reply = conn.makefile("rb").read()
+        reply = receive_all(conn)
     assert reply.count(b"HTTP/1.1 ") == (2 if stays else 1)
     assert reply.count(b"Connection: keep-alive") == (2 if stays else 0)
     assert reply.count(b"Connection: close") == (0 if stays else 1)
