@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 import docstrings  # noqa: E402
 import public_names  # noqa: E402
+from docutils import nodes  # noqa: E402
 from sphinx import addnodes  # noqa: E402
 from sphinx.util import logging  # noqa: E402
 
@@ -69,6 +70,13 @@ def leave_folders(app: Any, doctree: Any) -> None:
             node.replace_self(node.children)
 
 
+def mark_names_of_tests(app: Any, doctree: Any) -> None:
+    """Let the style sheet know which words are very long."""
+    for node in doctree.findall(nodes.literal):
+        if "::" in node.astext():
+            node["classes"].append("test-name")
+
+
 def miss_no_name(app: Any, env: Any) -> None:
     """Warn of what is public and not in the reference."""
     for name in public_names.missing(env.domains["py"].objects):
@@ -79,4 +87,5 @@ def setup(app: Any) -> None:
     """Add what Sphinx does not do by itself."""
     app.connect("autodoc-process-docstring", docstrings.process)
     app.connect("doctree-read", leave_folders)
+    app.connect("doctree-read", mark_names_of_tests)
     app.connect("env-check-consistency", miss_no_name)
