@@ -43,6 +43,12 @@ class Chart:
     groups: dict
     x_axis: str = ""
 
+    @property
+    def has_spread(self):
+        """Whether anything was measured more than once, and came out differently."""
+        spreads = (each for members in self.groups.values() for each in members.values())
+        return any(each.low != each.high for each in spreads)
+
     @classmethod
     def of_rounds(cls, unit, groups, x_axis=""):
         """Make one from {group: {name: numbers of all rounds}}."""

@@ -32,9 +32,9 @@ PROGRAMS = {
     "libev": ["bench_loop_libev"],
     "libuv": ["bench_loop_libuv"],
 }
-# Whole batches of every case.
-FEW_OPERATIONS = 20_000
-MANY_OPERATIONS = 60_000
+# The few operations that are counted: whole batches of every case.
+MOST_FEW_OPERATIONS = 20_000
+SHARE_OF_A_RUN = 10
 # What the operations of a run take, more or less, that a program does by itself.
 SECONDS_A_RUN = 0.1
 SECONDS_TO_COUNT = 2.5
@@ -63,6 +63,17 @@ def choose_cases(cases, only):
     return dict(sorted(chosen.items(), key=lambda item: len(item[1]) == 1))
 
 
+def choose_few(count):
+    """Return how many operations are few, for a case of which a run has `count`."""
+    return max(1, min(MOST_FEW_OPERATIONS, count // SHARE_OF_A_RUN))
+
+
+def choose_operations(count, seconds):
+    """Return how many operations take about so long: a multiple of the few."""
+    few = choose_few(count)
+    return few * max(1, round(count * seconds / SECONDS_A_RUN / few))
+
+
 def time_cases(settings, cases):
     """Return {case: {library: nanoseconds of each round}}."""
     times = {case: {library: [] for library in programs} for case, programs in cases.items()}
@@ -72,7 +83,7 @@ def time_cases(settings, cases):
             turn = list(programs.items())
             start = number % len(turn)
             for library, (path, count) in turn[start:] + turn[:start]:
-                operations = max(FEW_OPERATIONS, int(count * settings.seconds / SECONDS_A_RUN))
+                operations = choose_operations(count, settings.seconds)
                 times[case][library].append(float(run_program(path, case, operations)))
     return times
 
@@ -88,11 +99,11 @@ def count_cases(settings, cases):
     counts = {}
     for case, programs in cases.items():
         settings.progress.step(f"{case}, instructions")
-        for library, (path, _) in programs.items():
-            few = count_instructions(path, case, FEW_OPERATIONS)
-            many = count_instructions(path, case, MANY_OPERATIONS)
-            each = (many - few) / (MANY_OPERATIONS - FEW_OPERATIONS)
-            counts.setdefault(case, {})[library] = each
+        for library, (path, count) in programs.items():
+            few = choose_few(count)
+            begun = count_instructions(path, case, few)
+            ended = count_instructions(path, case, 3 * few)
+            counts.setdefault(case, {})[library] = (ended - begun) / (2 * few)
     return counts
 
 
@@ -125,6 +136,9 @@ def parse_arguments():
     parser.add_argument("--only", default="", help="groups of cases, with commas: lines,timer")
     parser.add_argument("--times-only", action="store_true", help="count no instructions")
     parser.add_argument(
+        "--markdown", action="store_true", help="put the table into benchmarks/README.md"
+    )
+    parser.add_argument(
         "--pictures", type=pathlib.Path, default=report.PICTURES, help="where to put the picture"
     )
     add_settings(parser, rounds=9, seconds=0.1)
@@ -154,6 +168,8 @@ def main():
     print("stored as", report.write_json([table], about))
     for path in report.write_pictures([table], about, arguments.pictures):
         print("drawn as", path)
+    if arguments.markdown:
+        report.write_markdown([table], about, "layers.py")
 
 
 if __name__ == "__main__":

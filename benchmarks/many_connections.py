@@ -76,18 +76,24 @@ def idle_memory(settings):
     return Table(title, headers, rows, kib, Chart.of_rounds("KiB a connection", {"": kib}))
 
 
-def run_growth(settings, count):
-    """Return {name: Contestant} after rounds of servers that hold `count` connections each."""
+def make_growth_load(count):
+    """Return the function from a port to a load of `count` connections, few of them active."""
     active = min(count, ACTIVE_CONNECTIONS)
-    options = ["--connections", active, "--idle", count - active]
+    return lambda port: Load(port, "--connections", active, "--idle", count - active)
+
+
+def run_growth(settings, names, counts):
+    """Return {(name, count): contestant} after rounds of all of them in turn."""
     with contextlib.ExitStack() as stack:
         contestants = {}
-        for name in settings.choose(GROWTH_SERVERS):
-            settings.progress.step(f"{count:,} connections to {name}")
-            contestants[name] = Contestant(
-                stack, make_command(name, "echo"), lambda port: Load(port, *options)
-            )
-        run_rounds(settings, contestants)
+        for count in counts:
+            for name in names:
+                settings.progress.step(f"{count:,} connections to {name}")
+                contestants[name, count] = Contestant(
+                    stack, make_command(name, "echo"), make_growth_load(count)
+                )
+        labelled = {f"{name}, {count:,}": one for (name, count), one in contestants.items()}
+        run_rounds(settings, labelled)
     return contestants
 
 
@@ -96,23 +102,24 @@ def growth(settings):
     title = f"Growth: echo on {ACTIVE_CONNECTIONS} of so many connections"
     limit = raise_file_limit() - SPARE_DESCRIPTORS
     counts = [count for count in GROWTH if count <= limit]
-    runs = {count: run_growth(settings, count) for count in counts}
-    names = list(runs[counts[0]])
+    names = settings.choose(GROWTH_SERVERS)
     if not names:
         return skipped(title, "none of its servers was asked for")
+    contestants = run_growth(settings, names, counts)
     few = max(count for count in counts if count <= 100)
     rows = []
     for name in names:
-        column = [runs[count][name].cpu_us for count in counts]
-        growth_ratio = median(column[-1]) / median(column[counts.index(few)])
-        rows.append([name, *(f"{median(each):.2f}" for each in column), f"{growth_ratio:.2f}"])
+        medians = [median(contestants[name, count].cpu_us) for count in counts]
+        growing = ratio(contestants[name, counts[-1]], contestants[name, few])
+        rows.append([name, *(f"{each:.2f}" for each in medians), f"{growing:.2f}"])
     headers = ["CPU µs/request", *(f"{count:,}" for count in counts)]
     headers.append(f"{counts[-1]:,} ÷ {few:,}")
-    rounds = {str(count): collect_rounds(each) for count, each in runs.items()}
+    columns = {str(count): {name: contestants[name, count] for name in names} for count in counts}
     chart = Chart.of_rounds(
         "CPU µs/request",
-        {str(count): collect_cpu(each) for count, each in runs.items()},
+        {count: collect_cpu(column) for count, column in columns.items()},
         f"connections, of which {ACTIVE_CONNECTIONS} at most are active",
     )
+    rounds = {count: collect_rounds(column) for count, column in columns.items()}
     note = "" if counts == list(GROWTH) else f"more than {counts[-1]:,}: {TOO_FEW_FILES}"
     return Table(title, headers, rows, rounds, chart, note)

@@ -48,9 +48,9 @@ def format_number(number):
     return f"{number:.1f}" if abs(number) >= 10 else f"{number:.2f}"
 
 
-def measure_name(name):
-    """Return about how wide a contestant's name is; ours is bold."""
-    return len(name) * TEXT_SIZE * CHARACTER_WIDTH * (1.12 if is_ours(name) else 1)
+def measure_name(name, is_bold):
+    """Return about how wide a contestant's name is."""
+    return len(name) * TEXT_SIZE * CHARACTER_WIDTH * (1.12 if is_bold else 1)
 
 
 def is_ours(name):
@@ -123,7 +123,7 @@ def draw_bars(canvas, chart):
     """Draw the groups one below the other, the cheapest first in each, all to one scale."""
     spreads = [spread for members in chart.groups.values() for spread in members.values()]
     names = {name for members in chart.groups.values() for name in members}
-    left = MARGIN + max(map(measure_name, names)) + 10
+    left = MARGIN + max(measure_name(name, is_ours(name)) for name in names) + 10
     scale = (WIDTH - MARGIN - VALUE_WIDTH - left) / choose_bar_scale(spreads)
     for group, members in chart.groups.items():
         if group:
@@ -202,7 +202,7 @@ def draw_curves(canvas, chart):
     places = [float(x) for x in chart.groups]
     ticks = choose_ticks(max(each.median for points in curves.values() for _, each in points))
     left = MARGIN + 44
-    right = WIDTH - MARGIN - max(map(measure_name, curves)) - 20
+    right = WIDTH - MARGIN - max(measure_name(name, True) for name in curves) - 16
     bottom = canvas.y + PLOT_HEIGHT
     span = math.log(max(places) / min(places)) or 1.0
 
@@ -244,5 +244,8 @@ def draw_lines(canvas, curves, find_x, find_y):
         path = "M" + "L".join(f"{place(x)} {place(y)}" for x, y in dots)
         width = 3 if is_ours(name) else 1.8
         canvas.add("path", d=path, fill="none", stroke=colour, stroke_width=width)
-        for x, y in dots:
+        for (x, y), (_, spread) in zip(dots, points, strict=True):
+            low, high = place(find_y(spread.low)), place(find_y(spread.high))
+            if low != high:
+                canvas.add("path", d=f"M{place(x)} {low}V{high}", stroke=colour)
             canvas.add("circle", cx=x, cy=y, r=width + 1, fill=colour)

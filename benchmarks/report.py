@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pathlib
-import re
 
 import pictures
 from figures import Chart
@@ -12,7 +11,7 @@ HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results"
 PICTURES = HERE / "pictures"
 README = HERE / "README.md"
-BEGIN = re.compile(r"(<!-- \w+\.py --markdown writes from here -->)")
+BEGIN = "<!-- {} --markdown writes from here -->"
 END = "<!-- to here -->"
 
 
@@ -92,23 +91,25 @@ def read_json(path):
 def write_pictures(tables, about, folder=PICTURES):
     """Draw every table that has something to show; return the paths of the pictures."""
     folder.mkdir(exist_ok=True)
-    footnote = (
-        f"Medians; a thin line is the middle half. Rounds: {about['rounds']}. "
-        f"{about['date']}, {about['commit']}."
-    )
+    when = f"{about['date']}, {about['commit']}"
+    rounds = f"Medians, and thin lines for the middle half; rounds: {about['rounds']}; "
     paths = []
     for table in tables:
         if table.chart is not None:
             paths.append(folder / f"{table.name}.svg")
+            footnote = rounds + when if table.chart.has_spread else when
             text = pictures.draw(table.title, table.chart, footnote)
             paths[-1].write_text(text, encoding="utf-8")
     return paths
 
 
-def write_markdown(tables, about, page=README):
-    """Put the tables between the two marks of a page."""
-    before, mark, rest = BEGIN.split(page.read_text(), maxsplit=1)
-    _, _, after = rest.partition(END)
+def write_markdown(tables, about, program="run.py", page=README):
+    """Put the tables between the two marks of a page that are the program's."""
+    begin = BEGIN.format(program)
+    before, mark, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, end, after = rest.partition(END)
+    if not (mark and end):
+        raise ValueError(f"{page.name} has no place for the tables of {program}")
     lines = [f"- {name}: {text}" for name, text in about.items()]
-    parts = [mark, "", *lines, "", *(format_markdown(table) for table in tables), END]
-    page.write_text(before + "\n".join(parts) + after)
+    parts = [begin, "", *lines, "", *(format_markdown(table) for table in tables), END]
+    page.write_text(before + "\n".join(parts) + after, encoding="utf-8")

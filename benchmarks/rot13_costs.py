@@ -147,7 +147,7 @@ def main():
     print(report.format_text(table), end="")
     print("\nstored as", report.write_json([table], about))
     if arguments.markdown:
-        report.write_markdown([table], about, EXAMPLES / "README.md")
+        report.write_markdown([table], about, "rot13_costs.py", EXAMPLES / "README.md")
 
 
 if __name__ == "__main__":

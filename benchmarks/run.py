@@ -60,7 +60,7 @@ TESTS = {
     "sleep-zero": Test(coroutines.sleep_zero, 12, 6),
     "idle-memory": Test(many_connections.idle_memory, 0, 20),
     "sleepers": Test(coroutines.sleepers, 0, 5),
-    "growth": Test(many_connections.growth, 36, 40),
+    "growth": Test(many_connections.growth, 36, 60),
     "idle-neighbours": Test(many_connections.idle_neighbours, 8, 8),
     "ping-pong": Test(scenarios.ping_pong, 8, 4),
     "echo-callbacks": Test(scenarios.echo_callbacks, 9, 4),

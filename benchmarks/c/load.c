@@ -33,7 +33,7 @@
 #include <string.h>
 #include <sys/time.h>
 
-#define OPENED_AT_ONCE 200
+#define OPENED_AT_ONCE 50
 
 struct options {
     int port;

@@ -174,7 +174,7 @@ def test_tables_stand_between_the_marks_of_a_page(load: Any, tmp_path: Path) -> 
     page.write_text(
         "before\n<!-- run.py --markdown writes from here -->\nold\n<!-- to here -->\nafter\n"
     )
-    report.write_markdown(make_tables(load), ABOUT, page)
+    report.write_markdown(make_tables(load), ABOUT, page=page)
     text = page.read_text()
     assert text.startswith("before\n<!-- run.py --markdown writes from here -->\n\n- date: 2026-")
     assert text.endswith("skipped: wrk is not installed\n\n<!-- to here -->\nafter\n")
@@ -183,6 +183,9 @@ def test_tables_stand_between_the_marks_of_a_page(load: Any, tmp_path: Path) -> 
         "**Echo & more**\n\n![Echo & more](pictures/e.svg)\n\n| a | b |\n| --- | ---: |\n" in text
     )
     assert "pictures/.svg" not in text
+    with pytest.raises(ValueError, match="no place for the tables of layers.py"):
+        report.write_markdown([], ABOUT, "layers.py", page)
+    assert page.read_text() == text
 
 
 # Pictures.
