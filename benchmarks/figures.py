@@ -35,13 +35,15 @@ def format_spread(numbers):
 class Chart:
     """What the picture of a table shows: {group: {name: Spread}}, all of one unit.
 
-    A group has its name as a heading, if that is not empty. With an `x_axis` the groups are
-    places on that axis, and the names are curves.
+    A group has its name as a heading, if that is not empty; with `own_scales` its bars are to
+    be compared with each other alone. With an `x_axis` the groups are places on that axis, and
+    the names are curves.
     """
 
     unit: str
     groups: dict
     x_axis: str = ""
+    own_scales: bool = False
 
     @property
     def has_spread(self):
@@ -50,7 +52,7 @@ class Chart:
         return any(each.low != each.high for each in spreads)
 
     @classmethod
-    def of_rounds(cls, unit, groups, x_axis=""):
+    def of_rounds(cls, unit, groups, x_axis="", own_scales=False):
         """Make one from {group: {name: numbers of all rounds}}."""
         return cls(
             unit,
@@ -59,6 +61,7 @@ class Chart:
                 for group, members in groups.items()
             },
             x_axis,
+            own_scales,
         )
 
     @classmethod
@@ -68,4 +71,4 @@ class Chart:
             group: {name: Spread(**each) for name, each in members.items()}
             for group, members in content["groups"].items()
         }
-        return cls(content["unit"], groups, content["x_axis"])
+        return cls(**content | {"groups": groups})

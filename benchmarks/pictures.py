@@ -120,12 +120,13 @@ def choose_bar_scale(spreads):
 
 
 def draw_bars(canvas, chart):
-    """Draw the groups one below the other, the cheapest first in each, all to one scale."""
-    spreads = [spread for members in chart.groups.values() for spread in members.values()]
+    """Draw the groups one below the other, the cheapest first in each."""
+    everybody = [spread for members in chart.groups.values() for spread in members.values()]
     names = {name for members in chart.groups.values() for name in members}
     left = MARGIN + max(measure_name(name, is_ours(name)) for name in names) + 10
-    scale = (WIDTH - MARGIN - VALUE_WIDTH - left) / choose_bar_scale(spreads)
     for group, members in chart.groups.items():
+        compared = members.values() if chart.own_scales else everybody
+        scale = (WIDTH - MARGIN - VALUE_WIDTH - left) / choose_bar_scale(compared)
         if group:
             canvas.y += 20
             canvas.text(MARGIN, canvas.y, group, font_weight="600")

@@ -20,6 +20,8 @@ import time
 HERE = pathlib.Path(__file__).parent
 BUILD = HERE / "build"
 START_PATIENCE_SECONDS = 60
+# What servers complain of goes there: of clients, mostly, that leave without a word.
+COMPLAINTS = BUILD / "complaints.txt"
 # How long a server needs, once the last reply is out, to be back in its wait.
 SETTLE_SECONDS = 0.005
 
@@ -98,7 +100,10 @@ class Server:
 
     def __init__(self, make_command, core=SERVER_CORE):
         self.port = find_free_port()
-        self.process = start_process(make_command(self.port), core, stdout=subprocess.PIPE)
+        with COMPLAINTS.open("a") as complaints:
+            self.process = start_process(
+                make_command(self.port), core, stdout=subprocess.PIPE, stderr=complaints
+            )
         try:
             self._wait_until_listening()
         except BaseException:
@@ -113,7 +118,7 @@ class Server:
                 return
             except OSError:
                 time.sleep(0.02)
-        raise RuntimeError(f"the server did not come up: {self.process.args}")
+        raise RuntimeError(f"it did not come up: {self.process.args}; see {COMPLAINTS}")
 
     def read_cpu_seconds(self):
         """Return the processor time, user and system, of all its threads so far."""
@@ -182,7 +187,7 @@ class Load:
     def _read_answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError("the load generator failed")
+            raise RuntimeError(f"the load generator failed; see also {COMPLAINTS}")
         return json.loads(line)
 
     def run(self, command):

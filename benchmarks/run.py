@@ -23,7 +23,7 @@ import many_connections
 import report
 import scenarios
 from options import add_settings, read_settings, split_names
-from processes import raise_file_limit
+from processes import COMPLAINTS, raise_file_limit
 from progress import report_to_stderr
 
 # What a round takes besides its length: commands, and servers that have to come to rest.
@@ -110,6 +110,7 @@ def measure(arguments, settings):
     """Run the tests and store them; return (tables, about)."""
     raise_file_limit()
     environment.build_c_programs()
+    COMPLAINTS.write_text("")
     environment.make_venv(arguments.python, with_project=not settings.peers_only)
     about = environment.describe()
     about["rounds"] = f"{settings.rounds} of {settings.seconds:g} s"

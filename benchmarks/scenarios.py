@@ -142,9 +142,9 @@ def processes(settings):
     if settings.peers_only:
         return skipped(title, "a comparison of pycoronet's own")
     shapes = {
-        "one": (1, "reuse_port"),
-        "reuse_port": (2, "reuse_port"),
-        "exclusive": (2, "exclusive"),
+        "one worker": (1, "reuse_port"),
+        "two, reuse_port": (2, "reuse_port"),
+        "two, exclusive": (2, "exclusive"),
     }
     rows, raw, groups = [], {}, {}
     for unit, mode, make_load in (
@@ -160,14 +160,15 @@ def processes(settings):
             run_rounds(settings, contestants)
         groups[f"CPU µs a {unit}"] = collect_cpu(contestants)
         for name, one in contestants.items():
-            label = f"{unit}s, " + ("one worker" if name == "one" else f"two, {name}")
-            value = None if name == "one" else ratio(one, contestants["one"])
-            limits = (1.1, None) if name == "reuse_port" and unit == "request" else (None, None)
+            label = f"{unit}s, {name}"
+            value = None if name == "one worker" else ratio(one, contestants["one worker"])
+            is_limited = name == "two, reuse_port" and unit == "request"
+            limits = (1.1, None) if is_limited else (None, None)
             share = f"{median(one.busiest):.2f}"
             rows.append([label, format_spread(one.cpu_us), share, *judge(value, *limits)])
             raw[label] = {"cpu_us": one.cpu_us, "busiest": one.busiest}
     headers = ["workers", "CPU µs (middle half)", "share of the busier", "÷ one", "must", "aim"]
-    return Table(title, headers, rows, raw, Chart.of_rounds("CPU µs", groups))
+    return Table(title, headers, rows, raw, Chart.of_rounds("CPU µs", groups, own_scales=True))
 
 
 def echo_callbacks(settings):

@@ -183,7 +183,7 @@ def test_tables_stand_between_the_marks_of_a_page(load: Any, tmp_path: Path) -> 
         "**Echo & more**\n\n![Echo & more](pictures/e.svg)\n\n| a | b |\n| --- | ---: |\n" in text
     )
     assert "pictures/.svg" not in text
-    with pytest.raises(ValueError, match="no place for the tables of layers.py"):
+    with pytest.raises(ValueError, match=r"no place for the tables of layers\.py"):
         report.write_markdown([], ABOUT, "layers.py", page)
     assert page.read_text() == text
 
@@ -241,6 +241,16 @@ def test_groups_have_headings(load: Any, tmp_path: Path) -> None:
     texts = list_texts(draw_all(load, tmp_path)["t"])
     assert texts.index("1 task") < texts.index("pycoronet") < texts.index("2")
     assert texts.count("pycoronet") == 2
+
+
+def test_groups_are_to_one_scale_unless_each_has_its_own(load: Any) -> None:
+    figures, pictures = load("figures"), load("pictures")
+    groups = {"small": {"gevent": [1.0]}, "large": {"gevent": [100.0]}}
+    for own_scales, proportion in ((False, 100), (True, 1)):
+        chart = figures.Chart.of_rounds("ns", groups, own_scales=own_scales)
+        picture = ElementTree.fromstring(pictures.draw("Title", chart, ""))
+        small, large = (float(each.get("width", "")) for each in picture.iter(SVG + "rect"))
+        assert large / small == pytest.approx(proportion, rel=0.02)
 
 
 def test_curves_go_from_the_first_place_to_the_last(load: Any, tmp_path: Path) -> None:
