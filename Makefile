@@ -186,6 +186,9 @@ valgrind-c:  ## Run the C tests under valgrind, which also finds what they do no
 check-platforms: build $(VENV)/.platforms-tools  ## Compile and link for macOS and FreeBSD (with zig)
 	$(BIN)/python tests/platforms/check.py
 
+check-package: build $(VENV)/.package-tools  ## Build sdist and wheel, check and test them (PACKAGE_TESTS=)
+	$(BIN)/python tests/package/check.py $(PACKAGE_TESTS)
+
 # All pages, and the reference out of the docstrings. It needs no network once its tools are there.
 docs: build $(VENV)/.docs-tools  ## Build the documentation: build/docs/index.html
 	$(BIN)/sphinx-build -E -W --keep-going -q -c docs . build/docs
