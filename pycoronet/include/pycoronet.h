@@ -73,7 +73,10 @@ pycoronet_import(void)
     if (module == NULL) {
         return -1;
     }
-    PyObject *capsule = PyObject_GetAttrString(module, "_C_API");
+    // Interned, for each name made afresh takes a place in Python's cache of attributes.
+    PyObject *name = PyUnicode_InternFromString("_C_API");
+    PyObject *capsule = name == NULL ? NULL : PyObject_GetAttr(module, name);
+    Py_XDECREF(name);
     Py_DECREF(module);
     // The table is static, so it is there for as long as the process is.
     const struct pycoronet_api *table =
