@@ -81,9 +81,8 @@ convert_deadline(HubObject *hub, int64_t deadline_ns, int64_t *timeout_ns)
         *timeout_ns = -1;
         return 0;
     }
-    const int64_t longest_ns = (int64_t)TIMER_MAX_DELAY_MS * 1000000;
     int64_t left_ns = deadline_ns - (int64_t)reactor_now_ns(&hub->reactor);
-    *timeout_ns = left_ns < 0 ? 0 : left_ns > longest_ns ? longest_ns : left_ns;
+    *timeout_ns = left_ns < 0 ? 0 : left_ns;
     return 0;
 }
 

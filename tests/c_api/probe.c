@@ -112,6 +112,30 @@ probe_park(PyObject *module, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+static PyObject *only_reference;
+
+// Parks on a waiter that nobody else knows.
+static PyObject *
+probe_park_alone(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    int64_t now_ns = pycoronet_now_ns();
+    only_reference = pycoronet_waiter_new("probe.alone");
+    if (now_ns < 0 || only_reference == NULL ||
+        pycoronet_park(only_reference, now_ns + 1000000000) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+probe_let_go(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    Py_CLEAR(only_reference);
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 probe_wake(PyObject *module, PyObject *arguments)
 {
@@ -207,6 +231,8 @@ static PyMethodDef methods[] = {
     {"current_task", probe_current_task, METH_NOARGS, NULL},
     {"waiter_new", probe_waiter_new, METH_VARARGS, NULL},
     {"park", probe_park, METH_VARARGS, NULL},
+    {"park_alone", probe_park_alone, METH_NOARGS, NULL},
+    {"let_go", probe_let_go, METH_NOARGS, NULL},
     {"wake", probe_wake, METH_VARARGS, NULL},
     {"raise_and_park", probe_raise_and_park, METH_VARARGS, NULL},
     {"wake_from_thread", probe_wake_from_thread, METH_O, NULL},

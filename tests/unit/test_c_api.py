@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -390,10 +391,14 @@ def test_wake_is_given_back_if_giving_way_raises(probe: Any) -> None:
     probe.park(waiter, 0)
 
 
-def test_park_of_the_last_reference_keeps_the_waiter(probe: Any) -> None:
-    task = spawn(lambda: probe.park(probe.waiter_new(), probe.deadline_after(1)))
-    with pytest.raises(TimeoutError):
-        task.get()
+def test_waiter_that_its_owner_lets_go_of_lives_while_somebody_parks(probe: Any) -> None:
+    task = spawn(attempt, probe.park_alone)
+    sleep(0)
+    probe.let_go()
+    gc.collect()
+    others = [probe.waiter_new() for _ in range(10)]  # would have its place
+    assert str(task.get()).endswith("probe.alone timed out")
+    assert len(others) == 10
 
 
 @pytest.mark.parametrize("thing", [(), (None,), (5,), (object(),), (type,)])
