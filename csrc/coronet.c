@@ -137,15 +137,17 @@ PyDoc_STRVAR(
     "spawn($module, function, /, *args, **kwargs)\n--\n\n"
     "Start function(*args, **kwargs) as a task of this thread's hub; return the Task.\n\n"
     "It begins when the caller next waits. It inherits a copy of the caller's contextvars.\n"
-    "Raises TypeError for something not callable. Never switches.");
+    "Raises TypeError for something not callable. Never switches.\n\n"
+    "Source: libpcl's co_create.");
 
 PyDoc_STRVAR(
     spawn_later_doc,
     "spawn_later($module, seconds, function, /, *args, **kwargs)\n--\n\n"
-    "spawn(function, *args, **kwargs), but it begins after so many seconds.\n\n"
+    "Start a task as spawn() does, but not before so many seconds.\n\n"
     "seconds: 0 or more; more than a year counts as a year. It never begins early. Until then\n"
     "the task has no stack; cancel() ends it at once, and its function is never called. Raises\n"
-    "ValueError for a negative number, NaN or infinity. Never switches.");
+    "ValueError for a negative number, NaN or infinity. Never switches.\n\n"
+    "Source: pycoronet's own.");
 
 PyDoc_STRVAR(spawn_handler_doc,
              "spawn_handler($module, handler, conn, address, /)\n--\n\n"
@@ -154,35 +156,41 @@ PyDoc_STRVAR(spawn_handler_doc,
 PyDoc_STRVAR(
     current_doc,
     "current($module, /)\n--\n\n"
-    "The running Task; None in a hub callback. The main program has one too. Never switches.");
+    "The running Task; None in a hub callback. The main program has one too. Never switches.\n\n"
+    "Source: libpcl's co_current.");
 
 PyDoc_STRVAR(
     sleep_doc,
     "sleep($module, /, seconds=0)\n--\n\n"
     "Let other tasks run for so many seconds; 0 lets each ready one run once.\n\n"
     "Never wakes early. None sleeps until the task is cancelled. Raises ValueError for a\n"
-    "negative number or NaN. Switches.");
+    "negative number or NaN. Switches.\n\n"
+    "Source: pycoronet's own.");
 
 PyDoc_STRVAR(
     timeout_doc,
     "timeout($module, seconds, /)\n--\n\n"
-    "with timeout(seconds): bound a whole block; TimeoutError if it is not done in time.\n\n"
+    "Bound the block of `with timeout(seconds):`; TimeoutError if it is not done in time.\n\n"
     "When the time is over, waits in the block raise Cancelled until the block is left; the\n"
     "scope then raises TimeoutError with itself as .scope. None sets no bound. Entering and\n"
-    "leaving never switch.");
+    "leaving never switch.\n\n"
+    "Source: pycoronet's own.");
 
 PyDoc_STRVAR(
     move_on_after_doc,
     "move_on_after($module, seconds, /)\n--\n\n"
-    "with move_on_after(seconds): as timeout(), but the block just ends when its time is over.\n\n"
-    "The scope's .expired tells whether it was. Entering and leaving never switch.");
+    "Bound a block as timeout() does; but the block just ends when its time is over.\n\n"
+    "The scope's .expired tells whether it was. Entering and leaving never switch.\n\n"
+    "Source: pycoronet's own.");
 
 PyDoc_STRVAR(
     shield_doc,
     "shield($module, /, seconds=None)\n--\n\n"
-    "with shield(seconds): a block that cancellation from outside does not reach.\n\n"
+    "Keep cancellation from outside out of the block of `with shield(seconds):`.\n\n"
     "For clean-up in a finally block. After so many seconds the protection ends; None: it\n"
-    "lasts as long as the block. Entering and leaving never switch.");
+    "lasts as long as the block. Entering and leaving never switch. Raises ValueError for a\n"
+    "negative number or NaN.\n\n"
+    "Source: pycoronet's own.");
 
 PyDoc_STRVAR(
     get_hub_doc,
@@ -192,7 +200,8 @@ PyDoc_STRVAR(
     "of the environment variable PYCORONET_ENGINE, or else the best there is. With None a hub\n"
     "that was made before is returned whatever its engine.\n\n"
     "Raises ValueError for an engine this build does not have, and RuntimeError if the\n"
-    "thread's hub has another one: close() that first.");
+    "thread's hub has another one: close() that first.\n\n"
+    "Source: coronet's conet_init; libevent's event_base_new.");
 
 PyDoc_STRVAR(
     wait_fd_doc,
@@ -202,48 +211,68 @@ PyDoc_STRVAR(
     "timeout: seconds, None waits for ever, 0 only looks.\n\n"
     "The result may also have HANGUP and other bits of poll(2). Raises TimeoutError,\n"
     "ClosedError after notify_closing(), BusyError if another task waits for the same,\n"
-    "ValueError for a regular file. Switches.");
+    "ValueError for a regular file. Switches.\n\n"
+    "Source: libevent's event_new, for a coroutine.");
 
 PyDoc_STRVAR(
     wait_readable_doc,
-    "wait_readable($module, fd, timeout=None)\n--\n\nwait_fd(fd, READ, timeout).");
+    "wait_readable($module, fd, timeout=None)\n--\n\n"
+    "Wait until a descriptor is readable: as wait_fd(fd, READ, timeout).\n\n"
+    "fd: a descriptor or what has one. timeout: seconds, None waits for ever. May switch.\n\n"
+    "Source: libevent's event_new, for a coroutine.");
 
 PyDoc_STRVAR(
     wait_writable_doc,
-    "wait_writable($module, fd, timeout=None)\n--\n\nwait_fd(fd, WRITE, timeout).");
+    "wait_writable($module, fd, timeout=None)\n--\n\n"
+    "Wait until a descriptor is writable: as wait_fd(fd, WRITE, timeout).\n\n"
+    "fd: a descriptor or what has one. timeout: seconds, None waits for ever. May switch.\n\n"
+    "Source: libevent's event_new, for a coroutine.");
 
 PyDoc_STRVAR(
     notify_closing_doc,
     "notify_closing($module, fd, /)\n--\n\n"
     "Tell the hub that fd is about to be closed by other means than sk_conn.close().\n\n"
-    "Whoever waits for it gets ClosedError at once. Never switches.");
+    "Whoever waits for it gets ClosedError at once. Never switches.\n\n"
+    "Source: pycoronet's own.");
 
 PyDoc_STRVAR(
     flush_all_doc,
     "flush_all($module, /)\n--\n\n"
-    "Send what the connections of this thread have queued, as far as the system takes it;\n"
-    "return how many bytes are left. Never waits; failures are kept, as for any flush.");
+    "Send what the connections of this thread have queued, as far as the system takes it.\n\n"
+    "Return how many bytes are left. Failures are kept, as for any flush. Never waits, never\n"
+    "switches.\n\n"
+    "Source: libsock's sock_flush_all.");
 
 PyDoc_STRVAR(
     co_create_doc,
-    "co_create($module, function, /, *args)\n--\n\nA coroutine that has not been entered.");
+    "co_create($module, function, /, *args)\n--\n\n"
+    "Return a coroutine, a Task, that has not been entered.\n\n"
+    "function: called as function(*args) when it is. Raises TypeError for what is not callable.\n"
+    "Never switches.\n\n"
+    "Source: libpcl's co_create.");
 
 PyDoc_STRVAR(
     co_call_doc,
     "co_call($module, coroutine, /)\n--\n\n"
     "Enter a coroutine, or go on in one that is in co_resume().\n\n"
-    "Control is back here when it first waits, calls co_resume() or ends. Switches.");
+    "Control is back here when it first waits, calls co_resume() or ends. Switches. Raises\n"
+    "RuntimeError in a hub callback, for one that has ended, and for one that waits for\n"
+    "something else.\n\n"
+    "Source: libpcl's co_call.");
 
 PyDoc_STRVAR(
     co_resume_doc,
     "co_resume($module, /)\n--\n\n"
     "Give control back; return when somebody calls the coroutine again, or when what mod()\n"
-    "asked for is ready on a connection bound to it. Switches.");
+    "asked for is ready on a connection bound to it. Switches.\n\n"
+    "Source: libpcl's co_resume.");
 
 PyDoc_STRVAR(
     co_delete_doc,
     "co_delete($module, coroutine, /)\n--\n\n"
-    "End a coroutine: one that was never entered at once, another one by cancelling it.");
+    "End a coroutine: one that was never entered at once, another one by cancelling it.\n\n"
+    "Raises RuntimeError for the running coroutine. Never switches.\n\n"
+    "Source: libpcl's co_delete.");
 
 #define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
 

@@ -300,7 +300,8 @@ PyDoc_STRVAR(
     "so a call that takes longer is not cut short; 0 means after each call. calls: 1 or more.\n"
     "None for both takes the limits off. min_priority: the most urgent level that is limited,\n"
     "NORMAL unless given; HIGH limits all. Raises ValueError for numbers out of range. Never\n"
-    "switches.");
+    "switches.\n\n"
+    "Source: libevent's event_config_set_max_dispatch_interval.");
 
 static PyObject *
 Hub_set_dispatch_interval(HubObject *hub, PyObject *const *arguments, Py_ssize_t count,
@@ -336,7 +337,8 @@ PyDoc_STRVAR(
     "returned cancels it. Nothing is closed or cancelled, unlike stop(): tasks and\n"
     "connections go on at the next run(), or wait of the main program. From a coroutine, run()\n"
     "returns before another round begins. Does nothing if there is no run(). For the hub's\n"
-    "thread; another one uses call_soon_threadsafe(hub.loop_exit). Never switches.");
+    "thread; another one uses call_soon_threadsafe(hub.loop_exit). Never switches.\n\n"
+    "Source: libevent's event_base_loopexit.");
 
 static PyObject *
 Hub_loop_exit(HubObject *hub, PyObject *const *arguments, Py_ssize_t count,
@@ -369,8 +371,9 @@ PyDoc_STRVAR(
     "loop_break($self, /)\n--\n\n"
     "Have the run() that is going on return once the running callback has.\n\n"
     "What else is due stays queued, and is called at the next run(), or wait of the main\n"
-    "program. All that a connection has to tell at once counts as one callback. Otherwise as\n"
-    "loop_exit().");
+    "program. All that a connection has to tell at once counts as one callback. Otherwise\n"
+    "as loop_exit(). Never switches.\n\n"
+    "Source: libevent's event_base_loopbreak.");
 
 static PyObject *
 Hub_loop_break(HubObject *hub, PyObject *unused)
@@ -393,7 +396,8 @@ PyDoc_STRVAR(
     "loop_continue($self, /)\n--\n\n"
     "Have the engine looked at once the running callback has returned.\n\n"
     "The rest of its round waits for the next one, in its order, behind what is more urgent.\n"
-    "Does nothing outside of a callback. For the hub's own thread; never switches.");
+    "Does nothing outside of a callback. For the hub's own thread; never switches.\n\n"
+    "Source: libevent's event_base_loopcontinue.");
 
 static PyObject *
 Hub_loop_continue(HubObject *hub, PyObject *unused)

@@ -220,8 +220,8 @@ PyDoc_STRVAR(
     "delay of small writes. Connections that failed while they were queued are\n"
     "passed over. May switch. Raises TimeoutError, ClosedError, BusyError if\n"
     "another task is accepting, or OSError: with EMFILE or ENFILE the connection\n"
-    "stays queued. While disable(READ) or accept_limit pauses the listener it waits.\n"
-    "Answers to conet_accept.");
+    "stays queued. While disable(READ) or accept_limit pauses the listener it waits.\n\n"
+    "Source: coronet's conet_accept.");
 
 static PyObject *
 SkConn_accept(SkConnObject *conn, PyObject *unused)

@@ -234,12 +234,13 @@ PyDoc_STRVAR(
     "Queue a file, or count bytes of it from offset on; return how many bytes that is.\n\n"
     "file: a file object with a descriptor, or a descriptor. The system sends it by itself\n"
     "where it can. It may be closed as soon as this returns; close=True does that. What the\n"
-    "file object has buffered, and its position, do not count. urgent and can_interrupt mean\n"
-    "what they do for enqueue(). Waits only if more than the\n"
-    "high mark is then queued, as write() does, and never in a callback. If the file turns\n"
-    "out shorter, or cannot be read, the stream is cut off: the next operation raises\n"
-    "OSError. Raises ValueError for negative numbers, and for devices without a count,\n"
-    "OSError for pipes, directories and what is not open; otherwise as write().");
+    "file object has buffered, and its position, do not count. urgent and can_interrupt\n"
+    "mean what they do for enqueue(). Waits only if more than the high mark is then queued,\n"
+    "as write() does, and never in a callback. If the file turns out shorter, or cannot be\n"
+    "read, the stream is cut off: the next operation raises OSError. Raises ValueError for\n"
+    "negative numbers, and for devices without a count, OSError for pipes, directories and\n"
+    "what is not open; otherwise as write(). May switch.\n\n"
+    "Source: libsock's sock_sendfile; libevent's evbuffer_add_file.");
 
 static PyObject *
 SkConn_sendfile(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,

@@ -40,7 +40,8 @@ PyDoc_STRVAR(
     "peek($self, n, /)\n--\n\n"
     "Return the first bytes received and not read yet, at most n; they stay readable.\n\n"
     "Never receives, waits or switches: b\"\" means that nothing is held, not the end of\n"
-    "file. Raises ClosedError.");
+    "file. Raises ClosedError.\n\n"
+    "Source: libevent's evbuffer_peek, evbuffer_pullup.");
 
 static PyObject *
 SkConn_peek(SkConnObject *conn, PyObject *number)
@@ -74,7 +75,8 @@ PyDoc_STRVAR(
     "pattern: bytes-like, not empty. start, end: look only at the bytes from start up to,\n"
     "and without, end, counted from the first one held; an end of None is all there is.\n\n"
     "Never receives, waits or switches. Raises ClosedError, ValueError for an empty pattern\n"
-    "or a negative place.");
+    "or a negative place.\n\n"
+    "Source: libevent's evbuffer_search_range.");
 
 static PyObject *
 SkConn_search(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
@@ -109,9 +111,9 @@ SkConn_search(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
 PyDoc_STRVAR(
     copyout_doc,
     "copyout($self, buffer, /)\n--\n\n"
-    "Copy the first bytes received and not read yet into a writable bytes-like object.\n\n"
-    "Return how many that were: as many as are held, or as fit. They stay readable. Never\n"
-    "receives, waits or switches. Raises ClosedError.");
+    "Copy the first bytes received and not read yet into a buffer.\n\n"
+    "buffer: a writable bytes-like object. Returns how many that were: as many as are held, or as fit. They stay readable. It receives nothing. Never switches. Raises ClosedError.\n\n"
+    "Source: libevent's evbuffer_copyout.");
 
 static PyObject *
 SkConn_copyout(SkConnObject *conn, PyObject *object)
@@ -138,7 +140,8 @@ PyDoc_STRVAR(
     drain_doc,
     "drain($self, n, /)\n--\n\n"
     "Drop the first n bytes received and not read yet; return how many there were to drop.\n\n"
-    "Never receives, waits or switches. Raises ClosedError, BusyError if a task is reading.");
+    "Never receives, waits or switches. Raises ClosedError, BusyError if a task is reading.\n\n"
+    "Source: libevent's evbuffer_drain.");
 
 static PyObject *
 SkConn_drain(SkConnObject *conn, PyObject *number)
@@ -189,7 +192,8 @@ PyDoc_STRVAR(
     "to read is woken. With callbacks on_data() becomes due, but not for what on_data() puts\n"
     "back itself: that stays for the next time, as what it leaves does; and after on_eof()\n"
     "only take() and its like give it. A layer pushed before it is read gets it.\n\n"
-    "Never waits, never switches. Raises ClosedError, ValueError for what is no stream.");
+    "Never waits, never switches. Raises ClosedError, ValueError for what is no stream.\n\n"
+    "Source: libevent's evbuffer_prepend.");
 
 static PyObject *
 SkConn_prepend(SkConnObject *conn, PyObject *object)

@@ -339,7 +339,8 @@ PyDoc_STRVAR(
     "do not, sent or not. It is a stream of its own: after on_eof() that is called again, for\n"
     "the end of this one. Never switches. Raises BusyError while a task reads or writes,\n"
     "ValueError for what is no stream and for a layer that was pushed before, and what the\n"
-    "layer raises, which closes the connection.");
+    "layer raises, which closes the connection.\n\n"
+    "Source: libsock's sock_tlc_add; libevent's bufferevent_filter_new.");
 
 static PyObject *
 SkConn_push_layer(SkConnObject *conn, PyObject *object)
@@ -426,15 +427,15 @@ SkConn_pop_layer(SkConnObject *conn, PyObject *unused)
 
 PyDoc_STRVAR(
     start_tls_doc,
-    "start_tls($self, /, context=None, *, server_side=False, server_hostname=None, "
-    "session=None, timeout=None)\n--\n\n"
+    "start_tls($self, /, context=None, *, server_side=False, server_hostname=None, session=None, timeout=None)\n--\n\n"
     "Encrypt from here on: push a TLSLayer, wait for the handshake, and return the layer.\n\n"
     "context: an ssl.SSLContext; a client's may be None, and then the peer's certificate is\n"
-    "verified by the system's authorities. server_hostname: the name that the certificate\n"
+    "verified by the system's authorities. server_side: this end is the server. server_hostname: the name that the certificate\n"
     "has to be for. session: one to resume. timeout: seconds for the handshake, None for no\n"
     "limit.\n\n"
     "Whatever fails closes the connection. Raises ssl.SSLError (of a certificate:\n"
-    "ssl.SSLCertVerificationError), TimeoutError, and what push_layer() raises. Switches.");
+    "ssl.SSLCertVerificationError), TimeoutError, and what push_layer() raises. Switches.\n\n"
+    "Source: libevent's bufferevent_openssl_filter_new.");
 
 static PyObject *
 SkConn_start_tls(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,

@@ -227,7 +227,8 @@ PyDoc_STRVAR(
     "  later, or is over the limit, is dropped by the next call with 'any'; other calls see it.\n"
     "keepends: False leaves the end out and gives None at the end of file.\n\n"
     "May switch. Raises LineTooLongError (the bytes stay readable) and what readsome()\n"
-    "raises; after a time-out the part received stays readable. Answers to conet_readln.");
+    "raises; after a time-out the part received stays readable.\n\n"
+    "Source: coronet's conet_readln; libevent's evbuffer_readln.");
 
 // Apart, so that a plain readln() has no frame for it.
 static PyObject *
@@ -252,8 +253,10 @@ SkConn_readln(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
                : read_line_with(conn, arguments, count, keyword_names);
 }
 
-PyDoc_STRVAR(readline_doc, "readline($self, limit=65536, /)\n--\n\n"
-                           "The same as readln(limit), by the name of Python's files.");
+PyDoc_STRVAR(readline_doc,
+             "readline($self, limit=65536, /)\n--\n\n"
+             "The same as readln(limit), by the name of Python's files. May switch.\n\n"
+             "Source: Python's io.IOBase.readline.");
 
 static PyObject *
 SkConn_readline(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
@@ -308,10 +311,11 @@ LineIterator_next(LineIteratorObject *iterator)
 PyDoc_STRVAR(
     lines_doc,
     "lines($self, /, limit=65536, *, eol='lf', keepends=True)\n--\n\n"
-    "Return an iterator over the lines, each read as by readln() with these arguments.\n\n"
+    "Return an iterator over the lines, each read as readln() does with these arguments.\n\n"
     "It ends at the end of file. `for line in conn` is the same with the usual arguments.\n"
     "Each step may switch and raises what readln() raises; the iteration can go on after\n"
-    "that. Nothing is read ahead: other calls may read in between.");
+    "that. Nothing is read ahead: other calls may read in between.\n\n"
+    "Source: libevent's evbuffer_readln, for coroutines.");
 
 static PyObject *
 SkConn_lines(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
@@ -429,7 +433,8 @@ PyDoc_STRVAR(
     "Return everything up to and with separator (bytes-like, not empty).\n\n"
     "limit: the most bytes that may be, separator included. May switch. Raises\n"
     "LineTooLongError (the bytes stay readable), IncompleteReadError at the end of file with\n"
-    "what there was as .partial, and what readsome() raises.");
+    "what there was as .partial, and what readsome() raises.\n\n"
+    "Source: Python's asyncio.StreamReader.readuntil.");
 
 static PyObject *
 SkConn_read_until(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)

@@ -199,6 +199,7 @@ PyDoc_STRVAR(
     recvfrom_doc,
     "recvfrom($self, n, /, flags=0)\n--\n\n"
     "Receive one datagram of at most n bytes: (bytes, the sender's address).\n\n"
+    "flags: as in the socket module.\n\n"
     "A datagram of length 0 is b\"\", which is not the end of anything. On a\n"
     "stream the bytes are what is there, b\"\" is the end of file, and the\n"
     "address is None. With MSG_DONTWAIT BlockingIOError is raised instead of\n"
@@ -250,6 +251,7 @@ message_to_python(struct reception *reception)
 PyDoc_STRVAR(recvmsg_doc,
              "recvmsg($self, bufsize, /, ancbufsize=0, flags=0)\n--\n\n"
              "Receive a message: (data, ancdata, msg_flags, address).\n\n"
+             "flags: as in the socket module.\n\n"
              "data has at most bufsize bytes; ancdata is a list of (level, type, bytes)\n"
              "for which ancbufsize bytes are set aside, CMSG_SPACE(n) for each item.\n"
              "Descriptors received by SCM_RIGHTS are the caller's to close, and\n"
@@ -534,6 +536,7 @@ PyDoc_STRVAR(
     "sendmsg($self, buffers, /, ancdata=(), flags=0, address=None)\n--\n\n"
     "Send the bytes-like objects in buffers as one message; return the number of\n"
     "bytes.\n\n"
+    "flags, address: as in the socket module; no address on what is connected.\n\n"
     "ancdata has (level, type, bytes-like) tuples, as for SCM_RIGHTS. A stream\n"
     "may take less than everything, and the ancillary data with it. What waits in\n"
     "a buffered connection is sent before. May switch. Raises what sendto()\n"

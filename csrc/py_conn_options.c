@@ -49,7 +49,8 @@ PyDoc_STRVAR(
     "while more wait, nothing is received for callbacks.\n\n"
     "At first 1, 65536, 16384 and 65536. What is not given stays, but a low mark comes down\n"
     "with its high one. Raises ValueError for negative numbers, a read_high of 0, and a low\n"
-    "mark above the high one; then nothing is changed. Never switches.");
+    "mark above the high one; then nothing is changed. Never switches.\n\n"
+    "Source: libevent's bufferevent_setwatermark.");
 
 // Puts what was given in place of what is. 0, or -1 with a ValueError.
 static int
@@ -107,9 +108,11 @@ SkConn_set_watermarks(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(get_watermarks_doc,
-             "get_watermarks($self, /)\n--\n\n"
-             "The watermarks, a dict by the names that set_watermarks() has for them.");
+PyDoc_STRVAR(
+    get_watermarks_doc,
+    "get_watermarks($self, /)\n--\n\n"
+    "Return the watermarks, a dict by the names of set_watermarks(). Never switches.\n\n"
+    "Source: libevent's bufferevent_getwatermark.");
 
 static PyObject *
 SkConn_get_watermarks(SkConnObject *conn, PyObject *unused)
@@ -129,14 +132,15 @@ PyDoc_STRVAR(
     set_timeo_doc,
     "set_timeo($self, seconds, /)\n--\n\n"
     "Bound each later wait of the connection's operations; None: wait for ever.\n\n"
+    "seconds: a number, with fractions.\n\n"
     "0 means not to wait at all. An operation that has to wait longer raises TimeoutError.\n"
     "With callbacks on_timeout(conn, READ | WRITE) is called instead, when nothing has come\n"
-    "or gone for so long. Raises ValueError for a negative number or NaN. Never switches.\n"
-    "Answers to conet_set_timeo.");
+    "or gone for so long. Raises ValueError for a negative number or NaN. Never switches.\n\n"
+    "Source: coronet's conet_set_timeo.");
 
-PyDoc_STRVAR(
-    settimeout_doc,
-    "settimeout($self, seconds, /)\n--\n\nThe same as set_timeo(), by the socket module's name.");
+PyDoc_STRVAR(settimeout_doc,
+             "settimeout($self, seconds, /)\n--\n\n"
+             "The same as set_timeo(), by the socket module's name. Never switches.");
 
 static int
 set_timeo(SkConnObject *conn, PyObject *seconds, void *unused)
@@ -159,7 +163,8 @@ SkConn_set_timeo(SkConnObject *conn, PyObject *seconds)
 
 PyDoc_STRVAR(
     gettimeout_doc,
-    "gettimeout($self, /)\n--\n\nThe seconds each wait may take, None for ever.");
+    "gettimeout($self, /)\n--\n\n"
+    "Return the seconds that each wait may take, None for ever. Never switches.");
 
 static PyObject *
 SkConn_gettimeout(SkConnObject *conn, PyObject *unused)
@@ -182,7 +187,8 @@ PyDoc_STRVAR(
     "disable() or close() where it means to.\n\n"
     "For tasks: each wait to read or to write ends in TimeoutError after so long, or after\n"
     "settimeout()'s time if that is shorter. 0 lets no task wait, and means None to callbacks.\n"
-    "Raises ValueError for negative numbers and NaN. Never switches.");
+    "Raises ValueError for negative numbers and NaN. Never switches.\n\n"
+    "Source: libevent's bufferevent_set_timeouts.");
 
 static PyObject *
 SkConn_set_timeouts(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
@@ -209,9 +215,10 @@ SkConn_set_timeouts(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t c
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(get_timeouts_doc,
-             "get_timeouts($self, /)\n--\n\n"
-             "What set_timeouts() has set, a dict with \"read\" and \"write\".");
+PyDoc_STRVAR(
+    get_timeouts_doc,
+    "get_timeouts($self, /)\n--\n\n"
+    "Return what set_timeouts() has set, a dict with \"read\" and \"write\". Never switches.");
 
 static PyObject *
 SkConn_get_timeouts(SkConnObject *conn, PyObject *unused)

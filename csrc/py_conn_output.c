@@ -239,16 +239,16 @@ conn_queue(SkConnObject *conn, struct write_queue *batch, bool is_urgent, bool i
 
 PyDoc_STRVAR(
     enqueue_doc,
-    "enqueue($self, data, /, *, urgent=False, can_interrupt=True, move=False, dealloc=None)\n"
-    "--\n\n"
-    "Queue data to be sent soon; never waits. Returns the number of bytes.\n\n"
+    "enqueue($self, data, /, *, urgent=False, can_interrupt=True, move=False, dealloc=None)\n--\n\n"
+    "Queue data to be sent soon; never switches. Returns the number of bytes.\n\n"
     "data: bytes-like, or a tuple or list of such: one message, which nothing is put into.\n"
     "urgent: overtake messages that have not begun to leave. can_interrupt=False: nothing\n"
     "urgent goes between this message and the one before it. Long bytes objects are kept\n"
     "until they are sent, other buffers copied; with move=True those are kept too, and cannot\n"
     "be resized meanwhile. dealloc(data) is called in the hub, once, when all has left or was\n"
     "dropped; it cannot wait, what it raises is reported. On a datagram socket each buffer\n"
-    "is a packet. Raises ClosedError, or the OSError of output that could not be sent before.");
+    "is a packet. Raises ClosedError, or the OSError of output that could not be sent before.\n\n"
+    "Source: libsock's sock_write2; libevent's evbuffer_add_iovec, evbuffer_add_reference.");
 
 static PyObject *
 SkConn_enqueue(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,

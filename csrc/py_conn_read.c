@@ -204,8 +204,8 @@ PyDoc_STRVAR(
     "readsome($self, n, /)\n--\n\n"
     "Return what is there, at least one byte and at most n; b\"\" at the end of file.\n\n"
     "Never more than 256 KiB at once. May switch. Raises TimeoutError, ClosedError,\n"
-    "BusyError if another task is reading, or the OSError of the failure. Answers to\n"
-    "conet_readsome.");
+    "BusyError if another task is reading, or the OSError of the failure.\n\n"
+    "Source: coronet's conet_readsome.");
 
 static PyObject *
 SkConn_readsome(SkConnObject *conn, PyObject *number)
@@ -213,9 +213,10 @@ SkConn_readsome(SkConnObject *conn, PyObject *number)
     return read_some(conn, number, "readsome");
 }
 
-PyDoc_STRVAR(
-    recv_doc,
-    "recv($self, n, /)\n--\n\nThe same as readsome(n), by the socket module's name.");
+PyDoc_STRVAR(recv_doc,
+             "recv($self, n, /)\n--\n\n"
+             "The same as readsome(n), by the socket module's name. May switch.\n\n"
+             "Source: Python's socket.socket.recv; coronet's conet_readsome.");
 
 static PyObject *
 SkConn_recv(SkConnObject *conn, PyObject *number)
@@ -297,7 +298,8 @@ PyDoc_STRVAR(
     "read($self, n, /)\n--\n\n"
     "Return exactly n bytes, or fewer if the end of file comes first.\n\n"
     "May switch. Raises what readsome() raises; what had been received by then stays\n"
-    "readable. Answers to conet_read.");
+    "readable.\n\n"
+    "Source: coronet's conet_read.");
 
 static PyObject *
 SkConn_read(SkConnObject *conn, PyObject *number)

@@ -183,11 +183,12 @@ PyDoc_STRVAR(
     "May switch, also to look a host name up. Raises TimeoutError, after which\n"
     "the socket is still open; ConnectionRefusedError or the OSError that the\n"
     "network gave; BlockingIOError at once if the queue of a Unix listener is\n"
-    "full; ClosedError, BusyError. Answers to conet_connect.\n\n"
+    "full; ClosedError, BusyError.\n\n"
     "With callbacks it does not wait for the end: on_open() is called then, or\n"
     "on_error(conn, error, WRITE), after settimeout()'s or set_timeouts()' write\n"
     "time at the latest with TimeoutError. What is written before is queued. In a\n"
-    "callback only addresses in numbers will do: a name would have to wait.");
+    "callback only addresses in numbers will do: a name would have to wait.\n\n"
+    "Source: coronet's conet_connect; libevent's bufferevent_socket_connect.");
 
 static PyObject *
 SkConn_connect(SkConnObject *conn, PyObject *address)
@@ -305,8 +306,8 @@ why_no_shutdown(SkConnObject *conn, int error)
 PyDoc_STRVAR(
     shutdown_doc,
     "shutdown($self, how, /)\n--\n\n"
-    "End one direction or both: SHUT_RD, SHUT_WR or SHUT_RDWR of the socket\n"
-    "module.\n\n"
+    "End one direction or both.\n\n"
+    "how: SHUT_RD, SHUT_WR or SHUT_RDWR of the socket module.\n\n"
     "Ending the writing sends before what waits in the output queue, and so may switch;\n"
     "layers end then. If it is interrupted, nothing has ended, and writing may go on; once\n"
     "a layer has said its last words it may not (BrokenPipeError), and a second call ends the\n"
@@ -359,6 +360,7 @@ PyDoc_STRVAR(
     getsockopt_doc,
     "getsockopt($self, level, optname, buflen=0, /)\n--\n\n"
     "Return a socket option: an int, or with buflen bytes of at most that length.\n\n"
+    "level, optname: as in the socket module.\n\n"
     "Never switches. Raises ValueError for a buflen below 0 or above 65536,\n"
     "OSError, ClosedError.");
 
@@ -448,6 +450,7 @@ PyDoc_STRVAR(setsockopt_doc,
              "setsockopt($self, level, optname, value, /, optlen=0)\n--\n\n"
              "Set a socket option to an int or bytes-like value, or to None with the\n"
              "length optlen.\n\n"
+             "level, optname: as in the socket module.\n\n"
              "Never switches. Raises OSError, ClosedError.");
 
 static PyObject *

@@ -176,7 +176,8 @@ PyDoc_STRVAR(
     "receive (through layers, until they give something), but not where callbacks are given\n"
     "what comes: they are called again. Never waits, never switches; for callbacks, and of use\n"
     "elsewhere too. On a datagram socket it takes one packet. Raises ClosedError, BusyError if\n"
-    "a task is reading, or the OSError of the failure.");
+    "a task is reading, or the OSError of the failure.\n\n"
+    "Source: libevent's evbuffer_remove.");
 
 static PyObject *
 SkConn_take(SkConnObject *conn, PyObject *number)
@@ -277,7 +278,8 @@ PyDoc_STRVAR(
     "keepends: False leaves the end out.\n\n"
     "What follows the last line stays for take(), at the end of file, too. Never waits,\n"
     "never switches. Raises LineTooLongError (the bytes stay readable), also if callbacks may\n"
-    "hold no more (read_high) and no line is there, and what take() raises.");
+    "hold no more (read_high) and no line is there, and what take() raises.\n\n"
+    "Source: libevent's evbuffer_readln.");
 
 static PyObject *
 SkConn_take_line(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,

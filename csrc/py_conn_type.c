@@ -21,7 +21,8 @@ PyDoc_STRVAR(
     "Close the connection: whoever waits on it gets ClosedError at once.\n\n"
     "Output that waits is still sent, for up to `linger` seconds, behind the scenes; with\n"
     "none left the descriptor closes immediately. Idempotent, never switches. Raises the\n"
-    "OSError of output that could not be sent before. Answers to conet_close_conn.");
+    "OSError of output that could not be sent before.\n\n"
+    "Source: coronet's conet_close_conn; libsock's sock_close.");
 
 static PyObject *
 SkConn_close(SkConnObject *conn, PyObject *unused)
@@ -36,7 +37,8 @@ SkConn_close(SkConnObject *conn, PyObject *unused)
 PyDoc_STRVAR(
     abort_doc,
     "abort($self, /)\n--\n\n"
-    "Close the connection at once and drop what has not been sent. Never switches.");
+    "Close the connection at once and drop what has not been sent. Never switches.\n\n"
+    "Source: libsock's sock_force_close.");
 
 static PyObject *
 SkConn_abort(SkConnObject *conn, PyObject *unused)
@@ -50,7 +52,8 @@ SkConn_abort(SkConnObject *conn, PyObject *unused)
 }
 
 PyDoc_STRVAR(fileno_doc,
-             "fileno($self, /)\n--\n\nThe descriptor's number, -1 once it is closed.");
+             "fileno($self, /)\n--\n\n"
+             "Return the descriptor's number, -1 once it is closed. Never switches.");
 
 static PyObject *
 SkConn_fileno(SkConnObject *conn, PyObject *unused)
@@ -65,8 +68,8 @@ PyDoc_STRVAR(
     "Set which readiness resumes the coroutine bound to the connection.\n\n"
     "events: READ, WRITE or PRIORITY, or-ed together; 0 for none. What is ready already\n"
     "counts at once. It concerns the coroutine when that waits by co_resume(); verbs such as\n"
-    "readln() wake whoever called them. Raises ValueError for other bits. Never switches.\n"
-    "Answers to conet_mod_conn.");
+    "readln() wake whoever called them. Raises ValueError for other bits. Never switches.\n\n"
+    "Source: coronet's conet_mod_conn.");
 
 static PyObject *
 SkConn_mod(SkConnObject *conn, PyObject *number)
@@ -233,7 +236,7 @@ static PyMemberDef SkConn_members[] = {
     {"revents", T_UINT, offsetof(SkConnObject, revents), READONLY,
      PyDoc_STR("What was ready at the last event.")},
     {"error", T_INT, offsetof(SkConnObject, error), 0,
-     PyDoc_STR("errno of the last failure, 0 for none; may be set back to 0.")},
+     PyDoc_STR("The errno of the last failure, 0 for none; may be set back to 0.")},
     {"bytes_read", T_ULONGLONG, offsetof(SkConnObject, moved_bytes[FLOW_IN]), READONLY,
      PyDoc_STR("How many bytes were received, on the wire: below TLS and other layers.")},
     {"bytes_sent", T_ULONGLONG, offsetof(SkConnObject, moved_bytes[FLOW_OUT]), READONLY,
@@ -418,8 +421,10 @@ PyDoc_STRVAR(
     "belongs to the connection from then on.\n\n"
     "One task may read and another write at the same time. Each operation that has to wait\n"
     "lets other tasks run meanwhile. Iterating gives lines. Raises ValueError for a regular\n"
-    "file or an fd in use, OSError for one that is not open, TypeError for other objects.\n"
-    "Answers to conet_new_conn.");
+    "file or an fd in use, OSError for one that is not open, TypeError for other objects.\n\n"
+    "Source: coronet's conet_new_conn; libevent's bufferevent with its two evbuffers;\n"
+    "libsock's sockets. Methods that Python's socket.socket has are its own; others without\n"
+    "a source are pycoronet's.");
 
 PyTypeObject *
 conn_type_new(PyObject *module)

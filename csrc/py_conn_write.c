@@ -282,8 +282,8 @@ PyDoc_STRVAR(
     "waits until no more than the low mark is left. Otherwise it returns when the kernel\n"
     "has taken everything. May switch.\n"
     "Raises TimeoutError, ClosedError, BusyError if another task is writing, or the OSError\n"
-    "of the failure; `bytes_written` on the exception says how much of data went out.\n"
-    "Answers to conet_write.");
+    "of the failure; `bytes_written` on the exception says how much of data went out.\n\n"
+    "Source: coronet's conet_write; libevent's evbuffer_add.");
 
 static PyObject *
 SkConn_write(SkConnObject *conn, PyObject *data)
@@ -315,7 +315,8 @@ PyDoc_STRVAR(
     "printf($self, format, /, *args)\n--\n\n"
     "Write format % args, where format is bytes; return the number of bytes.\n\n"
     "Example: conn.printf(b\"%d %s\\r\\n\", 200, b\"OK\"). Raises TypeError or ValueError for a\n"
-    "format that does not fit, otherwise as write(). May switch. Answers to conet_printf.");
+    "format that does not fit, otherwise as write(). May switch.\n\n"
+    "Source: coronet's conet_printf; libevent's evbuffer_add_printf.");
 
 static PyObject *
 SkConn_printf(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count)
@@ -344,7 +345,8 @@ PyDoc_STRVAR(
     "flush($self, /)\n--\n\n"
     "Send what waits in the output queue; return when the kernel has taken it.\n\n"
     "In a callback it sends what the kernel takes now and never waits. May switch. Raises\n"
-    "what write() raises.");
+    "what write() raises.\n\n"
+    "Source: libsock's sock_flush; libevent's bufferevent_flush.");
 
 static PyObject *
 SkConn_flush(SkConnObject *conn, PyObject *unused)

@@ -67,7 +67,8 @@ PyDoc_STRVAR(
     "events: READ, WRITE and PRIORITY, or-ed together. trigger: 'edge', 'level' or 'shared\n"
     "level'. owner: the sk_conn; for another descriptor the Task that waits for it or the\n"
     "handle of once(), or a tuple of one to read and one to write; 'signals' for what wakes\n"
-    "the hub for those, 'asyncio' for what its loop watches. A connection that never had to wait is not registered. Never switches.");
+    "the hub for those, 'asyncio' for what its loop watches. A connection that never had to wait is not registered. Never switches.\n\n"
+    "Source: libevent's event_base_foreach_event.");
 
 static PyObject *
 Hub_registrations(HubObject *hub, PyObject *unused)
@@ -208,7 +209,8 @@ PyDoc_STRVAR(
     "What is registered and who waits for what, as text of several lines, for people.\n\n"
     "The engine; each descriptor that it watches, with its owner and whom that calls back;\n"
     "each task with what it waits for and how long it still will; timers, once() and signal\n"
-    "handlers; callbacks that are due; hooks. Its form may change. Never switches.");
+    "handlers; callbacks that are due; hooks. Its form may change. Never switches.\n\n"
+    "Source: libevent's event_base_dump_events.");
 
 static PyObject *
 Hub_dump(HubObject *hub, PyObject *unused)

@@ -404,7 +404,9 @@ static PyGetSetDef Group_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(Group_doc, "What TaskGroup stands on: the tasks, without the block.");
+PyDoc_STRVAR(
+    Group_doc,
+    "GroupBase()\n--\n\nWhat TaskGroup stands on: the tasks, without the block.");
 
 static PyType_Slot Group_slots[] = {
     {Py_tp_doc, (void *)Group_doc},

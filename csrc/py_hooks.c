@@ -89,7 +89,8 @@ PyDoc_STRVAR(
     "in the order they were added, inside whoever waits: they may not wait. What they raise is\n"
     "reported through sys.unraisablehook. They do not keep run() going, and end with the hub;\n"
     "a forked child has none. Raises TypeError without a function, RuntimeError if the hub is\n"
-    "closed or closing. Never switches.");
+    "closed or closing. Never switches.\n\n"
+    "Source: libevent's evwatch_prepare_new and evwatch_check_new.");
 
 static PyObject *
 Hub_add_hook(HubObject *hub, PyObject *const *arguments, Py_ssize_t count,
@@ -140,5 +141,6 @@ hook_type_new(PyObject *module)
         {NULL, NULL, NULL, NULL, NULL},
     };
     return handle_type_new(module, "pycoronet.HookHandle", sizeof(HookHandleObject),
-                           "What Hub.add_hook() returns.", attributes);
+                           "What Hub.add_hook() returns.\n\nSource: libevent's evwatch.",
+                           attributes);
 }

@@ -39,7 +39,8 @@ PyDoc_STRVAR(
     "Nothing is left without tasks, connections with callbacks, timers, calls of once() and\n"
     "signal handlers. For the main program; switches. It may be called again.\n\n"
     "After stop() each open connection with callbacks gets on_shutdown(), is closed, sends\n"
-    "what it still has to send, and gets on_close(); then this returns.");
+    "what it still has to send, and gets on_close(); then this returns.\n\n"
+    "Source: libevent's event_base_dispatch.");
 
 // Closes all connections with callbacks and waits until they have sent what they hold.
 static int
@@ -87,7 +88,8 @@ PyDoc_STRVAR(
     "End the run() that is going on, or else the next one.\n\n"
     "Called again while connections still send, it drops what they hold. For callbacks,\n"
     "tasks and signal handlers of the hub's thread; another one uses\n"
-    "call_soon_threadsafe(hub.stop). Never switches.");
+    "call_soon_threadsafe(hub.stop). Never switches.\n\n"
+    "Source: libreact's reactor_stop.");
 
 static PyObject *
 Hub_stop(HubObject *hub, PyObject *unused)
@@ -112,8 +114,8 @@ PyDoc_STRVAR(
     "timeout: seconds, None waits for ever, 0 only looks. It may return earlier, also with\n"
     "0 events: for a timer, a signal, or a task that is ready to run. Events that were not\n"
     "dispatched stay and count again, those of one descriptor as one. For the main program,\n"
-    "blocks the thread, never switches; what a signal handler raises is raised here.\n"
-    "Answers to conet_events_wait.");
+    "blocks the thread, never switches; what a signal handler raises is raised here.\n\n"
+    "Source: coronet's conet_events_wait.");
 
 static PyObject *
 Hub_wait(HubObject *hub, PyObject *const *arguments, Py_ssize_t count,
@@ -176,7 +178,9 @@ PyDoc_STRVAR(
     "Hand ready events to the coroutines that wait for them, then run due timers.\n\n"
     "max: how many events at most; 0 or less means all. An event counts if it wakes\n"
     "somebody. Returns how many were dispatched; the rest stays for the next call. For the\n"
-    "main program; switches, but never waits. Answers to conet_events_dispatch.");
+    "main program; switches, but never waits. Raises RuntimeError\n"
+    "elsewhere.\n\n"
+    "Source: coronet's conet_events_dispatch.");
 
 static PyObject *
 Hub_dispatch(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
@@ -227,7 +231,8 @@ PyDoc_STRVAR(
     "close($self, /)\n--\n\n"
     "Cancel all tasks, let their finally blocks run, and free the hub.\n\n"
     "For the main program of the hub's thread; switches. Idempotent. Done by itself when\n"
-    "the program ends. The next call that needs a hub makes a new one.");
+    "the program ends. The next call that needs a hub makes a new one.\n\n"
+    "Source: coronet's conet_cleanup.");
 
 static PyObject *
 Hub_close(HubObject *hub, PyObject *unused)
@@ -397,7 +402,9 @@ PyDoc_STRVAR(
     Hub_doc,
     "A thread's scheduler and wait loop; get_hub() gives it.\n\n"
     "It runs by itself whenever the main program waits for something. wait() and\n"
-    "dispatch() drive it by hand instead.");
+    "dispatch() drive it by hand instead.\n\n"
+    "Source: libevent's event_base; coronet's context; libreact's reactor. What has no\n"
+    "other name there is pycoronet's own.");
 
 PyTypeObject *
 hub_type_new(PyObject *module)

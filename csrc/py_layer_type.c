@@ -10,18 +10,20 @@
 
 #include "py_convert.h"
 
-PyDoc_STRVAR(wrap_doc,
-             "wrap($self, data, /)\n--\n\n"
-             "What goes down instead of data (bytes) that the program has written.\n\n"
-             "It may be more or less; a layer may hold bytes back and give them later.");
+PyDoc_STRVAR(
+    wrap_doc,
+    "wrap($self, data, /)\n--\n\n"
+    "Return what goes down instead of data (bytes) that the program has written.\n\n"
+    "It may be more or less; a layer may hold bytes back and give them later. What is raised\n"
+    "here closes the connection. Must not switch.");
 
 PyDoc_STRVAR(
     unwrap_doc,
     "unwrap($self, data, /)\n--\n\n"
-    "What goes up instead of data (bytes) that came from below.\n\n"
+    "Return what goes up instead of data (bytes) that came from below.\n\n"
     "b\"\" as data says that the stream from below has ended, once; raise if that is too\n"
     "early. None as result says that no more will come from this layer, as end() does. What\n"
-    "is raised here closes the connection.");
+    "is raised here closes the connection. Must not switch.");
 
 static PyObject *
 TransportLayer_pass(TransportLayerObject *layer, PyObject *data)
@@ -33,8 +35,9 @@ TransportLayer_pass(TransportLayerObject *layer, PyObject *data)
 PyDoc_STRVAR(
     finish_doc,
     "finish($self, /)\n--\n\n"
-    "The last bytes that go down, when the connection closes in order or the layer\n"
-    "is popped. Called at most once; nothing is wrapped after it.");
+    "Return the last bytes that go down.\n\n"
+    "Called when the connection closes in order or the layer is popped, at most once; nothing is\n"
+    "wrapped after it. Must not switch.");
 
 static PyObject *
 TransportLayer_finish(TransportLayerObject *layer, PyObject *unused)
@@ -44,12 +47,15 @@ TransportLayer_finish(TransportLayerObject *layer, PyObject *unused)
     return PyBytes_FromStringAndSize(NULL, 0);
 }
 
-PyDoc_STRVAR(started_doc, "started($self, /)\n--\n\n"
-                          "The layer has been pushed; it may emit() what it has to say.");
+PyDoc_STRVAR(
+    started_doc,
+    "started($self, /)\n--\n\n"
+    "Begin: the layer has been pushed, and may emit() what it has to say. Must not switch.");
 
-PyDoc_STRVAR(on_clear_doc,
-             "on_clear($self, /)\n--\n\n"
-             "The connection has let go of the layer. Called exactly once.");
+PyDoc_STRVAR(
+    on_clear_doc,
+    "on_clear($self, /)\n--\n\n"
+    "End: the connection has let go of the layer. Called exactly once. Must not switch.");
 
 static PyObject *
 TransportLayer_do_nothing(TransportLayerObject *layer, PyObject *unused)
@@ -64,7 +70,8 @@ PyDoc_STRVAR(
     "emit($self, data, /)\n--\n\n"
     "Send data (bytes-like) downwards: what the layer itself has to say.\n\n"
     "For use within wrap(), unwrap(), finish() and started(). It goes before what that call\n"
-    "returns, and also if it raises.");
+    "returns, and also if it raises. Raises TypeError for what is not\n"
+    "bytes-like. Never switches.");
 
 static PyObject *
 TransportLayer_emit(TransportLayerObject *layer, PyObject *data)
@@ -83,8 +90,10 @@ TransportLayer_emit(TransportLayerObject *layer, PyObject *data)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(end_doc, "end($self, /)\n--\n\n"
-                      "For use within unwrap(): what that call returns is the last.");
+PyDoc_STRVAR(
+    end_doc,
+    "end($self, /)\n--\n\n"
+    "Say that what unwrap() returns is the last. For use within it. Never switches.");
 
 static PyObject *
 TransportLayer_end(TransportLayerObject *layer, PyObject *unused)
@@ -94,10 +103,10 @@ TransportLayer_end(TransportLayerObject *layer, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(
-    take_emitted_doc,
-    "take_emitted($self, /)\n--\n\n"
-    "What emit() has been given since. For driving a layer without a connection.");
+PyDoc_STRVAR(take_emitted_doc,
+             "take_emitted($self, /)\n--\n\n"
+             "Return what emit() has been given since the last call.\n\n"
+             "For driving a layer without a connection. Never switches.");
 
 PyObject *
 layer_take_emitted(TransportLayerObject *layer)
@@ -193,7 +202,8 @@ PyDoc_STRVAR(
     "TransportLayer()\n--\n\n"
     "Base class of what lies between a connection and its descriptor.\n\n"
     "A layer serves one connection, once: conn.push_layer(layer). Its methods may not wait;\n"
-    "what they raise closes the connection, and whoever uses it next gets it.");
+    "what they raise closes the connection, and whoever uses it next gets it.\n\n"
+    "Source: libsock's struct sockTLC; libevent's filters.");
 
 PyTypeObject *
 layer_type_new(PyObject *module)

@@ -348,7 +348,8 @@ PyDoc_STRVAR(
     "inherited belongs in a contextvar. They are freed when the task or thread ends, or the\n"
     "hub is closed.\n\n"
     "A subclass may have an __init__(): it is called for each task that comes for the first\n"
-    "time, with the arguments that the object was made with. Never switches.");
+    "time, with the arguments that the object was made with. Never switches.\n\n"
+    "Source: Python's threading.local, for tasks.");
 
 static PyType_Slot Local_slots[] = {
     {Py_tp_doc, (void *)Local_doc},   {Py_tp_new, Local_new},

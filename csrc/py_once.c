@@ -60,7 +60,8 @@ const char once_doc[] =
     "function is a callback of the hub: it must not wait, and what it raises is reported\n"
     "through sys.unraisablehook. cancel() of the handle ends it; until then it keeps\n"
     "Hub.run() going. Raises BusyError if somebody waits for the same, ValueError for a\n"
-    "regular file, OSError for an fd that is not open. Never switches.";
+    "regular file, OSError for an fd that is not open. Never switches.\n\n"
+    "Source: libevent's event_base_once.";
 
 PyObject *
 once_call(PyObject *module, PyObject *const *arguments, Py_ssize_t count,
@@ -113,5 +114,6 @@ once_type_new(PyObject *module)
         {NULL, NULL, NULL, NULL, NULL},
     };
     return handle_type_new(module, "pycoronet.OnceHandle", sizeof(OnceHandleObject),
-                           "What once() returns.", attributes);
+                           "What once() returns.\n\nSource: libevent's struct event.",
+                           attributes);
 }

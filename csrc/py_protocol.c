@@ -191,8 +191,7 @@ install(SkConnObject *conn, PyObject *protocol, PyObject *on_accept_error,
 
 PyDoc_STRVAR(
     set_callbacks_doc,
-    "set_callbacks($self, protocol, /, *, receive=True, on_accept_error=None, opened=False)\n"
-    "--\n\n"
+    "set_callbacks($self, protocol, /, *, receive=True, on_accept_error=None, opened=False)\n--\n\n"
     "Have the methods of protocol called when something happens to the connection.\n\n"
     "protocol: an object with the methods of pycoronet.Protocol; a class, or another callable\n"
     "without them, is called to make one; None ends the callbacks and calls nothing. It may\n"
@@ -212,7 +211,8 @@ PyDoc_STRVAR(
     "that of on_timeout(): so long without anything coming or going; None or 0: none. Tasks\n"
     "may write to it, but not read. Raises TypeError for a protocol without all methods,\n"
     "ValueError for an on_accept_error where nothing is accepted, BusyError if a task is\n"
-    "reading, ClosedError, RuntimeError while the hub closes. Never switches.");
+    "reading, ClosedError, RuntimeError while the hub closes. Never switches.\n\n"
+    "Source: libevent's bufferevent_setcb; libreact's reactor_add.");
 
 static PyObject *
 SkConn_set_callbacks(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
@@ -274,11 +274,12 @@ PyDoc_STRVAR(
     trigger_doc,
     "trigger($self, events, /, *, ignore_watermarks=False)\n--\n\n"
     "Have on_data() (READ) and on_ready() (WRITE) called soon, whatever comes or goes.\n\n"
-    "on_data() only if at least the read_low bytes are held, on_ready() only if no more than\n"
+    "events: READ, WRITE or both. on_data() only if at least the read_low bytes are held, on_ready() only if no more than\n"
     "write_low wait, both as it is now; with ignore_watermarks in any case. They run as all\n"
     "callbacks do, in the hub, after the one that is running, also where disable() holds the\n"
     "direction. Raises RuntimeError without callbacks and for a listener, ValueError for\n"
-    "other bits, ClosedError. Never switches.");
+    "other bits, ClosedError. Never switches.\n\n"
+    "Source: libevent's bufferevent_trigger.");
 
 static PyObject *
 SkConn_trigger(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,

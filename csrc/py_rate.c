@@ -399,7 +399,8 @@ PyDoc_STRVAR(
     "keeps the tokens, up to the new burst. The bytes are those on the wire, below TLS and\n"
     "other layers. Who may not move any waits as for the peer: a task within its timeouts,\n"
     "output in the queue. A packet goes whole, and what is too much is paid back. Raises\n"
-    "TypeError, ValueError for a listener, ClosedError. Never switches.");
+    "TypeError, ValueError for a listener, ClosedError. Never switches.\n\n"
+    "Source: libevent's bufferevent_set_rate_limit.");
 
 static PyObject *
 SkConn_set_rate_limit(SkConnObject *conn, PyObject *limit)
@@ -430,9 +431,11 @@ PyDoc_STRVAR(
     decrement_rate_doc,
     "decrement_rate($self, /, read=0, write=0)\n--\n\n"
     "Take tokens off the connection's own limit, as if so many bytes had been moved.\n\n"
-    "There may be less than none afterwards, which has to be made up for first. Negative\n"
+    "read, write: how many bytes. There may be less than none afterwards, which has to be made up for first. Negative\n"
     "numbers put tokens back, up to the burst. Raises ValueError if the connection has no\n"
-    "limit of its own, or none in that direction; ClosedError. Never switches.");
+    "limit of its own, or none in that direction; ClosedError. Never switches.\n\n"
+    "Source: libevent's bufferevent_decrement_read_limit,\n"
+    "bufferevent_decrement_write_limit.");
 
 static PyObject *
 SkConn_decrement_rate(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,

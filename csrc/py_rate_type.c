@@ -140,8 +140,7 @@ static PyGetSetDef RateLimit_getset[] = {
 
 PyDoc_STRVAR(
     RateLimit_doc,
-    "RateLimit(*, read_rate=None, read_burst=None, write_rate=None, write_burst=None)\n"
-    "--\n\n"
+    "RateLimit(*, read_rate=None, read_burst=None, write_rate=None, write_burst=None)\n--\n\n"
     "How fast to read and write, for sk_conn.set_rate_limit() and RateGroup; immutable.\n\n"
     "read_rate, write_rate: bytes a second over any long time, from 1 to 2 ** 60; None: no\n"
     "limit in that direction.\n"
@@ -149,7 +148,8 @@ PyDoc_STRVAR(
     "None: what comes in one second.\n\n"
     "While somebody waits, 20 milliseconds' worth may come on top of the burst, for timers\n"
     "are not exact: so the rate is reached with any burst. Raises ValueError for numbers out\n"
-    "of range, and for a burst without its rate.");
+    "of range, and for a burst without its rate.\n\n"
+    "Source: libevent's ev_token_bucket_cfg_new.");
 
 static PyType_Slot RateLimit_slots[] = {
     {Py_tp_doc, (void *)RateLimit_doc}, {Py_tp_new, RateLimit_new},
@@ -232,7 +232,7 @@ RateGroup_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 PyDoc_STRVAR(
     add_doc,
     "add($self, conn, /)\n--\n\n"
-    "Make a connection a member; nothing if it is one already.\n\n"
+    "Make conn a member; nothing if it is one already.\n\n"
     "It stays one until remove() or until its descriptor is closed; the group does not keep\n"
     "it alive. Raises ValueError if it is in another group or a listener, RuntimeError if it\n"
     "belongs to another thread's hub, ClosedError. Never switches.");
@@ -265,8 +265,8 @@ RateGroup_add(RateGroupObject *group, PyObject *object)
 PyDoc_STRVAR(
     remove_doc,
     "remove($self, conn, /)\n--\n\n"
-    "Let a connection go, which goes on at once if it waits for its turn; nothing if "
-    "it is\nno member. Never switches.");
+    "Let conn go, which goes on at once if it waits for its turn.\n\n"
+    "Does nothing if it is no member. Raises TypeError for what is no connection. Never switches.");
 
 static PyObject *
 RateGroup_remove(RateGroupObject *group, PyObject *object)
@@ -285,8 +285,9 @@ RateGroup_remove(RateGroupObject *group, PyObject *object)
 PyDoc_STRVAR(
     set_limit_doc,
     "set_limit($self, limit, /)\n--\n\n"
-    "Set another RateLimit, from now on. The tokens stay, up to the new burst; a direction\n"
-    "that had no limit begins with a full bucket. Never switches.");
+    "Set another RateLimit, from now on.\n\n"
+    "limit: the tokens stay, up to its burst; a direction that had no limit begins with a full\n"
+    "bucket. Raises TypeError for anything else. Never switches.");
 
 static PyObject *
 RateGroup_set_limit(RateGroupObject *group, PyObject *limit)
@@ -331,7 +332,8 @@ rate_decrement(RateGroupObject *group, const char *function, PyObject *const *ar
 PyDoc_STRVAR(
     decrement_doc,
     "decrement($self, /, read=0, write=0)\n--\n\n"
-    "Take tokens by hand, for bytes that went another way. There may be less than none\n"
+    "Take tokens by hand, for bytes that went another way.\n\n"
+    "read, write: how many. There may be less than none\n"
     "afterwards, which has to be made up for first. Negative numbers put tokens back, up to\n"
     "the burst. The totals stay. Raises ValueError where there is no limit. Never switches.");
 
@@ -515,7 +517,8 @@ PyDoc_STRVAR(
     "Members that want more than there is take turns, all of the same size, whatever the size\n"
     "of what they read and write; what one does not want is the others'. A member may have a\n"
     "limit of its own besides, and moves what both allow. A group belongs to the hub of the\n"
-    "thread that makes it.");
+    "thread that makes it.\n\n"
+    "Source: libevent's bufferevent_rate_limit_group_new, and what goes with it.");
 
 static PyType_Slot RateGroup_slots[] = {
     {Py_tp_doc, (void *)RateGroup_doc}, {Py_tp_new, RateGroup_new},

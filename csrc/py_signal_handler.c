@@ -125,7 +125,8 @@ const char signal_handler_doc[] =
     "cancel(), or when the hub closes, the handler before comes back; in a forked child it has\n"
     "come back. Until then it keeps Hub.run() going. For SIGINT it replaces\n"
     "KeyboardInterrupt. For the main thread: RuntimeError elsewhere. ValueError for what is no\n"
-    "signal, OSError for one that cannot be caught. Never switches.";
+    "signal, OSError for one that cannot be caught. Never switches.\n\n"
+    "Source: libevent's signal events.";
 
 PyObject *
 signal_handler_add(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
@@ -188,6 +189,7 @@ signal_type_new(PyObject *module)
         {"active", handle_get_active, NULL, handle_active_doc, NULL},
         {NULL, NULL, NULL, NULL, NULL},
     };
-    return handle_type_new(module, "pycoronet.SignalHandle", sizeof(SignalHandleObject),
-                           "What signal_handler() returns.", attributes);
+    return handle_type_new(
+        module, "pycoronet.SignalHandle", sizeof(SignalHandleObject),
+        "What signal_handler() returns.\n\nSource: libevent's struct event.", attributes);
 }

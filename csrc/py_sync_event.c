@@ -100,7 +100,8 @@ Event_set(EventObject *event, PyObject *unused)
 PyDoc_STRVAR(
     clear_doc,
     "clear($self, /)\n--\n\n"
-    "Have wait() wait again. Who was woken before has seen the event all the same.");
+    "Have wait() wait again. Who was woken before has seen the event all the same. Never\n"
+    "switches.");
 
 static PyObject *
 Event_clear(EventObject *event, PyObject *unused)
@@ -183,7 +184,8 @@ static PyMemberDef Event_members[] = {
 PyDoc_STRVAR(Event_doc,
              "Event()\n--\n\n"
              "A flag to wait for, of threading's meaning. It is not set at first.\n\n"
-             "For the tasks of all hubs and all threads.");
+             "For the tasks of all hubs and all threads.\n\n"
+             "Source: Python's threading.Event.");
 
 static PyType_Slot Event_slots[] = {
     {Py_tp_doc, (void *)Event_doc}, {Py_tp_new, Event_new},

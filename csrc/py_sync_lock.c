@@ -261,7 +261,8 @@ PyDoc_STRVAR(
     RLock_acquire_doc,
     "acquire($self, /, blocking=True, timeout=-1)\n--\n\n"
     "Take the lock, once more if the caller has it already. True if the caller has it.\n\n"
-    "It is free again after as many calls of release(). Otherwise as Lock.acquire().");
+    "It is free again after as many calls of release(). Otherwise as Lock.acquire(). May\n"
+    "switch.");
 
 static PyObject *
 RLock_acquire(LockObject *lock, PyObject *const *arguments, Py_ssize_t count,
@@ -515,13 +516,15 @@ PyDoc_STRVAR(
     Lock_doc,
     "Lock()\n--\n\n"
     "A lock of threading's meaning that parks tasks instead of blocking threads.\n\n"
-    "For the tasks of all hubs and all threads. First come, first served.");
+    "For the tasks of all hubs and all threads. First come, first served.\n\n"
+    "Source: Python's threading.Lock.");
 
 PyDoc_STRVAR(
     RLock_doc,
     "RLock()\n--\n\n"
     "A lock that its owner may acquire again, and nobody else may release.\n\n"
-    "A task is an owner of its own, also among those of one thread. Otherwise as Lock.");
+    "A task is an owner of its own, also among those of one thread. Otherwise as Lock.\n\n"
+    "Source: Python's threading.RLock.");
 
 static PyTypeObject *
 make_type(PyObject *module, const char *name, const char *doc, PyMethodDef *methods)

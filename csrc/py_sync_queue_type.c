@@ -62,7 +62,7 @@ Queue_put(QueueObject *queue, PyObject *const *arguments, Py_ssize_t count,
 PyDoc_STRVAR(
     simple_put_doc,
     "put($self, /, item, block=True, timeout=None)\n--\n\n"
-    "Put an item at the end. block and timeout are ignored, for it never waits.\n\n"
+    "Put an item at the end. block and timeout (seconds) are ignored, for it never waits.\n\n"
     "Raises ShutDown after shutdown(). For any thread. Never switches.");
 
 static PyObject *
@@ -80,7 +80,8 @@ SimpleQueue_put(QueueObject *queue, PyObject *const *arguments, Py_ssize_t count
 }
 
 PyDoc_STRVAR(put_nowait_doc,
-             "put_nowait($self, item, /)\n--\n\nput(item, block=False). Never switches.");
+             "put_nowait($self, item, /)\n--\n\n"
+             "Put an item without waiting: as put(item, block=False). Never switches.");
 
 static PyObject *
 Queue_put_nowait(QueueObject *queue, PyObject *item)
@@ -118,7 +119,8 @@ Queue_get(QueueObject *queue, PyObject *const *arguments, Py_ssize_t count,
 }
 
 PyDoc_STRVAR(get_nowait_doc,
-             "get_nowait($self, /)\n--\n\nget(block=False). Never switches.");
+             "get_nowait($self, /)\n--\n\n"
+             "Take the next item without waiting: as get(block=False). Never switches.");
 
 static PyObject *
 Queue_get_nowait(QueueObject *queue, PyObject *unused)
@@ -506,7 +508,8 @@ PyDoc_STRVAR(
     "A queue of queue.Queue's meaning: first in, first out.\n\n"
     "maxsize: how many items there may be, 0 or less is no limit.\n\n"
     "For the tasks of all hubs and all threads, in any combination. First come, first served:\n"
-    "an item that comes while somebody waits is that one's, and counts no more.");
+    "an item that comes while somebody waits is that one's, and counts no more.\n\n"
+    "Source: Python's queue.Queue.");
 
 PyTypeObject *
 queue_type_new(PyObject *module)
@@ -534,7 +537,9 @@ queue_type_new(PyObject *module)
 }
 
 PyDoc_STRVAR(LifoQueue_doc, "LifoQueue(maxsize=0)\n--\n\n"
-                            "A Queue whose get() takes what was put last.");
+                            "A Queue whose get() takes what was put last.\n\n"
+                            "maxsize: as for Queue.\n\n"
+                            "Source: Python's queue.LifoQueue.");
 
 PyTypeObject *
 lifo_queue_type_new(PyObject *module)
@@ -558,7 +563,8 @@ PyDoc_STRVAR(
     "SimpleQueue()\n--\n\n"
     "A queue of queue.SimpleQueue's meaning: without limit, without join().\n\n"
     "put() never waits and may be called from __del__() and signal handlers. Otherwise as\n"
-    "Queue.");
+    "Queue.\n\n"
+    "Source: Python's queue.SimpleQueue.");
 
 PyTypeObject *
 simple_queue_type_new(PyObject *module)

@@ -256,13 +256,15 @@ PyDoc_STRVAR(
     "Semaphore(value=1)\n--\n\n"
     "So many permits, of threading's meaning: acquire() takes one, release() adds one.\n\n"
     "For the tasks of all hubs and all threads. First come, first served. Raises\n"
-    "ValueError for a value below 0.");
+    "ValueError for a value below 0.\n\n"
+    "Source: Python's threading.Semaphore.");
 
 PyDoc_STRVAR(
     BoundedSemaphore_doc,
     "BoundedSemaphore(value=1)\n--\n\n"
     "A Semaphore whose release() raises ValueError rather than have more than value\n"
-    "permits free.");
+    "permits free.\n\n"
+    "Source: Python's threading.BoundedSemaphore.");
 
 PyTypeObject *
 semaphore_type_new(PyObject *module)

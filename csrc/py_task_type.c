@@ -436,7 +436,8 @@ PyDoc_STRVAR(
     "In asyncio code on pycoronet's loop, `await task` does what get() does elsewhere.\n\n"
     "An exception its function raises is kept for get(); if nobody is joining the task when\n"
     "it ends, it is also reported through sys.unraisablehook. KeyboardInterrupt and\n"
-    "SystemExit go to the main program. Answers to pcl's coroutine_t.");
+    "SystemExit go to the main program.\n\n"
+    "Source: libpcl's coroutine_t; to wait for one and to cancel it is pycoronet's own.");
 
 static PyType_Slot Task_slots[] = {
     {Py_tp_doc, (void *)Task_doc},   {Py_tp_dealloc, Task_dealloc},

@@ -136,7 +136,8 @@ PyDoc_STRVAR(
     "seconds: 0 or more; more than a year counts as a year. It is never called early. The\n"
     "function must not wait; it may spawn() a task that does. What it raises is reported\n"
     "through sys.unraisablehook. Raises ValueError for a negative number, NaN or infinity,\n"
-    "RuntimeError if the hub is closed or closing. Never switches.");
+    "RuntimeError if the hub is closed or closing. Never switches.\n\n"
+    "Source: libevent's timer events.");
 
 PyObject *
 Hub_call_later(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
@@ -149,9 +150,10 @@ PyDoc_STRVAR(
     "call_every($self, seconds, function, /, *args)\n--\n\n"
     "Have the hub call function(*args) every so many seconds; return a TimerHandle.\n\n"
     "seconds: more than 0. The first call is one interval from now, each later one an\n"
-    "interval after the time of the last, however long that took; times that were missed are\n"
-    "left out. It goes on until it is cancelled, also after a call that raised. Otherwise as\n"
-    "call_later().");
+    "interval after the time of the last, however long that took; times that were missed\n"
+    "are left out. It goes on until it is cancelled, also after a call that raised.\n"
+    "Otherwise as call_later(). Never switches.\n\n"
+    "Source: libevent's timer events, with EV_PERSIST.");
 
 static PyObject *
 Hub_call_every(HubObject *hub, PyObject *const *arguments, Py_ssize_t count)
@@ -187,6 +189,7 @@ PyTypeObject *
 timer_type_new(PyObject *module)
 {
     return handle_type_new(module, "pycoronet.TimerHandle", sizeof(TimerHandleObject),
-                           "What Hub.call_later() and Hub.call_every() return.",
+                           "What Hub.call_later() and Hub.call_every() return.\n\n"
+                           "Source: libevent's struct event.",
                            attributes);
 }

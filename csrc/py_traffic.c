@@ -93,7 +93,8 @@ PyDoc_STRVAR(
     "Traffic()\n--\n\n"
     "Sums over all connections whose `traffic` it is: bytes_read and bytes_sent.\n\n"
     "They count from when it was set, and what a connection has moved stays counted\n"
-    "when that is gone. Connections of several threads may share one.");
+    "when that is gone. Connections of several threads may share one.\n\n"
+    "Source: cp_socket's bytes_read and bytes_sent.");
 
 static PyType_Slot Traffic_slots[] = {
     {Py_tp_doc, (void *)Traffic_doc}, {Py_tp_new, Traffic_new},

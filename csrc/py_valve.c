@@ -180,10 +180,12 @@ valve_convert_directions(PyObject *number, bool chosen[2])
 PyDoc_STRVAR(
     enable_doc,
     "enable($self, events, /)\n--\n\n"
-    "Let the directions flow that disable() holds: READ, WRITE or both, or-ed together.\n\n"
+    "Let the directions flow that disable() holds.\n\n"
+    "events: READ, WRITE or both, or-ed together.\n\n"
     "At first both do. What was held goes on at once: output is sent, a reader that waits\n"
     "wakes, on_data() is called soon. Also after close(), while output is still being sent.\n"
-    "Raises ValueError for other bits, ClosedError. Never switches.");
+    "Raises ValueError for other bits, ClosedError. Never switches.\n\n"
+    "Source: libevent's bufferevent_enable.");
 
 static PyObject *
 SkConn_enable(SkConnObject *conn, PyObject *events)
@@ -219,11 +221,13 @@ shut(SkConnObject *conn, enum flow_direction direction)
 PyDoc_STRVAR(
     disable_doc,
     "disable($self, events, /)\n--\n\n"
-    "Hold directions until enable(): READ, WRITE or both, or-ed together.\n\n"
+    "Hold directions until enable() is called.\n\n"
+    "events: READ, WRITE or both, or-ed together.\n\n"
     "Nothing is received: a task that reads waits, within its timeout, once it has taken what\n"
     "was received before; callbacks are not told. Nothing is sent: output stays queued, and\n"
     "after close() it is dropped when `linger` is over. A listener leaves connections in the\n"
-    "system's queue. Raises ValueError for other bits, ClosedError. Never switches.");
+    "system's queue. Raises ValueError for other bits, ClosedError. Never switches.\n\n"
+    "Source: libevent's bufferevent_disable; libreact's reactor_remove.");
 
 static PyObject *
 SkConn_disable(SkConnObject *conn, PyObject *events)
@@ -258,10 +262,11 @@ convert_limit(PyObject *number, const char *name, size_t *limit)
 PyDoc_STRVAR(
     set_single_limits_doc,
     "set_single_limits($self, /, read=None, write=None)\n--\n\n"
-    "Set the most bytes that one system call may receive and send; None: no limit.\n\n"
-    "So no turn of this connection is long, however much is there. The bytes are those on\n"
+    "Set the most bytes that one system call may receive and send.\n\n"
+    "read, write: bytes, None for no limit. So no turn of this connection is long, however much is there. The bytes are those on\n"
     "the wire, below TLS and other layers. Raises ValueError for less than 1, and for what is\n"
-    "no stream, where it would cut packets; ClosedError. Never switches.");
+    "no stream, where it would cut packets; ClosedError. Never switches.\n\n"
+    "Source: libevent's bufferevent_set_max_single_read, bufferevent_set_max_single_write.");
 
 static PyObject *
 SkConn_set_single_limits(SkConnObject *conn, PyObject *const *arguments, Py_ssize_t count,
@@ -291,9 +296,10 @@ SkConn_set_single_limits(SkConnObject *conn, PyObject *const *arguments, Py_ssiz
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(get_single_limits_doc,
-             "get_single_limits($self, /)\n--\n\n"
-             "What set_single_limits() has set, a dict with \"read\" and \"write\".");
+PyDoc_STRVAR(
+    get_single_limits_doc,
+    "get_single_limits($self, /)\n--\n\n"
+    "Return what set_single_limits() has set, a dict with \"read\" and \"write\". Never switches.");
 
 static PyObject *
 limit_to_python(const SkConnObject *conn, enum flow_direction direction)

@@ -9,7 +9,10 @@ Result = TypeVar("Result")
 
 
 def await_(awaitable: Awaitable[Result], /) -> Result:
-    """Wait for a coroutine, future or other awaitable of asyncio; see `pycoronet.aio.await_`."""
+    """Wait for an awaitable of asyncio: as `pycoronet.aio.await_()`, which tells more. Switches.
+
+    Source: pycoronet's own.
+    """
     from . import aio
 
     return aio.await_(awaitable)

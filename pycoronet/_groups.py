@@ -30,6 +30,8 @@ class TaskGroup(GroupBase):
 
     Entering never switches; leaving may. Raises RuntimeError for a group that was entered before,
     and where another task leaves it.
+
+    Source: pycoronet's own.
     """
 
     __slots__ = ()

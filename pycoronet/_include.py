@@ -8,5 +8,7 @@ def get_include() -> str:
 
     An absolute path. Nothing has to be linked: pycoronet_import() in the header finds the
     functions when the program runs. Never switches.
+
+    Source: pycoronet's own.
     """
     return str(Path(__file__).resolve().with_name("include"))

@@ -30,13 +30,15 @@ class LoopMeter:
 
     That is the latency that coroutines and callbacks make for each other. The meter runs from
     its making until close(), or until a with block ends; what was measured stays. Memory does
-    not grow with the number of turns.
+    not grow with the number of turns. hub: None for that of this thread.
 
     Example::
 
         with LoopMeter() as meter:
             get_hub().run()
         print(meter.count, meter.mean, meter.max, meter.percentile(99))
+
+    Source: libevent's watchers, which are there for it.
     """
 
     count: int  #: turns that were measured
@@ -64,7 +66,7 @@ class LoopMeter:
         self._counts[_step_of(away)] += 1
 
     def reset(self) -> None:
-        """Forget what was measured."""
+        """Forget what was measured. Never switches."""
         self.count = 0
         self.max = 0.0
         self._total = 0.0
@@ -79,7 +81,7 @@ class LoopMeter:
         """Return how many seconds so many percent of the turns took at most.
 
         At most 7 % above the true value and never below it, nor above max; 0.0 without any
-        turn. Raises ValueError for what is not between 0 and 100.
+        turn. Raises ValueError for what is not between 0 and 100. Never switches.
         """
         if not 0 <= percent <= 100:
             raise ValueError("a percentile lies between 0 and 100")
@@ -91,7 +93,7 @@ class LoopMeter:
         return 0.0
 
     def close(self) -> None:
-        """Stop measuring."""
+        """Stop measuring. Never switches."""
         self._hook.cancel()
 
     def __enter__(self) -> LoopMeter:

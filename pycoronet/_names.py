@@ -32,6 +32,8 @@ def getaddrinfo(
     its thread, of which there are as many as `set_thread_limits()` says.
 
     Raises socket.gaierror, TimeoutError. Switches.
+
+    Source: Python's socket.getaddrinfo.
     """
     found: list[tuple[int, int, int, str, Any]] = _look_up(
         timeout, socket.getaddrinfo, host, port, family, type, proto, flags
@@ -42,13 +44,23 @@ def getaddrinfo(
 def getnameinfo(
     sockaddr: tuple[Any, ...], flags: int = 0, *, timeout: float | None = None
 ) -> tuple[str, str]:
-    """`socket.getnameinfo`, without blocking the hub; otherwise as `getaddrinfo()`."""
+    """`socket.getnameinfo`, without blocking the hub; otherwise as `getaddrinfo()`.
+
+    Switches.
+
+    Source: Python's socket.getnameinfo.
+    """
     names: tuple[str, str] = _look_up(timeout, socket.getnameinfo, sockaddr, flags)
     return names
 
 
 def gethostbyname(hostname: str, *, timeout: float | None = None) -> str:
-    """`socket.gethostbyname`, without blocking the hub; otherwise as `getaddrinfo()`."""
+    """`socket.gethostbyname`, without blocking the hub; otherwise as `getaddrinfo()`.
+
+    Switches.
+
+    Source: Python's socket.gethostbyname.
+    """
     address: str = _look_up(timeout, socket.gethostbyname, hostname)
     return address
 

@@ -55,7 +55,8 @@ class Packet:
 
     length: how many bytes count; None for all that an external buffer, or a file, has.
     buffer: what they are in, at first the packet's own `internal_memory`.
-    dealloc: called as dealloc(buffer) when an external buffer was sent, dropped or freed.
+    metadata: a PacketMetadata. dealloc: called as dealloc(buffer) when an external buffer was
+    sent, dropped or freed.
     """
 
     internal_memory: bytearray | None
@@ -72,7 +73,7 @@ def sock_checkout_packet() -> Packet:
     """Return an empty packet: fill `buffer` and set `length`. It is the caller's.
 
     The memory comes from a pool of up to BUFFER_PACKET_POOL pieces and is not cleared. Raises
-    MemoryError where the seed's function returns NULL.
+    MemoryError where the seed's function returns NULL. Never switches.
     """
     return Packet(_pool.pop() if _pool else bytearray(BUFFER_PACKET_SIZE))
 
@@ -82,7 +83,7 @@ def sock_free_packet(packet: Packet) -> None:
 
     Their files are closed, unless keep_open, and dealloc() is called for external buffers. A
     packet that was sent or freed cannot be used again: ValueError. Nothing else has to be
-    done for one that is just dropped, but then no file is closed.
+    done for one that is just dropped, but then no file is closed. Never switches.
     """
     for one in _chain_of(packet):
         release = _release_of(one)

@@ -246,6 +246,8 @@ class Pool:
     As a context manager it waits in the end until its tasks have ended; if the block raises, or
     that wait is cancelled, it cancels them first. No task is left after the block. A task's
     failure does not end the block: it is reported, as ever, if nobody joins that task.
+
+    Source: pycoronet's own.
     """
 
     __module__ = "pycoronet"
@@ -354,8 +356,8 @@ class Pool:
     def cancel(self, reason: object = None) -> None:
         """Cancel all tasks, and what map(), imap() and apply() have yet to start.
 
-        Who waits for their results gets Cancelled. Does not wait; join() does. The pool may be
-        used again. Never switches.
+        reason: as for `Task.cancel()`. Who waits for their results gets Cancelled. Does not wait;
+        join() does. The pool may be used again. Never switches.
         """
         self._check()
         for task in self._tasks:
@@ -470,9 +472,9 @@ class Pool:
         before results are read. What a call raises is raised where its result would be; what
         an iterable raises, behind all results. One may go on after that.
 
-        Taking the next result switches. Cancelled or timed out there, nothing is lost: it comes
-        next time. Any number of tasks may take. The calls go on until the iterator is dropped
-        or closed with its close(), which cancels them; what has failed and was not read is
+        Never switches; taking the next result does. Cancelled or timed out there, nothing is lost:
+        it comes next time. Any number of tasks may take. The calls go on until the iterator is
+        dropped or closed with its close(), which cancels them; what has failed and was not read is
         reported. join() of the pool waits for them.
         """
         ahead = 2 * self._size
@@ -500,7 +502,10 @@ class Pool:
         /,
         *iterables: Iterable[Any],
     ) -> Iterator[Result]:
-        """As `imap()`, but the results come as the calls end, in any order."""
+        """As `imap()`, but the results come as the calls end, in any order.
+
+        Never switches. Taking a result does.
+        """
         ahead = 2 * self._size
         return _Results(
             self._start_calls(function, iterable, *iterables, in_order=False, ahead=ahead)

@@ -62,6 +62,8 @@ def open_signal_receiver(*signums: int) -> Iterator[SignalReceiver]:
 
     Raises TypeError without a signal; RuntimeError in any other thread than the main one;
     ValueError, OSError for what is no signal or cannot be caught. Entering never switches.
+
+    Source: pycoronet's own.
     """
     if not signums:
         raise TypeError("open_signal_receiver() needs at least one signal")

@@ -49,15 +49,15 @@ class SockTLC(TransportLayer):
         return chain[place] if place < len(chain) else None
 
     def wrap(self, data: bytes, /) -> bytes:
-        """Return what is sent instead of the data."""
+        """Return what is sent instead of data; as TransportLayer.wrap(). Never switches."""
         return data if self._wrap is None else self._wrap(self.fd, self.udata, data) or b""
 
     def unwrap(self, data: bytes, /) -> bytes | None:
-        """Return what is read instead of the data."""
+        """Return what is read instead of data; as TransportLayer.unwrap(). Never switches."""
         return data if self._unwrap is None else self._unwrap(self.fd, self.udata, data)
 
     def on_clear(self) -> None:
-        """Tell the function."""
+        """Tell the function. Never switches."""
         fd, self.fd = self.fd, -1
         if self._on_clear is not None:
             self._on_clear(fd, self.udata)
@@ -87,26 +87,29 @@ class SockRWHook(TransportLayer):
         self._on_clear = on_clear
 
     def wrap(self, data: bytes, /) -> bytes:
-        """Return what is sent instead of the data."""
+        """Return what is sent instead of data; as TransportLayer.wrap(). Never switches."""
         return data if self._write is None else self._write(self.uuid, data)
 
     def unwrap(self, data: bytes, /) -> bytes | None:
-        """Return what is read instead of the data."""
+        """Return what is read instead of data; as TransportLayer.unwrap(). Never switches."""
         return data if self._read is None else self._read(self.uuid, data)
 
     def finish(self) -> bytes:
-        """Return what was held back."""
+        """Return what was held back. Never switches."""
         return b"" if self._flush is None else self._flush(self.uuid)
 
     def on_clear(self) -> None:
-        """Tell the function."""
+        """Tell the function. Never switches."""
         uuid, self.uuid = self.uuid, -1
         if self._on_clear is not None:
             self._on_clear(uuid)
 
 
 def sock_tlc_get(fd: int) -> SockTLC | None:
-    """`sock_tlc_get`: return the top of the socket's chain, or None. Raises ClosedError."""
+    """`sock_tlc_get`: return the top of the socket's chain, or None. Raises ClosedError.
+
+    Never switches.
+    """
     chain = _chain(find_open(fd))
     return chain[0] if chain else None
 
@@ -115,7 +118,7 @@ def sock_tlc_set(fd: int, tlc: SockTLC | None) -> int:
     """`sock_tlc_set`: put one layer in place of the whole chain, None for none; return 0.
 
     What was written before still goes through the old ones, whose on_clear() follows. Raises
-    as sock_tlc_add(); ValueError if other layers lie on top.
+    as sock_tlc_add(); ValueError if other layers lie on top. Never switches.
     """
     entry = find_open(fd)
     if tlc is not None:
@@ -130,10 +133,10 @@ def sock_tlc_set(fd: int, tlc: SockTLC | None) -> int:
 
 
 def sock_tlc_add(fd: int, tlc: SockTLC) -> int:
-    """`sock_tlc_add`: put a layer on top of the chain; return 0.
+    """`sock_tlc_add`: put a layer, tlc, on top of the chain; return 0.
 
     Raises ClosedError, TypeError, ValueError for one that was on a socket before, BusyError while
-    a task reads or writes.
+    a task reads or writes. Never switches.
     """
     entry = find_open(fd)
     _check(tlc, SockTLC)
@@ -147,7 +150,10 @@ def sock_tlc_add(fd: int, tlc: SockTLC) -> int:
 
 
 def sock_rw_hook_get(fd: int) -> SockRWHook | None:
-    """`sock_rw_hook_get`: return the socket's hook, or None. Raises ClosedError."""
+    """`sock_rw_hook_get`: return the socket's hook, or None. Raises ClosedError.
+
+    Never switches.
+    """
     layers = find_open(fd).conn.layers
     return layers[-1] if layers and isinstance(layers[-1], SockRWHook) else None
 
@@ -156,7 +162,7 @@ def sock_rw_hook_set(fd: int, hook: SockRWHook | None) -> int:
     """`sock_rw_hook_set`: set the socket's hook in place of another, None for none; return 0.
 
     It lies below all layers, so it is set first: ValueError if there are some. Otherwise raises
-    as sock_tlc_add().
+    as sock_tlc_add(). Never switches.
     """
     entry = find_open(fd)
     if hook is not None:

@@ -62,6 +62,8 @@ def connect(
 
     Raises TimeoutError, socket.gaierror for an unknown name, or the OSError of the last
     attempt that failed; ssl.SSLError is one. Switches.
+
+    Source: coronet's conet_connect; libevent's bufferevent_socket_connect_hostname.
     """
     with time_limit(timeout):
         conn = _connect(address)
@@ -197,6 +199,8 @@ def listen(
     What is accepted is non-blocking and close-on-exec in any case. Raises OSError (the
     address is in use, the system has no such option ...), ValueError for options that the
     address cannot have. Switches only for a host name.
+
+    Source: libsock's sock_listen; libevent's evconnlistener.
     """
     place = find_places(address, ipv6_only=ipv6_only, look_up=getaddrinfo)[0]
     if defer_accept is not None:
@@ -271,7 +275,9 @@ def serve(
     handlers that are running go on. What a handler raises is reported through
     sys.unraisablehook, with the task's name, and concerns nobody else. While the process
     is out of descriptors or memory, connections stay queued and are taken up later; any
-    other error of accept() is raised.
+    other error of accept() is raised. Switches.
+
+    Source: pycoronet's own, after the acceptor of coronet's cnhttpd.
     """
     if not callable(handler):
         raise TypeError(f"serve() needs a callable handler, not {type(handler).__name__}")
@@ -295,6 +301,8 @@ def max_capacity() -> int:
     """Raise the soft limit of open files to the hard one; return how many may be open then.
 
     Never switches. Raises ValueError or OSError if the system refuses.
+
+    Source: libsock's sock_max_capacity.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard

@@ -29,6 +29,8 @@ class Condition:
     one. A new RLock unless given.
 
     A task that is cancelled in `wait()` holds the lock again when Cancelled comes out of it.
+
+    Source: Python's threading.Condition.
     """
 
     __module__ = "pycoronet"
@@ -119,7 +121,8 @@ class Condition:
     def wait_for(self, predicate: Callable[[], Result], timeout: float | None = None) -> Result:
         """Wait until predicate() is true; return what it returned last.
 
-        timeout: seconds for all of it; then the result is false. Otherwise as `wait()`.
+        timeout: seconds for all of it; then the result is false. Otherwise as `wait()`. May
+        switch.
         """
         hub = get_hub()
         deadline = None if timeout is None else hub.time + timeout
@@ -144,7 +147,7 @@ class Condition:
             n -= 1
 
     def notify_all(self) -> None:
-        """Wake all who wait; otherwise as `notify()`."""
+        """Wake all who wait; otherwise as `notify()`. Never switches."""
         self.notify(len(self._tickets))
 
 
@@ -161,7 +164,9 @@ class Barrier:
     """A place where so many meet before any of them goes on, of threading's meaning.
 
     parties: how many. action: called by the last who comes, before anybody goes on; if it
-    raises, the barrier is broken. timeout: for each `wait()` that has none of its own.
+    raises, the barrier is broken. timeout: seconds, for each `wait()` that has none of its own.
+
+    Source: Python's threading.Barrier.
     """
 
     __module__ = "pycoronet"
@@ -255,13 +260,16 @@ class Barrier:
             present.is_over.set()
 
     def reset(self) -> None:
-        """Begin anew; those who wait get BrokenBarrierError."""
+        """Begin anew; those who wait get BrokenBarrierError. Never switches."""
         with self._lock:
             self._break(self._round)
             self._round = _Round(self._parties)
 
     def abort(self) -> None:
-        """Break the barrier: all who wait, and who come, get BrokenBarrierError."""
+        """Break the barrier: all who wait, and who come, get BrokenBarrierError.
+
+        Never switches.
+        """
         with self._lock:
             self._break(self._round)
 
@@ -269,7 +277,11 @@ class Barrier:
 class PriorityQueue(Queue[Item]):
     """A Queue whose get() takes the least item, as `<` has it.
 
+    maxsize: as for Queue.
+
     Comparing runs while the queue is held, so it may not use the queue.
+
+    Source: Python's queue.PriorityQueue.
     """
 
     __module__ = "pycoronet"
@@ -306,6 +318,8 @@ class Channel(Generic[Item]):
 
     capacity: how many items may be ahead of those who get; 0 is a rendezvous. First come,
     first served. For the tasks of all hubs and all threads.
+
+    Source: pycoronet's own.
     """
 
     __module__ = "pycoronet"
@@ -390,7 +404,7 @@ class Channel(Generic[Item]):
         return True
 
     def put_nowait(self, item: Item) -> None:
-        """put(item, block=False). Never switches."""
+        """Put an item without waiting: as put(item, block=False). Never switches."""
         self.put(item, block=False)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Item:
@@ -436,7 +450,7 @@ class Channel(Generic[Item]):
         return offer.item
 
     def get_nowait(self) -> Item:
-        """get(block=False). Never switches."""
+        """Take the next item without waiting: as get(block=False). Never switches."""
         return self.get(block=False)
 
     def close(self) -> None:

@@ -99,6 +99,8 @@ def to_thread(
     thread and its outcome is dropped; one that still waits for a thread is not made. So many
     calls run at once as `set_thread_limits()` says, more wait their turn. RuntimeError: there
     is no thread yet and the system gives none. Switches.
+
+    Source: Python's asyncio.to_thread.
     """
     return call_in_pool(_pool, function, *args, **kwargs)
 
@@ -113,6 +115,8 @@ def set_thread_limits(calls: int | None = None, names: int | None = None) -> Non
 
     Raises ValueError for a limit below 1, TypeError for what is no int. For any thread, at
     any time; never switches.
+
+    Source: pycoronet's own.
     """
     limits = ((_pool, calls), (name_pool, names))
     for _, limit in limits:
@@ -126,5 +130,8 @@ def set_thread_limits(calls: int | None = None, names: int | None = None) -> Non
 
 
 def get_thread_limits() -> dict[str, int]:
-    """Return what `set_thread_limits()` sets, by its names. Never switches."""
+    """Return what `set_thread_limits()` sets, by its names. Never switches.
+
+    Source: pycoronet's own.
+    """
     return {"calls": _pool.maximum, "names": name_pool.maximum}

@@ -101,6 +101,8 @@ def joinall(
     given twice. While this waits it is joining each of them, so no failure is reported.
 
     When it is cancelled, times out or raises, the tasks go on, and nobody joins them any more.
+
+    Source: pycoronet's own.
     """
     watch = Watch(tasks, "joinall")
     try:
@@ -125,7 +127,9 @@ def wait(
 
     timeout: seconds, after which it returns what there is; None waits for ever, 0 only looks.
     count: how many, None for all. Raises ValueError for a negative count; otherwise as
-    `joinall()`. When it is cancelled the tasks go on.
+    `joinall()`. When it is cancelled the tasks go on. May switch.
+
+    Source: pycoronet's own.
     """
     if count is not None and count < 0:
         raise ValueError("count must not be negative")
@@ -180,5 +184,7 @@ def iwait(tasks: Iterable[Task[Result]], timeout: float | None = None) -> Iterat
 
     Until the iterator is dropped it is joining the tasks, so their failures are not reported.
     Dropped early, it leaves the tasks alone.
+
+    Source: pycoronet's own.
     """
     return _Completed(tasks, timeout)

@@ -136,11 +136,13 @@ _of_thread = _OfThread()
 
 
 class EventLoop(_Loop):
-    """asyncio's selector loop, driven by the hub of the thread that runs it.
+    """The selector loop of asyncio, driven by the hub of the thread that runs it.
 
     Transports, servers, TLS, datagrams, subprocesses, signals and executors are asyncio's own. A
     turn of the loop is a callback of the hub, in which nobody may wait. Time is the hub's.
     `run_forever()` parks the task that calls it, and nobody else.
+
+    Source: Python's asyncio.SelectorEventLoop.
     """
 
     def __init__(self) -> None:
@@ -159,7 +161,7 @@ class EventLoop(_Loop):
         super().__init__(self._hub_selector)
 
     def time(self) -> float:
-        """Return the hub's clock, in seconds."""
+        """Return the hub's clock, in seconds. Never switches."""
         try:
             return self._hub.time
         except RuntimeError:  # the hub is closed, and it was a clock like this one
@@ -236,7 +238,11 @@ class EventLoop(_Loop):
         *args: Unpack[Arguments],
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Have callback(*args) called at a time of the hub's clock."""
+        """Have callback(*args) called at a time of the hub's clock.
+
+        when: seconds, as time() gives them. context: what the callback runs in, None for a copy of
+        the caller's. Raises RuntimeError if the loop is closed. Never switches.
+        """
         timer: Any = super().call_at(when, callback, *args, context=context)
         if timer._source_traceback:
             del timer._source_traceback[-1]
@@ -250,7 +256,10 @@ class EventLoop(_Loop):
             self._write_to_self()
 
     def stop(self) -> None:
-        """Have run_forever() return after this turn, or the next one. For the loop's thread."""
+        """Have run_forever() return after this turn, or the next one. For the loop's thread.
+
+        Never switches.
+        """
         super().stop()
         if not self._is_stepping:
             self._write_to_self()
@@ -302,7 +311,10 @@ class EventLoop(_Loop):
                 self._detach()
 
     def close(self) -> None:
-        """Drop what is left to do, and watch nothing any more. The loop must not be running."""
+        """Drop what is left to do, and watch nothing any more. The loop must not be running.
+
+        Never switches. Raises RuntimeError if it is running.
+        """
         if not self.is_running():
             self._detach()
             self._end = None
@@ -382,7 +394,11 @@ class EventLoop(_Loop):
         callback: Callable[[Unpack[Arguments]], object],
         *args: Unpack[Arguments],
     ) -> None:
-        """Have callback(*args) called in a step when the signal comes."""
+        """Have callback(*args) called in a step when the signal comes.
+
+        sig: its number. Raises TypeError for a coroutine, ValueError for no signal, RuntimeError
+        for one that cannot be caught. Never switches.
+        """
         if asyncio.iscoroutine(callback) or asyncio.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         self._check_signal(sig)
@@ -398,7 +414,10 @@ class EventLoop(_Loop):
             old.cancel()
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """Give the signal back to whom it had before. False if there was no handler."""
+        """Give a signal back to whom it had before; False if there was no handler.
+
+        sig: its number. Raises ValueError for no signal. Never switches.
+        """
         self._check_signal(sig)
         self._signal_handlers.pop(sig, None)
         handle = self._signals.pop(sig, None)
@@ -412,6 +431,8 @@ def get_loop() -> EventLoop:
 
     The hub's own loop is made when it is first asked for. It goes on whenever the hub does, and
     ends when the hub closes: then its tasks are cancelled. Never switches.
+
+    Source: pycoronet's own.
     """
     loop = _of_thread.running or _of_thread.own
     if loop is None or loop.is_closed() or loop._hub is not get_hub():
@@ -462,6 +483,8 @@ def await_(awaitable: Awaitable[Result], /) -> Result:
     for what is to go on. AwaitedCancelledError: somebody else has cancelled it. RuntimeError: the
     caller is a callback or a step of asyncio, which has to use await, or the future belongs to
     another loop. Switches.
+
+    Source: pycoronet's own.
     """
     future, loop = _start(awaitable)
     try:
@@ -504,8 +527,11 @@ def run(main: Coroutine[Any, Any, Result], *, debug: bool | None = None) -> Resu
 
     Any task may call it and is parked meanwhile; the others go on. In the end the tasks of the
     hub's loop that are left are cancelled, asynchronous generators and the default executor are
-    shut down, and the loop is closed. If the caller is cancelled, so is `main`. ValueError: not a
-    coroutine. RuntimeError: the hub runs a loop already. Switches.
+    shut down, and the loop is closed. If the caller is cancelled, so is `main`. debug: asyncio's
+    debug mode, None for what it is. Raises ValueError for what is no coroutine, RuntimeError if
+    the hub runs a loop already. Switches.
+
+    Source: Python's asyncio.run.
     """
     if not asyncio.iscoroutine(main):
         raise ValueError(f"a coroutine was expected, got {main!r}")

@@ -15,6 +15,8 @@ Where a C function returns a negative number, the one here raises OSError (Timeo
 ConnectionRefusedError ...); where it returns 0 for success, so does this. Nothing prints.
 Each function raises RuntimeError before `conet_init()` and after `conet_cleanup()`. As
 hubs are, all this is per thread.
+
+Source: coronet's functions of the same names.
 """
 
 import socket
@@ -131,13 +133,17 @@ def conet_new_conn(sfd: int | socket.socket, co: Task | None) -> sk_conn:
 
 
 def conet_create_conn(domain: int, type: int, protocol: int, co: Task | None) -> sk_conn:
-    """`conet_socket()` and `conet_new_conn()` in one. Never switches."""
+    """Open a socket and make a connection of it, bound to a coroutine.
+
+    domain, type, protocol: as for `conet_socket()`. co: as for `conet_new_conn()`. Raises
+    OSError. Never switches.
+    """
     # A fresh descriptor can be refused for co alone, and then it has been closed.
     return conet_new_conn(conet_socket(domain, type, protocol), co)
 
 
 def conet_close_conn(conn: sk_conn) -> None:
-    """Close a connection and its descriptor; who waits on it gets ClosedError at once.
+    """Close conn and its descriptor; who waits on it gets ClosedError at once.
 
     Idempotent, never switches. Raises the OSError of collected output that was lost.
     """
@@ -146,10 +152,11 @@ def conet_close_conn(conn: sk_conn) -> None:
 
 
 def conet_set_timeo(conn: sk_conn, timeo: float) -> int:
-    """Bound each later wait on the connection, in seconds; 0 or less: no bound. Returns 0.
+    """Bound each later wait on conn; return 0.
 
-    What takes longer raises TimeoutError, punctually: never early, and in the first
-    `conet_events_dispatch()` after the deadline. Never switches.
+    timeo: seconds, with fractions; 0 or less: no bound. What takes longer raises TimeoutError,
+    punctually: never early, and in the first `conet_events_dispatch()` after the deadline.
+    Raises TypeError for what is no number. Never switches.
     """
     _hub()
     conn.set_timeo(None if timeo <= 0 else timeo)
@@ -157,7 +164,7 @@ def conet_set_timeo(conn: sk_conn, timeo: float) -> int:
 
 
 def conet_mod_conn(conn: sk_conn, events: int) -> int:
-    """Set which readiness resumes the connection's coroutine from co_resume(). Returns 0.
+    """Set which readiness resumes conn's coroutine from co_resume(). Returns 0.
 
     events: EPOLLIN, EPOLLOUT ... of select, or-ed together; 0 for none. What is ready
     already counts at once. EPOLLET is allowed and always so. The other functions wait by
@@ -174,7 +181,7 @@ def conet_mod_conn(conn: sk_conn, events: int) -> int:
 
 
 def conet_readsome(conn: sk_conn, n: int) -> bytes:
-    """Return what is there, at least one byte and at most n; b"" at the end of file.
+    """Return what conn has got, at least one byte and at most n; b"" at the end of file.
 
     May switch. Raises OSError.
     """
@@ -183,9 +190,10 @@ def conet_readsome(conn: sk_conn, n: int) -> bytes:
 
 
 def conet_read(conn: sk_conn, n: int) -> bytes:
-    """Return n bytes, or as many as came before the end of file or an error.
+    """Return n bytes of conn, or as many as came before the end of file or an error.
 
-    The cause is in `conn.error`: an errno, or 0 for the end of file. May switch.
+    The cause is in `conn.error`: an errno, or 0 for the end of file. Raises
+    RuntimeError before `conet_init()`. May switch.
     """
     _hub()
     conn.error = 0
@@ -200,7 +208,7 @@ def conet_read(conn: sk_conn, n: int) -> bytes:
 
 
 def conet_readln(conn: sk_conn, limit: int = 65536) -> bytes | None:
-    """Return the next line with its line feed, a last one also without; None at the end.
+    """Return conn's next line with its line feed, a last one also without; None at the end.
 
     limit: the most bytes a line may have; LineTooLongError for more, with the bytes left
     readable. May switch. Raises OSError.
@@ -210,7 +218,7 @@ def conet_readln(conn: sk_conn, limit: int = 65536) -> bytes | None:
 
 
 def conet_write(conn: sk_conn, buf: "Buffer") -> int:
-    """Write all of a bytes-like object; return its length.
+    """Write all of buf (bytes-like) on conn; return its length.
 
     May switch. Raises OSError, with `bytes_written` saying how much went out.
     """
@@ -219,7 +227,7 @@ def conet_write(conn: sk_conn, buf: "Buffer") -> int:
 
 
 def conet_printf(conn: sk_conn, fmt: bytes, *args: object) -> int:
-    """Write fmt % args, where fmt is bytes; return the number of bytes.
+    """Write fmt % args on conn, where fmt is bytes; return the number of bytes.
 
     May switch. Raises OSError, and what the % operator raises.
     """
@@ -231,9 +239,10 @@ def conet_printf(conn: sk_conn, fmt: bytes, *args: object) -> int:
 
 
 def conet_socket(domain: int, type: int, protocol: int = 0) -> int:
-    """Open a non-blocking socket and return its descriptor. Never switches.
+    """Open a non-blocking socket and return its descriptor.
 
-    It does not linger and is close-on-exec. Raises OSError.
+    domain, type, protocol: as for socket.socket. It does not linger and is close-on-exec.
+    Raises OSError. Never switches.
     """
     _hub()
     with socket.socket(domain, type, protocol) as sock:
@@ -243,7 +252,7 @@ def conet_socket(domain: int, type: int, protocol: int = 0) -> int:
 
 
 def conet_connect(conn: sk_conn, addr: tuple[Any, ...] | str | bytes) -> int:
-    """Connect to an address as Python's socket module writes it; return 0.
+    """Connect conn to addr, as Python's socket module writes it; return 0.
 
     May switch. Raises OSError with the network's own errno.
     """
@@ -253,7 +262,7 @@ def conet_connect(conn: sk_conn, addr: tuple[Any, ...] | str | bytes) -> int:
 
 
 def conet_accept(conn: sk_conn) -> tuple[int, Any]:
-    """Wait for a client; return its descriptor and address.
+    """Wait for a client of conn; return its descriptor and address.
 
     The descriptor is non-blocking, close-on-exec and the caller's: give it to
     `conet_new_conn()`, or close it. May switch. Raises OSError.
@@ -279,7 +288,7 @@ def conet_events_wait(timeo: float) -> int:
     were not dispatched stay and count again, those of one connection as one.
 
     For the main program: it blocks the thread, runs no coroutine, and raises RuntimeError
-    elsewhere.
+    elsewhere. Never switches.
     """
     return _hub().wait(None if timeo < 0 else timeo / 1000)
 

@@ -35,6 +35,8 @@ class Cancelled(BaseException):
 
     Raised by waits, again and again until the block concerned has been left. It is no
     Exception, so that `except Exception` does not swallow it: clean up and let it go on.
+
+    Source: pycoronet's own.
     """
 
     def __init__(self, reason: object = None, scope: object = None) -> None:
@@ -44,26 +46,41 @@ class Cancelled(BaseException):
 
 
 class ClosedError(OSError):
-    """The connection or descriptor has been closed, perhaps while this call waited."""
+    """The connection or descriptor has been closed, perhaps while this call waited.
+
+    Source: pycoronet's own.
+    """
 
     def __init__(self, number: int = errno.EBADF, text: str = "closed") -> None:
         super().__init__(number, text)
 
 
 class AwaitedCancelledError(RuntimeError):
-    """What `await_()` waited for was cancelled inside asyncio; the task that waited was not."""
+    """What `await_()` waited for was cancelled inside asyncio; the task that waited was not.
+
+    Source: pycoronet's own.
+    """
 
 
 class BusyError(RuntimeError):
-    """Another task is reading, or writing, the same connection; the message names it."""
+    """Another task is reading, or writing, the same connection; the message names it.
+
+    Source: pycoronet's own.
+    """
 
 
 class LineTooLongError(ValueError):
-    """No end of line, or separator, came within the limit. The bytes stay readable."""
+    """No end of line, or separator, came within the limit. The bytes stay readable.
+
+    Source: pycoronet's own.
+    """
 
 
 class IncompleteReadError(EOFError):
-    """The stream ended before everything asked for was there."""
+    """The stream ended before everything asked for was there.
+
+    Source: Python's asyncio.IncompleteReadError.
+    """
 
     def __init__(self, partial: bytes) -> None:
         super().__init__(f"the stream ended after {len(partial)} bytes")
@@ -71,7 +88,10 @@ class IncompleteReadError(EOFError):
 
 
 class DeadlockError(RuntimeError):
-    """All tasks wait, and nothing is left that could wake one of them."""
+    """All tasks wait, and nothing is left that could wake one of them.
+
+    Source: pycoronet's own.
+    """
 
     def __init__(self, waiters: Iterable[str], circles: Iterable[str] = ()) -> None:
         self.waiters: list[str] = list(waiters)  # "Task 'name': operation subject", a str each
@@ -85,6 +105,8 @@ class StalledError(RuntimeError):
     """Somebody keeps the hub for longer than Hub.set_stall_limit() allows.
 
     It is never raised, but given to that function, or else to sys.unraisablehook.
+
+    Source: pycoronet's own.
     """
 
     def __init__(self, task: Task | None, seconds: float, stack: StackSummary) -> None:
@@ -101,4 +123,7 @@ if sys.version_info >= (3, 13):
 else:
 
     class ShutDown(Exception):  # noqa: N818 - as queue calls it from Python 3.13 on
-        """The queue or channel was shut down: nothing more goes in, or nothing is left."""
+        """The queue or channel was shut down: nothing more goes in, or nothing is left.
+
+        Source: Python's queue.ShutDown.
+        """

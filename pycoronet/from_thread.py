@@ -115,6 +115,8 @@ def run(
     Raises TimeoutError; RuntimeError in the hub's own thread, where the function can be called
     as it is, and when the hub is closed, before or meanwhile, or the task is cancelled there.
     For any thread but the hub's own. Switches.
+
+    Source: pycoronet's own.
     """
     if get_hub() is hub:
         raise RuntimeError(

@@ -80,6 +80,8 @@ class Directory:
     Conditional requests and single byte ranges are understood. What must not be seen is
     answered with 404, as what is not there. Raises NotADirectoryError, FileNotFoundError or
     PermissionError if there is no such directory or it cannot be entered.
+
+    Source: pycoronet's own.
     """
 
     def __init__(

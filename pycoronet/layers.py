@@ -50,6 +50,8 @@ class Tee(TransportLayer):
     received, sent: functions that are called with each piece of that direction, such as
     the write method of a file; None records nothing. Pushed on TLS it sees plain text,
     below TLS what is on the wire.
+
+    Source: pycoronet's own.
     """
 
     def __init__(self, received: _Sink | None = None, sent: _Sink | None = None) -> None:
@@ -57,13 +59,13 @@ class Tee(TransportLayer):
         self._sent = sent
 
     def wrap(self, data: bytes, /) -> bytes:
-        """Record what is sent."""
+        """Record data that is sent; as TransportLayer.wrap(). Never switches."""
         if self._sent is not None:
             self._sent(data)
         return data
 
     def unwrap(self, data: bytes, /) -> bytes:
-        """Record what is received, but not that it ended."""
+        """Record data that is received; as TransportLayer.unwrap(). Never switches."""
         if data and self._received is not None:
             self._received(data)
         return data
@@ -93,6 +95,8 @@ class Filter(TransportLayer):
     that the output function leaves when the connection closes ValueError. What a function
     raises is raised to whoever uses the connection, and closes it. Popped off again, the
     layer leaves the input that it did not use to the reader.
+
+    Source: libevent's bufferevent_filter_new.
     """
 
     def __init__(
@@ -111,13 +115,19 @@ class Filter(TransportLayer):
         self._written = bytearray()
 
     def wrap(self, data: bytes, /) -> bytes:
-        """Pass what is written through the output function."""
+        """Pass data, as it is written, through the output function; as TransportLayer.wrap().
+
+        Never switches.
+        """
         if self._output is None:
             return data
         return self._pass(self._output, self._written, data)
 
     def unwrap(self, data: bytes, /) -> bytes:
-        """Pass what is received through the input function."""
+        """Pass data, as it is received, through the input function; as TransportLayer.unwrap().
+
+        Never switches.
+        """
         if self._input is None:
             return data
         result = self._pass(self._input, self._received, data)
@@ -126,7 +136,7 @@ class Filter(TransportLayer):
         return result
 
     def finish(self) -> bytes:
-        """Tell the output function that no more will be written."""
+        """Tell the output function that no more will be written. Never switches."""
         if self._output is None:
             return b""
         result = self._pass(self._output, self._written, b"")
@@ -160,7 +170,10 @@ class Filter(TransportLayer):
 
 
 class ExpansionError(ValueError):
-    """What was received would become more bytes than the limit allows."""
+    """What was received would become more bytes than the limit allows.
+
+    Source: pycoronet's own.
+    """
 
 
 class Zlib(TransportLayer):
@@ -173,6 +186,8 @@ class Zlib(TransportLayer):
 
     A stream that ends before its end mark, as a broken connection does, raises EOFError to
     the reader. Data that is not compressed raises zlib.error, too much of it ExpansionError.
+
+    Source: pycoronet's own.
     """
 
     def __init__(self, level: int = -1, *, wbits: int = 15, limit: int = 4 * 1024 * 1024) -> None:
@@ -184,11 +199,11 @@ class Zlib(TransportLayer):
         self.leftover: bytes = b""  # what came behind the end of the compressed stream
 
     def wrap(self, data: bytes, /) -> bytes:
-        """Compress, and flush."""
+        """Compress data, and flush; as TransportLayer.wrap(). Never switches."""
         return self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
 
     def unwrap(self, data: bytes, /) -> bytes:
-        """Expand, up to the limit."""
+        """Expand data, up to the limit; as TransportLayer.unwrap(). Never switches."""
         stream = self._decompressor
         if not data:
             raise EOFError("the connection ended in the middle of a compressed stream")
@@ -202,7 +217,7 @@ class Zlib(TransportLayer):
         return expanded
 
     def finish(self) -> bytes:
-        """Write the end mark."""
+        """Write the end mark. Never switches."""
         return self._compressor.flush(zlib.Z_FINISH)
 
 
@@ -222,7 +237,10 @@ _ADDRESS_SIZES = {socket.AF_INET: 4, socket.AF_INET6: 16, socket.AF_UNIX: 108}
 
 
 class ProxyError(ValueError):
-    """What came first is no valid PROXY header."""
+    """What came first is no valid PROXY header.
+
+    Source: pycoronet's own.
+    """
 
 
 class ProxyProtocol(TransportLayer):
@@ -236,6 +254,8 @@ class ProxyProtocol(TransportLayer):
     No byte comes up before the header is whole. Whatever it is that came instead of a valid
     one raises ProxyError; an end of the stream before it, EOFError. Trust it only from
     proxies: anybody can write such a header.
+
+    Source: HAProxy's PROXY protocol; the layer is pycoronet's own.
     """
 
     def __init__(self, *, limit: int = 4096) -> None:
@@ -249,7 +269,7 @@ class ProxyProtocol(TransportLayer):
         self.extras: list[tuple[int, bytes]] = []
 
     def unwrap(self, data: bytes, /) -> bytes:
-        """Hold back until the header is there; then let through what is behind it."""
+        """Hold data back until the header is there; as TransportLayer.unwrap(). Never switches."""
         if self.is_done:
             return data
         if not data:
@@ -367,6 +387,8 @@ class ProxyHeader(TransportLayer):
 
     source, destination: (host, port) with numeric hosts of one family; both None says that
     the client is unknown. version: 1, as text, or 2.
+
+    Source: HAProxy's PROXY protocol; the layer is pycoronet's own.
     """
 
     def __init__(
@@ -381,7 +403,7 @@ class ProxyHeader(TransportLayer):
         )
 
     def started(self) -> None:
-        """Send it."""
+        """Send it. Never switches."""
         self.emit(self._header)
 
 
@@ -419,9 +441,11 @@ def accept_proxy(
     """Wait for a PROXY header on a connection just accepted; return what it says.
 
     The layer is off the connection again when it returns, so what follows costs nothing.
-    timeout: seconds that the header may take, None for no limit.
+    conn: nothing was read from it. timeout: seconds that the header may take, None for no limit.
 
     Raises ProxyError, EOFError or TimeoutError; the connection is closed then. Switches.
+
+    Source: HAProxy's PROXY protocol; the function is pycoronet's own.
     """
     layer = ProxyProtocol(limit=limit)
     conn.push_layer(layer)

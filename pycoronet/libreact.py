@@ -9,6 +9,8 @@ and written with whatever suits them: os.read(), socket objects, `reactor_conn(r
 They run in the hub, like all callbacks: nothing in them may wait. Tasks run beside them.
 Where a function gives a negative number in C it raises OSError here, with one exception:
 reactor_review() gives -1 when the reactor has stopped, for that is how a loop is written.
+
+Source: libreact's functions of the same names.
 """
 
 import errno
@@ -42,7 +44,10 @@ Callback = Callable[["Reactor", int], object]
 
 
 class Reactor:
-    """The functions to be called, and what they are called for."""
+    """The functions to be called, and what they are called for.
+
+    maxfd: the greatest descriptor that may be added, None for any.
+    """
 
     def __init__(
         self,
@@ -162,7 +167,10 @@ def _find(reactor: Reactor, fd: int) -> "_Watch | _Timer":
 
 
 def reactor_init(reactor: Reactor) -> int:
-    """Make the reactor ready, again if it has stopped; return 0. The others do it if need be."""
+    """Make the reactor ready, again if it has stopped; return 0. The others do it if need be.
+
+    Raises OSError. Never switches.
+    """
     get_hub()
     reactor._has_stopped = reactor._must_stop = False
     reactor.last_tick = time.time()
@@ -174,7 +182,7 @@ def reactor_add(reactor: Reactor, fd: "int | sk_conn") -> int:
 
     fd: a descriptor; or an sk_conn, or a socket of libsock's, whose queue and buffers stay.
     Raises OSError: EBADF for one that is not open or beyond maxfd, EEXIST for one that was
-    added, ESHUTDOWN after reactor_stop(); ValueError for a regular file.
+    added, ESHUTDOWN after reactor_stop(); ValueError for a regular file. Never switches.
     """
     _check_running(reactor)
     known = known_conn(fd) if isinstance(fd, int) else fd
@@ -191,10 +199,10 @@ def reactor_add(reactor: Reactor, fd: "int | sk_conn") -> int:
 
 
 def reactor_remove(reactor: Reactor, fd: int) -> int:
-    """Have the reactor forget a descriptor, which stays open; return 0. Calls nothing.
+    """Have the reactor forget fd, which stays open; return 0. Calls nothing.
 
     Raises OSError with EBADF if it is not the reactor's, RuntimeError while output that was
-    written through its connection has not been sent.
+    written through its connection has not been sent. Never switches.
     """
     watch = _find(reactor, fd)
     if isinstance(watch, _Timer):
@@ -207,16 +215,19 @@ def reactor_remove(reactor: Reactor, fd: int) -> int:
 
 
 def reactor_close(reactor: Reactor, fd: int) -> int:
-    """Close a descriptor, a timer too, after what its connection has to send; return 0.
+    """Close fd, a timer too, after what its connection has to send; return 0.
 
-    on_close() follows. Raises OSError with EBADF if it is not the reactor's.
+    on_close() follows. Raises OSError with EBADF if it is not the reactor's. Never switches.
     """
     _find(reactor, fd).close()
     return 0
 
 
 def reactor_conn(reactor: Reactor, fd: int) -> sk_conn:
-    """Return the connection that the reactor has for a descriptor: take(), write(), enqueue()."""
+    """Return the connection that the reactor has for fd: take(), write(), enqueue().
+
+    Raises OSError with EBADF if it has none. Never switches.
+    """
     watch = _find(reactor, fd)
     if isinstance(watch, _Timer):
         raise OSError(errno.ENOTSOCK, "a timer has no connection")
@@ -228,7 +239,7 @@ def reactor_review(reactor: Reactor) -> int:
 
     -1 when the reactor has stopped, at the first call after reactor_stop() with on_shutdown()
     and on_close() called for each descriptor that was left. For the main program; tasks that
-    are ready run, too. Raises what a signal handler raised.
+    are ready run, too. Raises what a signal handler raised. Switches.
     """
     if reactor._has_stopped:
         return -1
@@ -264,14 +275,14 @@ def _shut_down_all(watches: "list[_Watch | _Timer]") -> None:
 def reactor_stop(reactor: Reactor) -> int:
     """Have the reactor stop: reactor_review() gives -1 from now on. Return 0.
 
-    It only takes a note, so a signal handler may call it, too.
+    It only takes a note, so a signal handler may call it, too. Raises nothing. Never switches.
     """
     reactor._must_stop = True
     return 0
 
 
 def reactor_make_timer() -> int:
-    """Return a new descriptor that can stand for a timer."""
+    """Return a new descriptor that can stand for a timer. Never switches."""
     return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -279,7 +290,7 @@ def reactor_add_timer(reactor: Reactor, fd: int, milliseconds: float) -> int:
     """Have on_data() called for the descriptor every so many milliseconds; return 0.
 
     fd: of reactor_make_timer(). Raises ValueError for a time of 0 or less, OSError with EEXIST
-    if the reactor has it already.
+    if the reactor has it already. Never switches.
     """
     _check_running(reactor)
     os.fstat(fd)
@@ -290,9 +301,9 @@ def reactor_add_timer(reactor: Reactor, fd: int, milliseconds: float) -> int:
 
 
 def reactor_reset_timer(reactor: Reactor, fd: int) -> int:
-    """Have the timer's time begin anew; return 0. Without it a timer repeats all the same.
+    """Have the time of a timer, fd, begin anew; return 0. Without it a timer repeats all the same.
 
-    Raises OSError with EINVAL if the descriptor is not a timer of the reactor's.
+    Raises OSError with EINVAL if the descriptor is not a timer of the reactor's. Never switches.
     """
     timer = reactor._conns.get(fd)
     if not isinstance(timer, _Timer):

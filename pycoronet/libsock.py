@@ -19,6 +19,8 @@ here, or is another one by now that is ClosedError. Where it returns 0 for succe
 
 What sends or closes may be called from any thread: in another one than the socket's own it is
 queued to that one's hub, in order. What fails there is only told by the reactor's on_close().
+
+Source: libsock's functions of the same names.
 """
 
 import errno
@@ -117,7 +119,7 @@ def init_socklib(maxfd: int) -> int:
     """`init_socklib`: make this thread's hub ready; return 0.
 
     The seed's makes room for maxfd sockets. Here that grows by itself and maxfd is only looked
-    at: ValueError if it is negative.
+    at: ValueError if it is negative. Never switches.
     """
     if maxfd < 0:
         raise ValueError(f"maxfd must be 0 or more, not {maxfd}")
@@ -126,7 +128,7 @@ def init_socklib(maxfd: int) -> int:
 
 
 def sock_set_non_block(fd: int) -> int:
-    """`sock_set_non_block`: for any descriptor; return 0. Raises OSError."""
+    """`sock_set_non_block`: for any descriptor; return 0. Raises OSError. Never switches."""
     os.set_blocking(number_of(fd), False)
     return 0
 
@@ -134,7 +136,7 @@ def sock_set_non_block(fd: int) -> int:
 def sock_max_capacity() -> int:
     """`sock_max_capacity`: raise the limit of open files as far as allowed and return it.
 
-    The same as `pycoronet.max_capacity()`.
+    The same as `pycoronet.max_capacity()`. Never switches.
     """
     return max_capacity()
 
@@ -143,7 +145,7 @@ def sock_listen(address: str | None, port: Port) -> int:
     """`sock_listen`: open a listening socket, non-blocking and SO_REUSEADDR; return its number.
 
     address: None for all interfaces. port: a number, 0 for any free one, or a service's name.
-    A reactor hears of connections after reactor_add() or sock_attach(). Raises OSError. Waits
+    A reactor hears of connections after reactor_add() or sock_attach(). Raises OSError. Switches
     for a host's name only.
     """
     return _keep(listen((address or "", _port_number(port))), None, sk_conn.abort)
@@ -162,7 +164,7 @@ def sock_accept(reactor: Reactor | None, server_fd: int) -> int:
     """`sock_accept`: accept one connection, open it and attach it; return its number.
 
     server_fd: any socket that listens. Raises BlockingIOError if nobody waits there now, OSError
-    for other failures, and what reactor_add() raises.
+    for other failures, and what reactor_add() raises. Never switches.
     """
     with _Borrowed(number_of(server_fd)) as server:
         accepted, _ = server.accept()
@@ -173,10 +175,11 @@ def sock_accept(reactor: Reactor | None, server_fd: int) -> int:
 def sock_connect(reactor: Reactor | None, address: str, port: Port) -> int:
     """`sock_connect`: begin to connect, and open and attach the socket; return its number.
 
-    It returns before the connection is established. The reactor's on_ready() tells that it is,
-    or on_close() that it failed; what is written before is sent then. Without a reactor,
-    sock_read() raises the failure. Waits for a host's name only, which a callback cannot; only
-    the first address is tried. Raises socket.gaierror, OSError.
+    address, port: a host and a number or service. It returns before the connection is established.
+    The reactor's on_ready() tells that it is, or on_close() that it failed; what is written before
+    is sent then. Without a reactor, sock_read() raises the failure. Switches for a host's name
+    only, which a callback cannot; only the first address is tried. Raises socket.gaierror,
+    OSError.
     """
     family, kind, protocol, _, target = _look_up(address, port)
     sock = socket.socket(family, kind, protocol)
@@ -208,7 +211,7 @@ def sock_open(reactor: Reactor | None, fd: int) -> int:
 
     If it is open here already, its queue, buffers and layers are dropped and it gets another
     uuid. It becomes non-blocking. If it cannot be attached it stays the caller's. Raises OSError
-    and what sk_conn() and reactor_add() raise.
+    and what sk_conn() and reactor_add() raise. Never switches.
     """
     number = number_of(fd)
     with suppress(ClosedError):
@@ -221,7 +224,7 @@ def sock_attach(reactor: Reactor, fd: int) -> int:
     """`sock_attach`: have the reactor tell of an open socket, whose buffers stay; return 0.
 
     It leaves the reactor that it was attached to before. Raises ClosedError, and what
-    reactor_add() raises.
+    reactor_add() raises. Never switches.
     """
     conn = find_open(fd).conn
     owner = getattr(conn.callbacks, "reactor", None)
@@ -234,7 +237,7 @@ def sock_clear(fd: int) -> None:
     """`sock_clear`: drop what is known of a socket, queue and buffers, without closing it.
 
     The descriptor is the caller's from then on. Other than in C it also leaves its reactor,
-    which calls nothing. Raises ClosedError.
+    which calls nothing. Raises ClosedError. Never switches.
     """
     entry = find(fd)
     owner = getattr(entry.conn.callbacks, "reactor", None)
@@ -278,17 +281,26 @@ def _prepare(sock: socket.socket) -> None:
 
 
 def sock_status(fd: int) -> int:
-    """`sock_status`: return the socket's flags as fcntl(F_GETFL). Raises ClosedError."""
+    """`sock_status`: return the socket's flags as fcntl(F_GETFL). Raises ClosedError.
+
+    Never switches.
+    """
     return fcntl.fcntl(find_open(fd).number, fcntl.F_GETFL)
 
 
 def sock_is_closed(fd: int) -> bool:
-    """`sock_is_closed`: True for what sock_close() was called for, though it may still send."""
+    """`sock_is_closed`: True for what sock_close() was called for, though it may still send.
+
+    Raises nothing. Never switches.
+    """
     return not sock_isvalid(fd)
 
 
 def sock_isvalid(uuid: int) -> bool:
-    """`sock_isvalid`: True if that very connection is open; for a number, any one here."""
+    """`sock_isvalid`: True if uuid's very connection is open; for a number, any one here.
+
+    Raises nothing. Never switches.
+    """
     try:
         find_open(uuid)
     except ClosedError:
@@ -297,12 +309,18 @@ def sock_isvalid(uuid: int) -> bool:
 
 
 def sock_fd2uuid(fd: int) -> int:
-    """`sock_fd2uuid`: return the identity of an open socket. Raises ClosedError."""
+    """`sock_fd2uuid`: return the identity of an open socket. Raises ClosedError.
+
+    Never switches.
+    """
     return find_open(fd).uuid
 
 
 def sock_uuid2fd(uuid: int) -> int:
-    """`sock_uuid2fd`: return the number. Other than in C a uuid of the past: ClosedError."""
+    """`sock_uuid2fd`: return the number. Other than in C a uuid of the past: ClosedError.
+
+    Never switches.
+    """
     return find_open(uuid).number
 
 
@@ -310,7 +328,7 @@ def sock_touch(fd: int) -> None:
     """`sock_touch`: have the time of its timeout begin anew, as if something had come.
 
     That is the `settimeout()` of its connection, told by on_timeout() to callbacks that
-    listen for it. Raises ClosedError.
+    listen for it. Raises ClosedError. Never switches.
     """
     find_open(fd).run(_touch)
 
@@ -327,9 +345,9 @@ def sock_read(fd: int, count: int) -> bytes:
     """`sock_read`: return what is there, at most count bytes; b"" if nothing is there yet.
 
     At the end of the stream, where C has -1, it closes the socket and raises ClosedError. Attached
-    to a reactor it returns b"" there too, and the reactor closes it and calls on_close(). A failure
-    of the connection closes it as well, and raises its OSError. For the socket's own thread;
-    RuntimeError in another.
+    to a reactor it returns b"" there too, and the reactor closes it and calls on_close(). A
+    failure of the connection closes it as well, and raises its OSError. For the socket's own
+    thread; RuntimeError in another. Never switches.
     """
     conn = find_open(fd).conn
     try:
@@ -373,7 +391,7 @@ def sock_write(fd: int, buffer: "Buffer", count: int | None = None) -> int:
     """`sock_write`: queue a copy of count bytes of the buffer, None for all; return 0.
 
     Raises ClosedError, ValueError if the buffer has fewer, and the OSError of output that could
-    not be sent before, which closes the socket.
+    not be sent before, which closes the socket. Never switches.
     """
     sock_write2(fd, buffer, length=count)
     return 0
@@ -400,7 +418,7 @@ def sock_write2(
     from its position, and then closed. The bytes of a file that another thread gives count as 0.
 
     Raises as sock_write(), and for files as sk_conn.sendfile(); what was given is then still the
-    caller's.
+    caller's. Never switches.
     """
     if file or is_fd:
         if move or dealloc is not None:
@@ -424,8 +442,8 @@ def sock_sendfile(
 ) -> int:
     """`sock_sendfile`: queue a file object or descriptor, closed after that; return its bytes.
 
-    By sendfile(2) where the system can. length: None for all that follows the offset. Raises as
-    sock_write2().
+    By sendfile(2) where the system can. length: None for all that follows the offset. urgent: as
+    for sock_write2(). Raises as sock_write2(). Never switches.
     """
     counts = [0]
 
@@ -476,7 +494,7 @@ def sock_send_packet(fd: int, packet: Packet) -> int:
     The packets are the connection's from then on: using them again raises ValueError. If
     this raises they are still the caller's, and nothing of them was queued. Raises ClosedError,
     ValueError and TypeError for packets that do not fit together, OSError for their files; one
-    that is noticed only in the middle of the chain closes the connection.
+    that is noticed only in the middle of the chain closes the connection. Never switches.
     """
     entry = find_open(fd)
     parcel = Parcel(packet)
@@ -498,7 +516,7 @@ def sock_flush(fd: int) -> int:
 
     Also after sock_close(), whose socket is closed when all has left. Reactors and tasks
     flush by themselves. Raises ClosedError, and the OSError of output that could not be
-    sent, which closes the socket. From another thread it returns 0.
+    sent, which closes the socket. From another thread it returns 0. Never switches.
     """
     entry = find(fd)
     if entry.is_ours:
@@ -523,7 +541,7 @@ def _flush_quietly(entry: Entry) -> None:
 
 
 def sock_flush_strong(fd: int) -> None:
-    """`sock_flush_strong`: return when everything has been sent. Waits, unlike the others.
+    """`sock_flush_strong`: return when everything has been sent. May switch, unlike the others.
 
     In a callback, which cannot wait, that is RuntimeError if it cannot leave at once. Raises
     ClosedError, OSError.
@@ -534,7 +552,7 @@ def sock_flush_strong(fd: int) -> None:
 def sock_flush_all() -> int:
     """`sock_flush_all`: flush all sockets of this thread; return how many still have output.
 
-    A failure concerns its own socket alone, which is closed.
+    A failure concerns its own socket alone, which is closed. Never switches.
     """
     for entry in open_entries():
         _flush_quietly(entry)
@@ -545,7 +563,7 @@ def sock_close(reactor: Reactor | None, fd: int) -> None:
     """`sock_close`: close a socket when its output has been sent; on_close() follows.
 
     reactor: not needed, for the socket knows its own. It counts as closed at once, and is for
-    sending only. Raises ClosedError, also for one that was closed before.
+    sending only. Raises ClosedError, also for one that was closed before. Never switches.
     """
     find_open(fd).run(_close)
 
@@ -558,7 +576,7 @@ def _close(entry: Entry) -> None:
 def sock_force_close(reactor: Reactor | None, fd: int) -> None:
     """`sock_force_close`: close a socket at once and drop its output; on_close() follows.
 
-    Also after sock_close(). reactor: as there. Raises ClosedError.
+    Also after sock_close(). reactor: as there. Raises ClosedError. Never switches.
     """
     find(fd).run(_abort)
 
@@ -568,5 +586,8 @@ def _abort(entry: Entry) -> None:
 
 
 def sock_packets_pending(fd: int) -> bool:
-    """`sock_packets_pending`: True if output waits, also after sock_close(). Raises ClosedError."""
+    """`sock_packets_pending`: True if output waits, also after sock_close(). Raises ClosedError.
+
+    Never switches.
+    """
     return find(fd).conn.pending > 0

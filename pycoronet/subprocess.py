@@ -101,6 +101,8 @@ class Popen:
 
     As a context manager it closes the pipes and waits for the end. If the block is left by an
     exception, or a cancel, the program is killed first. Without one, wait() has to be called.
+
+    Source: Python's subprocess.Popen.
     """
 
     stdin: sk_conn | None
@@ -182,7 +184,10 @@ class Popen:
         return self._process.poll()
 
     def send_signal(self, signum: int) -> None:
-        """Send a signal; nothing if it has ended. Never switches."""
+        """Send a signal by its number, signum; nothing if it has ended.
+
+        Raises OSError. Never switches.
+        """
         self._process.send_signal(signum)
 
     def terminate(self) -> None:
@@ -357,12 +362,15 @@ def run(
 ) -> CompletedProcess[bytes]:
     """Run a program to its end: `subprocess.run` for coroutines.
 
-    input: what it reads. capture_output: its stdout and stderr become those of the result.
+    args: the program and its arguments, or its path. input: what it reads. capture_output: its
+    stdout and stderr become those of the result.
     timeout: seconds, None for no limit. Others: those of Popen.
 
     If the time is over, or the caller is cancelled, the program is killed and waited for; what
     it has started itself goes on. Raises TimeoutExpired, with the output so far; with check
     CalledProcessError for a status other than 0; what Popen() raises. Switches.
+
+    Source: Python's subprocess.run.
     """
     if input is not None:
         if options.get("stdin") is not None:
@@ -387,7 +395,12 @@ def check_output(
     timeout: float | None = None,
     **options: Any,
 ) -> bytes:
-    """Run a program that has to end with status 0; return its output. Otherwise as `run()`."""
+    """Run a program that has to end with status 0; return its output. Otherwise as `run()`.
+
+    Switches.
+
+    Source: Python's subprocess.check_output.
+    """
     for name in ("stdout", "check", "capture_output"):
         if name in options:
             raise ValueError(f"check_output() takes no {name}: that is what it sets")

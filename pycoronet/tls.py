@@ -31,13 +31,16 @@ logger: logging.Logger = logging.getLogger("pycoronet.tls")
 class TLSLayer(TransportLayer):
     """One end of TLS: `conn.start_tls()` makes one, pushes it and waits until it is ready.
 
-    context: an ssl.SSLContext. server_hostname: whom a client wants to talk to, which the
-    peer's certificate has to name if the context says so (the default), and which is sent
-    to it (SNI). session: of an earlier connection's `session`, to be resumed.
+    context: an ssl.SSLContext. server_side: this end is the server. server_hostname: whom a client
+    wants to talk to, which the peer's certificate has to name if the context says so (the
+    default), and which is sent to it (SNI). session: of an earlier connection's `session`, to be
+    resumed.
 
     What is written before the handshake is done is held back till then. The peer's orderly
     end is the end of file; an end without it raises ssl.SSLEOFError, for somebody may have
     cut the stream short.
+
+    Source: libevent's bufferevent_openssl_filter_new.
     """
 
     @property
@@ -86,26 +89,29 @@ class TLSLayer(TransportLayer):
         return bool(self.ssl_object.session_reused)
 
     def version(self) -> str | None:
-        """Return the protocol's version, such as "TLSv1.3"; None before the handshake."""
+        """Return the protocol's version, such as "TLSv1.3"; None before the handshake.
+
+        Never switches.
+        """
         return self.ssl_object.version()
 
     def cipher(self) -> tuple[str, str, int] | None:
-        """Return the cipher's name, its protocol and its bits."""
+        """Return the cipher's name, its protocol and its bits. Never switches."""
         return self.ssl_object.cipher()
 
     def selected_alpn_protocol(self) -> str | None:
-        """Return what ALPN has agreed on; None if nothing."""
+        """Return what ALPN has agreed on; None if nothing. Never switches."""
         return self.ssl_object.selected_alpn_protocol()
 
     def getpeercert(self, binary_form: bool = False) -> Any:
-        """Return the peer's certificate as SSLObject.getpeercert() does."""
+        """Return the peer's certificate as SSLObject.getpeercert() does. Never switches."""
         return self.ssl_object.getpeercert(binary_form)
 
     # The layer's work. An alert or any other answer that OpenSSL has left in _outgoing
     # goes out whatever becomes of the call, also if it raises.
 
     def started(self) -> None:
-        """Begin the handshake."""
+        """Begin the handshake. Never switches."""
         self._shake_hands()
 
     def _shake_hands(self) -> None:
@@ -119,7 +125,10 @@ class TLSLayer(TransportLayer):
         self._write_held()
 
     def unwrap(self, data: bytes, /) -> bytes:
-        """Decrypt all records that are whole now."""
+        """Decrypt data, all records that are whole now; as TransportLayer.unwrap().
+
+        Never switches.
+        """
         if data:
             self._incoming.write(data)
         else:
@@ -162,7 +171,7 @@ class TLSLayer(TransportLayer):
         self.end()
 
     def wrap(self, data: bytes | memoryview, /) -> bytes:
-        """Encrypt."""
+        """Encrypt data; as TransportLayer.wrap(). Never switches."""
         if not self.is_ready or self._held:
             self._hold(data)
         else:
@@ -191,7 +200,7 @@ class TLSLayer(TransportLayer):
             self.emit(self._outgoing.read())
 
     def finish(self) -> bytes:
-        """Say that no more will come; not that we have seen the peer's end."""
+        """Say that no more will come; not that we have seen the peer's end. Never switches."""
         if self._held:
             raise ssl.SSLError("the handshake was not done: what was written is lost")
         if self.is_ready:
@@ -204,7 +213,12 @@ class TLSLayer(TransportLayer):
 
 @functools.cache
 def default_context() -> ssl.SSLContext:
-    """Return the context of `tls=True`: a client's, which verifies by the system's CAs."""
+    """Return the context of `tls=True`: a client's, which verifies by the system's CAs.
+
+    Never switches.
+
+    Source: pycoronet's own.
+    """
     return ssl.create_default_context()
 
 
@@ -217,7 +231,10 @@ def start_tls(
     session: ssl.SSLSession | None = None,
     timeout: float | None = None,
 ) -> TLSLayer:
-    """Do what `conn.start_tls()` says."""
+    """Encrypt conn from here on: as `conn.start_tls()` with the same arguments. Switches.
+
+    Source: pycoronet's own.
+    """
     if context is None:
         if server_side:
             raise TypeError("a TLS server needs a context, with its certificate")

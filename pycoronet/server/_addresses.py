@@ -44,7 +44,9 @@ def parse_address(text: str) -> Address:
     HOST:PORT, [IPV6]:PORT, :PORT (all interfaces, IPv4 and IPv6), unix:PATH, unix:@NAME
     (Linux' abstract namespace), fd:NUMBER (a listening socket that was inherited), systemd or
     systemd:NAME (those that systemd has passed). What has a slash is a path as well. Raises
-    ValueError, saying what is wrong, if it is none of these.
+    ValueError, saying what is wrong, if it is none of these. Never switches.
+
+    Source: pycoronet's own.
     """
     if text == "systemd":
         return SystemdSockets()
@@ -132,7 +134,12 @@ def _check_path(path: Address) -> Address:
 
 
 def format_address(address: Address) -> str:
-    """Return an address as parse_address() takes it; also one that getsockname() has given."""
+    """Return an address as parse_address() takes it; also one that getsockname() has given.
+
+    Never switches.
+
+    Source: pycoronet's own.
+    """
     if isinstance(address, socket.socket):
         return format_address(address.getsockname()) if address.fileno() >= 0 else "closed socket"
     if isinstance(address, SystemdSockets):

@@ -60,6 +60,8 @@ def stop_all(timeout: float | None = None, *, wait: bool = True) -> int:
 
     Those of other threads are stopped without being waited for. Raises RuntimeError where
     stop() does, before any is stopped. Switches, if it waits.
+
+    Source: cp_socket's cp_socket_stop_all.
     """
     check_wait(timeout)
     mine = _listening_servers()
@@ -74,7 +76,9 @@ def stop_all(timeout: float | None = None, *, wait: bool = True) -> int:
 def shutdown(timeout: float | None = None) -> None:
     """Stop all servers, then call the functions of `add_shutdown_callback()`, the last first.
 
-    Answers to cp_socket_shutdown. Switches.
+    timeout: seconds, as for `stop_all()`. Switches.
+
+    Source: cp_socket's cp_socket_shutdown.
     """
     stop_all(timeout)
     while _shutdown_callbacks:
@@ -82,7 +86,10 @@ def shutdown(timeout: float | None = None) -> None:
 
 
 def add_shutdown_callback(function: Callable[[], object]) -> None:
-    """Have function() called by `shutdown()`. What it raises is reported."""
+    """Have function() called by `shutdown()`. What it raises is reported. Never switches.
+
+    Source: cp_socket's shutdown callbacks.
+    """
     _shutdown_callbacks.append(function)
 
 

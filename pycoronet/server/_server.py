@@ -71,7 +71,7 @@ _OPEN_STATES = (_State.LISTENING, _State.SERVING)
 
 
 class Server(Configuration):
-    """Serve connections by one of three strategies; answers to cp_socket.
+    """Serve connections by one of three strategies.
 
     Example::
 
@@ -108,6 +108,8 @@ class Server(Configuration):
     sharing: how workers share a TCP port: "reuse_port", a socket for each, or "exclusive", one
     for all; None is what is better on this system. handover: the path of a Unix socket, where a
     server that is started with the same setting takes over from the one that runs.
+
+    Source: cp_socket's cp_socket_create, and what goes with it.
     """
 
     _state = _State.CLOSED
@@ -160,6 +162,7 @@ class Server(Configuration):
 
         Raises OSError in one line, ValueError for settings that contradict each other,
         RuntimeError if it listens already, ModuleNotFoundError for metrics without the parser.
+        Never switches.
         """
         if self.is_listening:
             raise RuntimeError("the server is listening already")
@@ -338,9 +341,10 @@ class Server(Configuration):
     def await_input(self, conn: sk_conn, timeout: float | None = None) -> bool:
         """Wait between two requests: True when there is something to read, or the end.
 
-        False when timeout seconds have passed or the server is closing: then it is time to
-        return. A client that has sent nothing yet is waited for all the same, so that each has
-        its first request answered. Takes nothing. Raises what reading does. Switches.
+        conn: the handler's connection. False when timeout seconds have passed or the server is
+        closing: then it is time to return. A client that has sent nothing yet is waited for all
+        the same, so that each has its first request answered. Takes nothing. Raises what reading
+        does. Switches.
         """
         scope = time_limit(None)
         try:
@@ -517,7 +521,7 @@ class Server(Configuration):
     def add_shutdown_callback(self, function: ShutdownFunction) -> None:
         """Have function(server) called once the server has ended, however it did.
 
-        What it raises is reported through sys.unraisablehook.
+        What it raises is reported through sys.unraisablehook. Never switches.
         """
         self._shutdown_callbacks.append(function)
 

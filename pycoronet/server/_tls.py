@@ -31,6 +31,8 @@ class CertificateFiles:
     and has to be good if one comes. "required": there is no connection without a good one.
     cafile, capath: the authorities that may have signed it, in a file, or in a directory as
     `openssl rehash` makes it; at least one of them with "optional" and "required".
+
+    Source: cp_socket's cp_socket_create_ssl.
     """
 
     certfile: FileName
@@ -57,7 +59,8 @@ class CertificateFiles:
         """Read the files and return a server's context.
 
         Raises OSError for a file that cannot be read, and ValueError for one that does not
-        hold what it should, each naming the file; OpenSSL's own error is the cause.
+        hold what it should, each naming the file; OpenSSL's own error is the cause. Never
+        switches.
         """
         import ssl
 
@@ -77,7 +80,13 @@ def server_ssl_context(
     capath: FileName | None = None,
     password: Password = None,
 ) -> "ssl.SSLContext":
-    """Return a server's context; what it takes and raises is told by CertificateFiles."""
+    """Return a server's context: what CertificateFiles makes of the same arguments.
+
+    certfile, keyfile, verify, cafile, capath, password: PEM files and modes, as there. Raises
+    OSError and ValueError as CertificateFiles.context() does. Never switches.
+
+    Source: cp_socket's cp_socket_create_ssl.
+    """
     return CertificateFiles(
         certfile, keyfile, verify=verify, cafile=cafile, capath=capath, password=password
     ).context()
@@ -90,7 +99,9 @@ def client_ssl_context(
 
     cafile, capath: the authorities that it trusts, in a file, or in a directory as `openssl
     rehash` makes it; without both, the system's. Raises OSError and ValueError as
-    CertificateFiles.context() does.
+    CertificateFiles.context() does. Never switches.
+
+    Source: cp_socket's get_client_ssl_ctx.
     """
     import ssl
 

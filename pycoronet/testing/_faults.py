@@ -63,7 +63,10 @@ def _check_shares(operation: str, shares: Mapping[_Fault, float]) -> None:
 
 
 class Faults:
-    """A set of faults, made by `faults()`: as a context manager it injects them."""
+    """A set of faults, made by `faults()`: as a context manager it injects them.
+
+    Source: pycoronet's own.
+    """
 
     def __init__(
         self, rules: Mapping[str, _Rule], seed: int, only: "Iterable[FileDescriptorLike] | None"
@@ -156,6 +159,9 @@ def faults(
     and what happens is what the system could do: no byte is lost, readiness comes again after
     an EAGAIN, and after ECONNRESET, EPIPE or ETIMEDOUT a stream is shut down for both sides.
 
-    One set at a time in a thread; RuntimeError otherwise. ValueError for what cannot happen.
+    One set at a time in a thread; RuntimeError otherwise. ValueError for what cannot happen. Never
+    switches.
+
+    Source: pycoronet's own.
     """
     return Faults(_HARMLESS if rules is None else rules, seed, only)

@@ -130,6 +130,8 @@ def nothing_left_behind(
 
     If the block raises, nothing is looked for: a traceback refers to all that there was. A hub
     that the block has made for this thread in the place of the one before is closed. Switches.
+
+    Source: pycoronet's own.
     """
     watch = _Watch(tasks, timers, descriptors)
     _watches.append(watch)

@@ -162,6 +162,8 @@ class Pair:
     """Two connections with a network between them, made by `pair()`; it unpacks to the two.
 
     As a context manager it closes both, dropping what is under way.
+
+    Source: pycoronet's own.
     """
 
     def __init__(
@@ -181,28 +183,41 @@ class Pair:
         self.close()
 
     def partner(self, conn: sk_conn) -> sk_conn:
-        """Return the end that conn is connected to. Raises ValueError if it is neither."""
+        """Return the end that conn is connected to. Raises ValueError if it is neither.
+
+        Never switches.
+        """
         return self._ends[1 - self._index(conn)]
 
     def stall(self, conn: sk_conn) -> None:
-        """Let nothing more out of this end: after some KiB its writers have to wait.
+        """Let nothing more out of this end, conn: after some KiB its writers have to wait.
 
-        What has left it already still arrives; so does what comes from the other end.
+        What has left it already still arrives; so does what comes from the other end. Raises
+        ValueError if conn is neither end. Never switches.
         """
         self._way(conn).is_stalled = True
 
     def resume(self, conn: sk_conn) -> None:
-        """End a `stall()`; what waits goes on its way."""
+        """End a `stall()` of conn; what waits goes on its way.
+
+        Raises ValueError as stall(). Never switches.
+        """
         self._way(conn).resume()
 
     def short_reads(self, n: int | None) -> None:
-        """Have both ends receive at most n bytes at a time; None for no limit any more."""
+        """Have both ends receive at most n bytes at a time; None for no limit any more.
+
+        Raises ValueError for less than 1. Never switches.
+        """
         for conn in self._ends:
             if not conn.closed:
                 conn.set_single_limits(read=n, write=conn.get_single_limits()["write"])
 
     def reset(self) -> None:
-        """Break the connection: what is under way is lost, both ends get ECONNRESET."""
+        """Break the connection: what is under way is lost, both ends get ECONNRESET.
+
+        Never switches.
+        """
         for conn in self._ends:
             if not conn.closed:
                 conn._expect_reset()
@@ -210,7 +225,10 @@ class Pair:
             conn.abort()
 
     def close(self) -> None:
-        """Close both ends at once, dropping what they still hold and what is under way."""
+        """Close both ends at once, dropping what they still hold and what is under way.
+
+        Never switches.
+        """
         for conn in self._ends + self._inner:
             conn.abort()
 
@@ -239,6 +257,8 @@ def pair(*, latency: float | tuple[float, float] = 0.0, capacity: int = 65536) -
     Both ends belong to this thread's hub; virtual_time() makes them deterministic. Close them,
     or the Pair: until then Hub.run() goes on. Never switches. Raises ValueError for a latency
     below 0 or a capacity below 1, and the OSError of a lack of descriptors: it needs four.
+
+    Source: libevent's bufferevent_pair_new.
     """
     latencies = latency if isinstance(latency, tuple) else (latency, latency)
     if len(latencies) != 2 or not all(0 <= seconds < math.inf for seconds in latencies):

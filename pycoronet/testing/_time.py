@@ -20,7 +20,10 @@ def virtual_time() -> Iterator[Hub]:
     a `to_thread()` included, comes after any amount of virtual time, for the clock waits for
     nobody. The clocks of the time module go on as ever; `Hub.time` is the virtual one.
 
-    The hub that the thread had before is closed, and the new one is closed in the end.
+    The hub that the thread had before is closed, and the new one is closed in the end. May switch:
+    closing a hub ends its tasks.
+
+    Source: pycoronet's own.
     """
     get_hub().close()
     hub = get_hub(backend="fake")
@@ -34,7 +37,9 @@ def virtual_time() -> Iterator[Hub]:
 def advance(seconds: float) -> None:
     """Move the virtual clock on, as if the code that runs now had taken so long.
 
-    What has become due meanwhile happens when the caller next waits. Never switches. Raises
-    ValueError for a number below 0, and outside `virtual_time()`.
+    seconds: 0 or more. What has become due meanwhile happens when the caller next waits. Never
+    switches. Raises ValueError for a number below 0, and outside `virtual_time()`.
+
+    Source: pycoronet's own.
     """
     _advance_time(seconds)
