@@ -200,16 +200,20 @@ bench: build  ## Measure beside gevent, eventlet, asyncio and uvloop (BENCH_ARGS
 bench-c:  ## Measure layers 1 and 2 alone (no Python needed)
 	$(MAKE) --no-print-directory -C benchmarks/c run
 
-lint: build $(VENV)/.lint-tools  ## Check formatting, style, types and spelling
-	$(BIN)/clang-format --dry-run -Werror $(C_STYLE_FILES) $(KQSHIM_FILES)
+lint: style types  ## Check formatting, style, types and spelling
+
+style: $(VENV)/.lint-tools  ## Check formatting, style and spelling alone, in seconds
+	@$(BIN)/clang-format --dry-run -Werror $(C_STYLE_FILES) $(KQSHIM_FILES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+types: build $(VENV)/.lint-tools  ## Check the types alone: package, stubs, examples
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	PYTHONPATH=$(CURDIR) $(BIN)/pyright --pythonpath $(BIN)/python --verifytypes pycoronet \
 		--ignoreexternal >$(VENV)/types || { cat $(VENV)/types; exit 1; }
 	$(BIN)/python -m mypy.stubtest pycoronet._coronet
-	$(BIN)/codespell
 
 format: $(VENV)/.lint-tools  ## Put the C and Python files into form
 	$(BIN)/clang-format -i $(C_STYLE_FILES) $(KQSHIM_FILES)
