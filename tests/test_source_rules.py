@@ -362,18 +362,8 @@ def find_forbidden_words(sources: Sources) -> list[str]:
 
 
 def test_files_begin_with_what_they_are() -> None:
-    c_sources = read_sources(
-        "csrc",
-        "pycoronet",
-        "tests/c",
-        "tests/c_api",
-        "tests/kqshim",
-        "benchmarks/c",
-        "examples/c_api",
-    )
-    assert find_files_without_header(c_sources) == []
-    python = read_sources("pycoronet", "tests", "examples", "benchmarks", suffixes=(".py",))
-    assert find_python_without_docstring(python) == []
+    assert find_files_without_header(read_sources(*FOLDERS)) == []
+    assert find_python_without_docstring(read_sources(*FOLDERS, suffixes=(".py", ".pyi"))) == []
 
 
 def test_files_that_do_not_say_what_they_are_are_found() -> None:
