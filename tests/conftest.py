@@ -38,9 +38,12 @@ if sys.platform == "darwin":
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/tmp")
 
 
-# What a shell runs in the background has SIGINT ignored, and so have its children; tests send it.
+# What a shell runs in the background has SIGINT ignored, what nohup runs has SIGHUP, and so have
+# their children; tests send both.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
