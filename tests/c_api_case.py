@@ -49,6 +49,10 @@ def include_flags() -> list[str]:
     flags = [f"-I{pycoronet.get_include()}"]
     for folder in sorted(folders):
         flags += ["-isystem", folder]
+    if hasattr(sys, "gettotalrefcount") and "clang" not in find_compiler()[0]:
+        # Debian's headers of a debug build are links, which gcc would follow: to headers that
+        # say that this is none, and references would go uncounted.
+        flags.append("-fno-canonical-system-headers")
     return flags
 
 
