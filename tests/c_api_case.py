@@ -37,7 +37,7 @@ def find_compiler(variable: str = "CC") -> list[str]:
 def run(command: list[Any], **options: Any) -> str:
     """Run a command that has to succeed; return what it says."""
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=50, **options
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, **options
     )
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -24,7 +24,7 @@ def main() -> None:
 
     ticker = spawn(count_turns)
     message = spawn(crunch.read, reader, 100, timeout=60)
-    primes = spawn(crunch.count_primes, 1_000_000, timeout=60)
+    primes = spawn(crunch.count_primes, 100_000, timeout=60)
     sleep(0.01)
     os.write(writer, b"hello")
     print(message.get().decode())
