@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import sys
 
 from progress import Progress
@@ -89,8 +90,8 @@ def add_settings(parser, rounds, seconds):
 
 def read_settings(parser, arguments):
     """Return the Settings that a command line asks for; end the program if they make no sense."""
-    if arguments.rounds < 1 or not arguments.seconds > 0:
-        parser.error("--rounds has to be at least 1, and --seconds more than 0")
+    if arguments.rounds < 1 or not 0 < arguments.seconds < math.inf:
+        parser.error("--rounds has to be at least 1, and --seconds more than 0 and finite")
     ours = set() if arguments.peers_only else {OURS}
     families = frozenset(ours | set(arguments.peers))
     if not families:

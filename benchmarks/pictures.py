@@ -170,10 +170,11 @@ def choose_ticks(highest):
     return [step * number for number in range(math.ceil(highest / step - 1e-9) + 1)]
 
 
-def spread_labels(heights, gap=LABEL_HEIGHT):
+def spread_labels(heights, lowest, gap=LABEL_HEIGHT):
     """Move labels apart that would lie on one another; return their heights, in the order given.
 
-    Those that meet are put one under the other around the middle of where they belong.
+    Those that meet are put one under the other around the middle of where they belong, but
+    none below `lowest`.
     """
     blocks = []  # each [indices from the top, the height of the first]
     for index in sorted(range(len(heights)), key=heights.__getitem__):
@@ -186,6 +187,9 @@ def spread_labels(heights, gap=LABEL_HEIGHT):
     for indices, first in blocks:
         for number, index in enumerate(indices):
             placed[index] = first + gap * number
+    for index in sorted(range(len(placed)), key=placed.__getitem__, reverse=True):
+        placed[index] = min(placed[index], lowest)
+        lowest = placed[index] - gap
     return placed
 
 
@@ -225,7 +229,8 @@ def draw_curves(canvas, chart):
     for number in places:
         canvas.text(find_x(number), bottom + 18, f"{number:,.0f}", text_anchor="middle")
     draw_lines(canvas, curves, find_x, find_y)
-    ends = spread_labels([find_y(points[-1][1].median) for points in curves.values()])
+    heights = [find_y(points[-1][1].median) for points in curves.values()]
+    ends = spread_labels(heights, bottom - 4)
     for (name, _), height in zip(curves.items(), ends, strict=True):
         canvas.text(right + 12, height + 4.5, name, fill=find_colour(name), font_weight="600")
     canvas.y = bottom + 36

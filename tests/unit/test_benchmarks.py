@@ -87,6 +87,7 @@ def test_everybody_is_measured_unless_peers_are_named(load: Any) -> None:
         (["--rounds", "0"], "at least 1"),
         (["--seconds", "0"], "more than 0"),
         (["--seconds", "nan"], "more than 0"),
+        (["--seconds", "inf"], "finite"),
         (["--peers-only", "--peers", ""], "leaves nobody"),
     ],
 )
@@ -277,10 +278,13 @@ def test_ticks_reach_over_the_highest_point(load: Any, highest: float, ticks: li
 
 @pytest.mark.parametrize("heights", [[10.0, 11.0, 12.0], [50.0, 10.0, 51.0, 40.0], [5.0], []])
 def test_labels_are_moved_apart_in_their_order(load: Any, heights: list[float]) -> None:
-    placed = load("pictures").spread_labels(heights, 16)
+    placed = load("pictures").spread_labels(heights, 1000)
     order = sorted(range(len(heights)), key=heights.__getitem__)
     assert all(placed[b] - placed[a] >= 15.99 for a, b in itertools.pairwise(order))
     assert sum(placed) == pytest.approx(sum(heights))
+    bounded = load("pictures").spread_labels(heights, 40)
+    assert all(height <= 40 for height in bounded)
+    assert all(bounded[b] - bounded[a] >= 15.99 for a, b in itertools.pairwise(order))
 
 
 def find_luminance(colour: str) -> float:
