@@ -10,7 +10,7 @@ from contest import collect_cpu, collect_rounds, ratio, run_rounds
 from environment import PYTHON
 from figures import Chart, format_spread
 from processes import HERE, SERVER_CORE, start_process
-from report import Table, judge, skipped
+from report import Table, judge, nobody_asked_for, skipped
 
 SCRIPT = HERE / "python" / "read_lines.py"
 LINE_SIZES = [40, 200]
@@ -76,7 +76,7 @@ def buffered_lines(settings):
         groups[f"lines of {line_bytes} bytes"] = collect_cpu(readers, 1000)
     headers = ["reader", "CPU ns/line (middle half)", "pycoronet ÷ it", "must"]
     if not rows:
-        return skipped(title, "none of its readers was asked for")
+        return nobody_asked_for(title)
     return Table(title, headers, rows, rounds, Chart.of_rounds("CPU ns/line", groups))
 
 
@@ -106,6 +106,6 @@ def line_instructions(settings):
             group[name] = [(many - few) / lines]
             rows.append([f"{name}, {line_bytes} bytes", f"{group[name][0]:.0f}"])
     if not rows:
-        return skipped(title, "none of its readers was asked for")
+        return nobody_asked_for(title)
     chart = Chart.of_rounds("instructions/line", counts)
     return Table(title, ["reader", "instructions/line"], rows, counts, chart)

@@ -21,7 +21,7 @@ from contest import BOTH, make_command
 from figures import Chart
 from options import OURS, Settings
 from processes import Load, Server
-from report import Table, format_text, skipped
+from report import Table, format_text, nobody_asked_for, skipped
 
 FEW_REQUESTS = 2000
 MANY_REQUESTS = 12000
@@ -61,7 +61,7 @@ def request_instructions(settings, names=BOTH, mode="echo", connections=64):
         settings.progress.step(name)
         counts[name] = measure(name, mode, load_options)
     if not counts:
-        return skipped(title, "none of its servers was asked for")
+        return nobody_asked_for(title)
     ours = counts.get("pycoronet")
     rows = []
     for name, count in counts.items():

@@ -12,7 +12,7 @@ import subprocess
 from environment import run
 from figures import Chart, median
 from processes import BUILD, HERE, SERVER_CORE, raise_file_limit, start_process
-from report import Table, judge, skipped
+from report import Table, judge, nobody_asked_for, skipped
 
 WRITES = 1000
 # A round gives each program 25 runs of either kind, in five turns.
@@ -108,7 +108,7 @@ def chained_pipes(settings):
         if (BUILD / f"chained_pipes_{PROGRAMS[name][0]}").exists()
     ]
     if not names:
-        return skipped(title, "none of its libraries was asked for")
+        return nobody_asked_for(title)
     usual, anew = {}, {}
     for pipes, active in LOADS:
         load = f"{pipes:,} pipes, {active} active"

@@ -10,7 +10,7 @@ from contest import collect_cpu, collect_rounds, make_rows, run_rounds
 from environment import PYTHON
 from figures import Chart, format_spread, median
 from processes import BUILD, HERE, run_program
-from report import Table, judge, skipped
+from report import Table, judge, nobody_asked_for, skipped
 
 LIBRARIES = ["pycoronet", "uvloop", "asyncio", "trio", "gevent", "eventlet"]
 SLEEPERS = 10_000
@@ -51,7 +51,7 @@ def compare(settings, title, unit, limits, script, groups=None):
         rows += [[name + behind, *others] for name, *others in cells]
         rounds |= {name + behind: each for name, each in collect_rounds(contestants).items()}
     if not rows:
-        return skipped(title, "none of its libraries was asked for")
+        return nobody_asked_for(title)
     cost = f"CPU µs/{unit}"
     headers = ["library", f"{cost} (middle half)", f"{unit}s/s", "pycoronet ÷ it", "must", "aim"]
     return Table(title, headers, rows, rounds, Chart.of_rounds(cost, figures))
@@ -104,7 +104,7 @@ def sleepers(settings):
     headers = ["library", "KiB a task", "pycoronet ÷ it", "must"]
     title = f"Memory: {SLEEPERS:,} tasks that sleep"
     if not rows:
-        return skipped(title, "none of its libraries was asked for")
+        return nobody_asked_for(title)
     return Table(title, headers, rows, kib, Chart.of_rounds("KiB a task", {"": kib}))
 
 

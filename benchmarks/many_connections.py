@@ -13,7 +13,7 @@ from contest import (
 )
 from figures import Chart, format_spread, median
 from processes import Load, Server, raise_file_limit
-from report import Table, judge, skipped
+from report import Table, judge, nobody_asked_for, skipped
 
 IDLE_NEIGHBOURS = 9000
 IDLE_CONNECTIONS = 10000
@@ -31,6 +31,8 @@ def idle_neighbours(settings):
     if raise_file_limit() < IDLE_NEIGHBOURS + SPARE_DESCRIPTORS:
         return skipped(title, TOO_FEW_FILES)
     names = settings.choose(["pycoronet", "bare C", "uvloop Protocol", "gevent"])
+    if not names:
+        return nobody_asked_for(title)
     loads = {"with": lambda port: Load(port, "--idle", IDLE_NEIGHBOURS), "without": Load}
     with contextlib.ExitStack() as stack:
         contestants = {
@@ -72,6 +74,8 @@ def idle_memory(settings):
         kib[name] = [grown / 1024]
         limits = {"pycoronet": (7.5, 6.5), "pycoronet callbacks": (1.0, None)}
         rows.append([name, *judge(grown / 1024, *limits.get(name, (None, None)))])
+    if not rows:
+        return nobody_asked_for(title)
     headers = ["server", "KiB a connection", "must", "aim"]
     return Table(title, headers, rows, kib, Chart.of_rounds("KiB a connection", {"": kib}))
 
@@ -104,7 +108,7 @@ def growth(settings):
     counts = [count for count in GROWTH if count <= limit]
     names = settings.choose(GROWTH_SERVERS)
     if not names:
-        return skipped(title, "none of its servers was asked for")
+        return nobody_asked_for(title)
     contestants = run_growth(settings, names, counts)
     few = max(count for count in counts if count <= 100)
     rows = []

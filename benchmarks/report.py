@@ -33,6 +33,10 @@ def skipped(title, why):
     return Table(title, [], note=f"skipped: {why}")
 
 
+def nobody_asked_for(title):
+    return skipped(title, "nobody whom it measures was asked for")
+
+
 def judge(value, must=None, aim=None):
     """Return the cells [value, what it must reach, what it is to aim at]."""
     if value is None:

@@ -34,7 +34,7 @@ from processes import (
     TlsLoad,
     WorkerServer,
 )
-from report import Table, judge, skipped
+from report import Table, judge, nobody_asked_for, skipped
 
 FILE_BYTES = 1 << 30
 COUNTED_REQUESTS = 50000
@@ -47,7 +47,7 @@ def compare(
     """Run `names` side by side and return the table; `limits` is name -> (must, aim)."""
     names = settings.choose(names)
     if not names:
-        return skipped(title, "none of its servers was asked for")
+        return nobody_asked_for(title)
     with contextlib.ExitStack() as stack:
         contestants = {
             name: Contestant(stack, make_command(name, mode, certificate), make_load)
@@ -282,7 +282,7 @@ def sendfile(settings):
         }
         run_rounds(settings, contestants)
     if not contestants:
-        return skipped(title, "none of its servers was asked for")
+        return nobody_asked_for(title)
     rows = []
     for name, one in contestants.items():
         value = None
