@@ -39,7 +39,7 @@ PyDoc_STRVAR(
     peek_doc,
     "peek($self, n, /)\n--\n\n"
     "Return the first bytes received and not read yet, at most n; they stay readable.\n\n"
-    "Never receives, waits or switches: b\"\" means that nothing is held, not the end of\n"
+    "Receives nothing, never switches: b\"\" means that nothing is held, not the end of\n"
     "file. Raises ClosedError.\n\n"
     "Source: libevent's evbuffer_peek, evbuffer_pullup.");
 
@@ -74,7 +74,7 @@ PyDoc_STRVAR(
     "Return where pattern begins in what was received and not read yet, -1 if nowhere.\n\n"
     "pattern: bytes-like, not empty. start, end: look only at the bytes from start up to,\n"
     "and without, end, counted from the first one held; an end of None is all there is.\n\n"
-    "Never receives, waits or switches. Raises ClosedError, ValueError for an empty pattern\n"
+    "Receives nothing, never switches. Raises ClosedError, ValueError for an empty pattern\n"
     "or a negative place.\n\n"
     "Source: libevent's evbuffer_search_range.");
 
@@ -140,7 +140,7 @@ PyDoc_STRVAR(
     drain_doc,
     "drain($self, n, /)\n--\n\n"
     "Drop the first n bytes received and not read yet; return how many there were to drop.\n\n"
-    "Never receives, waits or switches. Raises ClosedError, BusyError if a task is reading.\n\n"
+    "Receives nothing, never switches. Raises ClosedError, BusyError if a task is reading.\n\n"
     "Source: libevent's evbuffer_drain.");
 
 static PyObject *

@@ -27,7 +27,9 @@ from pycoronet import Hub, conet, libreact, libsock, spawn
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
-SWITCHES = re.compile(r"\b(?:[Nn]ever switch(?:es)?|[Mm]ay switch|[Ss]witches|Must not switch)\b")
+SWITCHES = re.compile(
+    r"\b(?:[Nn]ever switch(?:es)?|[Mm]ay switch|(?<!or )[Ss]witches|Must not switch)\b"
+)
 IS_AS_ANOTHER = re.compile(r"\b(?:[Tt]he same )?[Aa]s (?:for |in )?`?[\w.]+\(.*?\)")
 IS_MADE_BY_ANOTHER = re.compile(r"\bmade by `\w+\(\)`")
 SOURCE = re.compile(r"^Source: .+\.\Z", re.MULTILINE | re.DOTALL)
