@@ -517,6 +517,9 @@ int hub_open_signal_pipe(HubObject *hub);
 // Takes SIGINT over if it has Python's own handler, and the wake-up descriptor. Only in
 // the main thread; does nothing elsewhere or when done before. 0, or -1 with an exception.
 int hub_take_signals(HubObject *hub);
+
+// Runs the signal handlers that are due, for the main program. 0, or -1 with what one has raised.
+int hub_run_signal_handlers(HubObject *hub);
 void hub_give_signals_back(HubObject *hub);
 
 // signal.<name>(*arguments), with arguments as of Py_BuildValue, which must give a tuple; by

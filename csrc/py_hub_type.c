@@ -135,9 +135,7 @@ Hub_wait(HubObject *hub, PyObject *const *arguments, Py_ssize_t count,
         // It is nothing to dispatch.
         hub->signal_target.on_ready(&hub->signal_target, EVENT_READ);
     }
-    // We are the main program, so signal handlers may run right here.
-    hub->needs &= ~(unsigned)HUB_NEEDS_SIGNALS;
-    if (PyErr_CheckSignals() < 0 || hub_raise_main_exception(hub) < 0) {
+    if (hub_run_signal_handlers(hub) < 0 || hub_raise_main_exception(hub) < 0) {
         return NULL;
     }
     return PyLong_FromLong(hub->reactor.event_count - hub->reactor.next_event);

@@ -216,6 +216,13 @@ hub_take_signals(HubObject *hub)
     return is_default;
 }
 
+int
+hub_run_signal_handlers(HubObject *hub)
+{
+    hub->needs &= ~(unsigned)HUB_NEEDS_SIGNALS;
+    return PyErr_CheckSignals();
+}
+
 // What the hub took over, as far as nobody has taken it from the hub since.
 static void
 give_back(HubObject *hub)

@@ -229,6 +229,10 @@ hub_fetch(HubObject *hub, int64_t limit_ns, bool is_by_hand)
     if (hub_take_signals(hub) < 0) {
         return -1;
     }
+    // By hand it is the main program that waits, so what is due runs at once and ends no wait.
+    if (is_by_hand && hub_run_signal_handlers(hub) < 0) {
+        return -1;
+    }
     if (HARD_MODE && is_by_hand) {
         hub->reactor.echo.count = 0; // it counts the events that there are
     }
