@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "die.h"
+
 // --- A library's part -------------------------------------------------------------------
 
 // Prepares a loop that other threads may wake, with [timer_count] timers that are not armed.
@@ -37,23 +39,5 @@ void loop_close(void);
 
 void timer_expired(int index);
 void loop_woke(void);
-
-static inline _Noreturn void
-die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-// Memory for [count] records of [size] bytes, all zero.
-static inline void *
-allocate_records(int count, size_t size)
-{
-    void *records = calloc((size_t)count, size);
-    if (records == NULL) {
-        die("calloc");
-    }
-    return records;
-}
 
 #endif

@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "die.h"
+
 // --- A library's part -------------------------------------------------------------------
 
 // The manners of watching it knows besides its usual one, "" for none.
@@ -32,23 +34,5 @@ void loop_close(void);
 // --- The driver's part ------------------------------------------------------------------
 
 void pipe_is_readable(int index);
-
-static inline _Noreturn void
-die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-// Memory for [count] records of [size] bytes, all zero.
-static inline void *
-allocate_records(int count, size_t size)
-{
-    void *records = calloc((size_t)count, size);
-    if (records == NULL) {
-        die("calloc");
-    }
-    return records;
-}
 
 #endif

@@ -23,6 +23,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "die.h"
+
 #define LISTEN_BACKLOG 1024
 #define EVENTS_A_TURN 256
 
@@ -31,13 +33,6 @@ struct client {
     size_t length;
     char bytes[16384];
 };
-
-static inline _Noreturn void
-die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
 
 static inline int
 listen_on_loopback(int port)
