@@ -235,6 +235,19 @@ get_attribute(PyObject *object, const char *name)
 }
 
 PyObject *
+call_attribute(PyObject *object, const char *name, PyObject *argument)
+{
+    PyObject *method = get_attribute(object, name);
+    if (method == NULL) {
+        return NULL;
+    }
+    PyObject *result = argument == NULL ? PyObject_CallNoArgs(method)
+                                        : PyObject_CallOneArg(method, argument);
+    Py_DECREF(method);
+    return result;
+}
+
+PyObject *
 raise_errno(int negative_errno)
 {
     if (negative_errno == -ENOMEM) {

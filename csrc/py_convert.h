@@ -64,6 +64,9 @@ int convert_flag(PyObject *object, int *flag);
 // one made afresh for each call would take a new place in the interpreter's method cache.
 PyObject *get_attribute(PyObject *object, const char *name);
 
+// object.name(argument), or object.name() with NULL. A new reference, NULL with an exception.
+PyObject *call_attribute(PyObject *object, const char *name, PyObject *argument);
+
 // Raises the OSError subclass for [negative_errno] (-errno). Returns NULL.
 PyObject *raise_errno(int negative_errno);
 

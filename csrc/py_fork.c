@@ -181,7 +181,7 @@ hub_end_orphaned_process(TaskObject *task)
         PyObject *stream = PySys_GetObject(streams[i]); // borrowed
         PyObject *result = stream == NULL || stream == Py_None
                                ? NULL
-                               : PyObject_CallMethod(stream, "flush", NULL);
+                               : call_attribute(stream, "flush", NULL);
         if (result == NULL && PyErr_Occurred()) {
             PyErr_WriteUnraisable(stream);
         }

@@ -377,8 +377,7 @@ static void
 call_inspection(const char *function, PyObject *subject)
 {
     PyObject *module = PyImport_ImportModule("pycoronet._inspection");
-    PyObject *result =
-        module == NULL ? NULL : PyObject_CallMethod(module, function, NULL);
+    PyObject *result = module == NULL ? NULL : call_attribute(module, function, NULL);
     if (result == NULL) {
         report_exception(subject);
     }
@@ -401,8 +400,7 @@ hub_end_stall_watch(HubObject *hub, bool waits)
         return;
     }
     PyObject *exception = take_exception();
-    PyObject *result =
-        PyObject_CallMethod(watch, "close", "O", waits ? Py_True : Py_False);
+    PyObject *result = call_attribute(watch, "close", waits ? Py_True : Py_False);
     if (result == NULL) {
         report_exception((PyObject *)hub);
     }
@@ -423,7 +421,7 @@ void
 hub_start_watchers(HubObject *hub)
 {
     if (hub->stall_watch != NULL) {
-        PyObject *result = PyObject_CallMethod(hub->stall_watch, "start", NULL);
+        PyObject *result = call_attribute(hub->stall_watch, "start", NULL);
         if (result == NULL) {
             report_exception((PyObject *)hub); // not reached: no more threads
         }

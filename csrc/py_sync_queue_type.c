@@ -365,8 +365,10 @@ Queue_init(QueueObject *queue, PyObject *arguments, PyObject *keywords)
     if (queue->mutex == NULL) {
         return 0;
     }
+    PyObject *size = PyLong_FromSsize_t(queue->maxsize);
     PyObject *result =
-        PyObject_CallMethod((PyObject *)queue, hook_names[0], "n", queue->maxsize);
+        size == NULL ? NULL : call_attribute((PyObject *)queue, hook_names[0], size);
+    Py_XDECREF(size);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
