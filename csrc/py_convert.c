@@ -14,6 +14,20 @@
 #define NANOSECONDS INT64_C(1000000000)
 
 int
+check_made_of_nothing(PyTypeObject *type, const char *name, PyObject *arguments,
+                      PyObject *keywords)
+{
+    bool has_arguments = PyTuple_GET_SIZE(arguments) > 0 ||
+                         (keywords != NULL && PyDict_GET_SIZE(keywords) > 0);
+    if (has_arguments && type->tp_init == PyBaseObject_Type.tp_init) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s() takes no arguments; the __init__() of a subclass does", name);
+        return -1;
+    }
+    return 0;
+}
+
+int
 find_name(const char *const *names, PyObject *text)
 {
     for (int i = 0; names[i] != NULL; i++) {

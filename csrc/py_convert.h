@@ -32,6 +32,11 @@ parse_arguments(const struct parameters *parameters, PyObject *const *arguments,
     return sort_arguments(parameters, arguments, positional_count, keyword_names, values);
 }
 
+// Whether an object of [type], which [name] is in messages, may be made of these arguments:
+// none, or what the __init__() of a subclass takes. 0, or -1 with a TypeError.
+int check_made_of_nothing(PyTypeObject *type, const char *name, PyObject *arguments,
+                          PyObject *keywords);
+
 // The place of a str among the names, which end with NULL; -1 if it is none of them.
 int find_name(const char *const *names, PyObject *text);
 

@@ -168,12 +168,8 @@ static PyGetSetDef TransportLayer_getset[] = {
 static PyObject *
 TransportLayer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    bool has_arguments = PyTuple_GET_SIZE(arguments) > 0 ||
-                         (keywords != NULL && PyDict_GET_SIZE(keywords) > 0);
-    if (has_arguments && type->tp_init == PyBaseObject_Type.tp_init) {
-        return PyErr_Format(
-            PyExc_TypeError,
-            "TransportLayer() takes no arguments; the __init__() of a subclass does");
+    if (check_made_of_nothing(type, "TransportLayer", arguments, keywords) < 0) {
+        return NULL;
     }
     return type->tp_alloc(type, 0);
 }

@@ -262,12 +262,8 @@ Local_get_dict(LocalObject *local, void *unused)
 static PyObject *
 Local_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    bool has_arguments = PyTuple_GET_SIZE(arguments) > 0 ||
-                         (keywords != NULL && PyDict_GET_SIZE(keywords) > 0);
-    if (has_arguments && type->tp_init == PyBaseObject_Type.tp_init) {
-        return PyErr_Format(
-            PyExc_TypeError,
-            "Local() takes no arguments; the __init__() of a subclass does");
+    if (check_made_of_nothing(type, "Local", arguments, keywords) < 0) {
+        return NULL;
     }
     LocalObject *local = (LocalObject *)type->tp_alloc(type, 0);
     if (local == NULL) {
