@@ -4,10 +4,11 @@ Two coroutines and two queues: each puts into one, which wakes the other, and wa
 Prints the processor time, in nanoseconds, of one item from put() to the end of its get().
 """
 
-import sys
+import math
 from time import process_time_ns
 
 from counts import choose_counts, parse_seconds
+from libraries import print_result
 
 WARM_UP = 5_000
 SECONDS = parse_seconds()
@@ -29,35 +30,6 @@ def ask(requests, replies):
     return result
 
 
-def run_pycoronet():
-    from pycoronet import Queue, spawn
-
-    queues = Queue(), Queue()
-    spawn(answer, *queues)
-    return spawn(ask, *queues).get()
-
-
-def run_gevent():
-    from gevent import spawn
-    from gevent.queue import Queue
-
-    queues = Queue(), Queue()
-    spawn(answer, *queues)
-    return spawn(ask, *queues).get()
-
-
-def run_eventlet():
-    import warnings
-
-    warnings.simplefilter("ignore")  # its notice of retirement
-    from eventlet import spawn
-    from eventlet.queue import Queue
-
-    queues = Queue(), Queue()
-    spawn(answer, *queues)
-    return spawn(ask, *queues).wait()
-
-
 async def answer_async(requests, replies):
     while (item := await requests.get()) is not None:
         await replies.put(item)
@@ -75,50 +47,40 @@ async def ask_async(requests, replies):
 
 
 async def time_tasks():
-    import asyncio
+    from asyncio import Queue, create_task
 
-    queues = asyncio.Queue(), asyncio.Queue()
-    answering = asyncio.create_task(answer_async(*queues))
+    queues = Queue(), Queue()
+    answering = create_task(answer_async(*queues))
     result = await ask_async(*queues)
     await answering
     return result
 
 
-def run_asyncio():
-    import asyncio
-
-    return asyncio.run(time_tasks())
-
-
-def run_uvloop():
-    import uvloop
-
-    return uvloop.run(time_tasks())
+def time_coroutines(library):
+    queues = library.Queue(), library.Queue()
+    library.spawn(answer, *queues)
+    return ask(*queues)
 
 
-def run_trio():
-    import math
+async def answer_trio(requests, replies):
+    async for item in requests:
+        await replies.send(item)
 
-    import trio
 
-    async def answer(requests, replies):
-        async for item in requests:
-            await replies.send(item)
+async def time_channels():
+    from trio import open_memory_channel, open_nursery
 
-    async def time_channels():
-        send_request, requests = trio.open_memory_channel(math.inf)
-        send_reply, replies = trio.open_memory_channel(math.inf)
-        async with trio.open_nursery() as nursery, send_request:
-            nursery.start_soon(answer, requests, send_reply)
-            for count in choose_counts(WARM_UP, SECONDS):
-                start_ns = process_time_ns()
-                for number in range(count):
-                    await send_request.send(number)
-                    assert await replies.receive() == number
-            return (process_time_ns() - start_ns) / (2 * count)
-
-    return trio.run(time_channels)
+    send_request, requests = open_memory_channel(math.inf)
+    send_reply, replies = open_memory_channel(math.inf)
+    async with open_nursery() as nursery, send_request:
+        nursery.start_soon(answer_trio, requests, send_reply)
+        for count in choose_counts(WARM_UP, SECONDS):
+            start_ns = process_time_ns()
+            for number in range(count):
+                await send_request.send(number)
+                assert await replies.receive() == number
+        return (process_time_ns() - start_ns) / (2 * count)
 
 
 if __name__ == "__main__":
-    print(globals()["run_" + sys.argv[1]]())
+    print_result(time_coroutines, time_tasks, time_channels)

@@ -8,14 +8,15 @@ import sys
 from time import process_time_ns
 
 from counts import choose_counts, parse_seconds
+from libraries import print_result
 
 TASKS = int(sys.argv[3])
 SECONDS = parse_seconds()
 WARM_UP = 10_000 // TASKS
 
 
-def time_sleeps(sleep, spawn, join):
-    """Return nanoseconds a sleep; `join(spawn(function, argument))` waits for the end."""
+def time_sleeps(library):
+    sleep = library.sleep
 
     def give_way(count):
         for _ in range(count):
@@ -23,39 +24,15 @@ def time_sleeps(sleep, spawn, join):
 
     for count in choose_counts(WARM_UP, SECONDS):
         start_ns = process_time_ns()
-        others = [spawn(give_way, count) for _ in range(TASKS - 1)]
+        others = [library.spawn(give_way, count) for _ in range(TASKS - 1)]
         give_way(count)
         for other in others:
-            join(other)
+            library.join(other)
     return (process_time_ns() - start_ns) / (TASKS * count)
 
 
-def run_pycoronet():
-    from pycoronet import Task, sleep, spawn
-
-    return spawn(time_sleeps, sleep, spawn, Task.join).get()
-
-
-def run_gevent():
-    from gevent import Greenlet, sleep, spawn
-
-    return spawn(time_sleeps, sleep, spawn, Greenlet.join).get()
-
-
-def run_eventlet():
-    import warnings
-
-    warnings.simplefilter("ignore")  # its notice of retirement
-    from eventlet import sleep, spawn
-    from eventlet.greenthread import GreenThread
-
-    return spawn(time_sleeps, sleep, spawn, GreenThread.wait).wait()
-
-
 async def time_sleeps_async():
-    import asyncio
-
-    sleep = asyncio.sleep
+    from asyncio import create_task, sleep
 
     async def give_way(count):
         for _ in range(count):
@@ -63,42 +40,27 @@ async def time_sleeps_async():
 
     for count in choose_counts(WARM_UP, SECONDS):
         start_ns = process_time_ns()
-        others = [asyncio.create_task(give_way(count)) for _ in range(TASKS - 1)]
+        others = [create_task(give_way(count)) for _ in range(TASKS - 1)]
         await give_way(count)
         for other in others:
             await other
     return (process_time_ns() - start_ns) / (TASKS * count)
 
 
-def run_asyncio():
-    import asyncio
-
-    return asyncio.run(time_sleeps_async())
-
-
-def run_uvloop():
-    import uvloop
-
-    return uvloop.run(time_sleeps_async())
-
-
-def run_trio():
-    import trio
+async def time_sleeps_trio():
+    from trio import open_nursery, sleep
 
     async def give_way(count):
         for _ in range(count):
-            await trio.sleep(0)
+            await sleep(0)
 
-    async def time_sleeps():
-        for count in choose_counts(WARM_UP, SECONDS):
-            start_ns = process_time_ns()
-            async with trio.open_nursery() as nursery:
-                for _ in range(TASKS):
-                    nursery.start_soon(give_way, count)
-        return (process_time_ns() - start_ns) / (TASKS * count)
-
-    return trio.run(time_sleeps)
+    for count in choose_counts(WARM_UP, SECONDS):
+        start_ns = process_time_ns()
+        async with open_nursery() as nursery:
+            for _ in range(TASKS):
+                nursery.start_soon(give_way, count)
+    return (process_time_ns() - start_ns) / (TASKS * count)
 
 
 if __name__ == "__main__":
-    print(globals()["run_" + sys.argv[1]]())
+    print_result(time_sleeps, time_sleeps_async, time_sleeps_trio)

@@ -4,10 +4,10 @@ Prints the processor time, in nanoseconds, of starting a coroutine that does not
 waiting for its end, measured from inside another coroutine.
 """
 
-import sys
 from time import process_time_ns
 
 from counts import choose_counts, parse_seconds
+from libraries import print_result
 
 WARM_UP = 2_000
 SECONDS = parse_seconds()
@@ -21,39 +21,19 @@ async def nothing_async():
     pass
 
 
-def time_spawns(spawn_and_join):
+def time_spawns(library):
+    spawn, join = library.spawn, library.join
     for count in choose_counts(WARM_UP, SECONDS):
         start_ns = process_time_ns()
         for _ in range(count):
-            spawn_and_join()
+            join(spawn(nothing))
     return (process_time_ns() - start_ns) / count
 
 
-def run_pycoronet():
-    from pycoronet import spawn
-
-    return spawn(time_spawns, lambda: spawn(nothing).join()).get()
-
-
-def run_gevent():
-    from gevent import spawn
-
-    return spawn(time_spawns, lambda: spawn(nothing).join()).get()
-
-
-def run_eventlet():
-    import warnings
-
-    warnings.simplefilter("ignore")  # its notice of retirement
-    from eventlet import spawn
-
-    return spawn(time_spawns, lambda: spawn(nothing).wait()).wait()
-
-
 async def time_tasks():
-    import asyncio
+    from asyncio import get_running_loop
 
-    loop = asyncio.get_running_loop()
+    loop = get_running_loop()
     for count in choose_counts(WARM_UP, SECONDS):
         start_ns = process_time_ns()
         for _ in range(count):
@@ -61,31 +41,16 @@ async def time_tasks():
     return (process_time_ns() - start_ns) / count
 
 
-def run_asyncio():
-    import asyncio
+async def time_nurseries():
+    from trio import open_nursery
 
-    return asyncio.run(time_tasks())
-
-
-def run_uvloop():
-    import uvloop
-
-    return uvloop.run(time_tasks())
-
-
-def run_trio():
-    import trio
-
-    async def time_nurseries():
-        for count in choose_counts(WARM_UP, SECONDS):
-            start_ns = process_time_ns()
-            for _ in range(count):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(nothing_async)
-        return (process_time_ns() - start_ns) / count
-
-    return trio.run(time_nurseries)
+    for count in choose_counts(WARM_UP, SECONDS):
+        start_ns = process_time_ns()
+        for _ in range(count):
+            async with open_nursery() as nursery:
+                nursery.start_soon(nothing_async)
+    return (process_time_ns() - start_ns) / count
 
 
 if __name__ == "__main__":
-    print(globals()["run_" + sys.argv[1]]())
+    print_result(time_spawns, time_tasks, time_nurseries)

@@ -4,10 +4,10 @@ Prints the processor time, in nanoseconds, of entering and leaving a `with` bloc
 a minute and is over at once: how nearly all time-outs end.
 """
 
-import sys
 from time import process_time_ns
 
 from counts import choose_counts, parse_seconds
+from libraries import print_result
 
 WARM_UP = 5_000
 SECONDS = parse_seconds()
@@ -21,27 +21,6 @@ def time_blocks(timeout):
             with timeout(MINUTE):
                 pass
     return (process_time_ns() - start_ns) / count
-
-
-def run_pycoronet():
-    from pycoronet import spawn, timeout
-
-    return spawn(time_blocks, timeout).get()
-
-
-def run_gevent():
-    from gevent import Timeout, spawn
-
-    return spawn(time_blocks, Timeout).get()
-
-
-def run_eventlet():
-    import warnings
-
-    warnings.simplefilter("ignore")  # its notice of retirement
-    from eventlet import Timeout, spawn
-
-    return spawn(time_blocks, Timeout).wait()
 
 
 async def time_blocks_async():
@@ -58,26 +37,15 @@ async def time_blocks_async():
     return (process_time_ns() - start_ns) / count
 
 
-def run_asyncio():
-    import asyncio
-
-    return asyncio.run(time_blocks_async())
+def time_timeouts(library):
+    return time_blocks(library.timeout)
 
 
-def run_uvloop():
-    import uvloop
+async def time_scopes():
+    from trio import move_on_after
 
-    return uvloop.run(time_blocks_async())
-
-
-def run_trio():
-    import trio
-
-    async def time_scopes():
-        return time_blocks(trio.move_on_after)
-
-    return trio.run(time_scopes)
+    return time_blocks(move_on_after)
 
 
 if __name__ == "__main__":
-    print(globals()["run_" + sys.argv[1]]())
+    print_result(time_timeouts, time_blocks_async, time_scopes)

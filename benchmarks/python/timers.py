@@ -6,11 +6,11 @@ sleep.
 """
 
 import random
-import sys
 from itertools import cycle, islice
 from time import process_time_ns
 
 from counts import choose_counts, parse_seconds
+from libraries import print_result
 
 TASKS = 1000
 WARM_UP = 5
@@ -24,9 +24,8 @@ def make_delays():
     return cycle([numbers.uniform(SHORTEST, LONGEST) for _ in range(997)])
 
 
-def time_sleeps(sleep, spawn, join):
-    """Return nanoseconds a sleep; `join(spawn(function, argument))` waits for the end."""
-    delays = make_delays()
+def time_sleeps(library):
+    sleep, delays = library.sleep, make_delays()
 
     def sleep_often(count):
         for delay in islice(delays, count):
@@ -34,32 +33,10 @@ def time_sleeps(sleep, spawn, join):
 
     for count in choose_counts(WARM_UP, SECONDS):
         start_ns = process_time_ns()
-        tasks = [spawn(sleep_often, count) for _ in range(TASKS)]
+        tasks = [library.spawn(sleep_often, count) for _ in range(TASKS)]
         for task in tasks:
-            join(task)
+            library.join(task)
     return (process_time_ns() - start_ns) / (TASKS * count)
-
-
-def run_pycoronet():
-    from pycoronet import Task, sleep, spawn
-
-    return spawn(time_sleeps, sleep, spawn, Task.join).get()
-
-
-def run_gevent():
-    from gevent import Greenlet, sleep, spawn
-
-    return spawn(time_sleeps, sleep, spawn, Greenlet.join).get()
-
-
-def run_eventlet():
-    import warnings
-
-    warnings.simplefilter("ignore")  # its notice of retirement
-    from eventlet import sleep, spawn
-    from eventlet.greenthread import GreenThread
-
-    return spawn(time_sleeps, sleep, spawn, GreenThread.wait).wait()
 
 
 async def time_sleeps_async():
@@ -79,37 +56,22 @@ async def time_sleeps_async():
     return (process_time_ns() - start_ns) / (TASKS * count)
 
 
-def run_asyncio():
-    import asyncio
+async def time_sleeps_trio():
+    from trio import open_nursery, sleep
 
-    return asyncio.run(time_sleeps_async())
+    delays = make_delays()
 
+    async def sleep_often(count):
+        for delay in islice(delays, count):
+            await sleep(delay)
 
-def run_uvloop():
-    import uvloop
-
-    return uvloop.run(time_sleeps_async())
-
-
-def run_trio():
-    import trio
-
-    async def time_sleeps():
-        delays = make_delays()
-
-        async def sleep_often(count):
-            for delay in islice(delays, count):
-                await trio.sleep(delay)
-
-        for count in choose_counts(WARM_UP, SECONDS):
-            start_ns = process_time_ns()
-            async with trio.open_nursery() as nursery:
-                for _ in range(TASKS):
-                    nursery.start_soon(sleep_often, count)
-        return (process_time_ns() - start_ns) / (TASKS * count)
-
-    return trio.run(time_sleeps)
+    for count in choose_counts(WARM_UP, SECONDS):
+        start_ns = process_time_ns()
+        async with open_nursery() as nursery:
+            for _ in range(TASKS):
+                nursery.start_soon(sleep_often, count)
+    return (process_time_ns() - start_ns) / (TASKS * count)
 
 
 if __name__ == "__main__":
-    print(globals()["run_" + sys.argv[1]]())
+    print_result(time_sleeps, time_sleeps_async, time_sleeps_trio)
