@@ -20,6 +20,7 @@ struct LockObject {
     struct module_state *state; // borrowed
     PyObject *weak_references;
     struct list_node waiters; // by link, the one waiting longest first
+    bool is_guard;            // it is around methods that never switch; they set it
     unsigned long depth;  // how often it was acquired and not released; 0 = it is free
     PyObject *owner;      // owned; a Task or a Hub, NULL = a main program, or nobody
     unsigned long thread; // the owner's
@@ -188,7 +189,7 @@ Lock_acquire(LockObject *lock, PyObject *const *arguments, Py_ssize_t count,
 {
     int64_t timeout_ns;
     if (convert_arguments(arguments, count, keyword_names, &timeout_ns) < 0 ||
-        (timeout_ns != 0 && sync_count_operation() < 0)) {
+        (timeout_ns != 0 && !lock->is_guard && sync_count_operation() < 0)) {
         return NULL;
     }
     int status = lock_acquire(lock, timeout_ns);
@@ -507,6 +508,8 @@ static PyGetSetDef Lock_getset[] = {
 };
 
 static PyMemberDef Lock_members[] = {
+    {"_is_guard", T_BOOL, offsetof(LockObject, is_guard), 0,
+     PyDoc_STR("True in one that is taken without giving way, if it is free.")},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(LockObject, weak_references), READONLY,
      NULL},
     {NULL, 0, 0, 0, NULL},

@@ -11,6 +11,7 @@ _Item = TypeVar("_Item")
 
 @final
 class Lock:
+    _is_guard: bool
     @property
     def owner(self) -> Task | Hub | int | None: ...
     def __new__(cls) -> Self: ...
@@ -29,6 +30,7 @@ class Lock:
 
 @final
 class RLock:
+    _is_guard: bool
     @property
     def owner(self) -> Task | Hub | int | None: ...
     def __new__(cls) -> Self: ...

@@ -183,6 +183,7 @@ class Barrier:
         self._action = action
         self._timeout = timeout
         self._lock = RLock()  # an action may call abort()
+        self._lock._is_guard = True
         self._round = _Round(self._parties)
         self._process = os.getpid()  # theirs who have come
 
@@ -329,6 +330,7 @@ class Channel(Generic[Item]):
             raise ValueError("capacity must not be negative")
         self._capacity = capacity
         self._lock = Lock()  # guards what follows
+        self._lock._is_guard = True
         self._offers: deque[_Offer[Item]] = deque()
         self._is_closed = False
         # One for each offer; and one more of a closed channel, for whoever finds nothing.
