@@ -463,12 +463,6 @@ module_exec(PyObject *module)
         return -1;
     }
 #endif
-    // Hubs need it in their first wait, where a SIGINT could cut the import short.
-    PyObject *signal_module = PyImport_ImportModule("signal");
-    Py_XDECREF(signal_module); // sys.modules keeps it
-    if (signal_module == NULL) {
-        return -1; // not reached: imports have memory here
-    }
     state->interrupt_handler = PyObject_GetAttrString(module, "_interrupt_main");
     state->signal_dispatcher = PyObject_GetAttrString(module, "_dispatch_signal");
     return state->interrupt_handler == NULL || state->signal_dispatcher == NULL ? -1 : 0;

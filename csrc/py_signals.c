@@ -54,12 +54,21 @@ signals_interrupt(PyObject *module, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+// An attribute of the module in C below signal; a new reference, NULL with an exception.
+// Python imports it when it starts, so it is there to the end, and to have it runs no code.
+static PyObject *
+find_in_signal_module(const char *name)
+{
+    PyObject *module = PyImport_ImportModule("_signal");
+    PyObject *attribute = module == NULL ? NULL : get_attribute(module, name);
+    Py_XDECREF(module);
+    return attribute;
+}
+
 PyObject *
 call_signal_module(const char *name, const char *format, ...)
 {
-    PyObject *module = PyImport_ImportModule("_signal");
-    PyObject *function = module == NULL ? NULL : get_attribute(module, name);
-    Py_XDECREF(module);
+    PyObject *function = find_in_signal_module(name);
     if (function == NULL) {
         return NULL;
     }
@@ -97,11 +106,7 @@ set_interrupt_handler(PyObject *handler)
 static PyObject *
 default_handler(void)
 {
-    PyObject *module = PyImport_ImportModule("_signal");
-    PyObject *handler =
-        module == NULL ? NULL : get_attribute(module, "default_int_handler");
-    Py_XDECREF(module);
-    return handler;
+    return find_in_signal_module("default_int_handler");
 }
 
 // --- The wake-up pipe -------------------------------------------------------------------
@@ -161,9 +166,7 @@ hub_open_signal_pipe(HubObject *hub)
 static int
 set_wakeup_fd(int fd, int *previous)
 {
-    PyObject *module = PyImport_ImportModule("signal");
-    PyObject *function = module == NULL ? NULL : get_attribute(module, "set_wakeup_fd");
-    Py_XDECREF(module);
+    PyObject *function = find_in_signal_module("set_wakeup_fd");
     PyObject *arguments = function == NULL ? NULL : Py_BuildValue("(i)", fd);
     PyObject *keywords = arguments == NULL
                              ? NULL
