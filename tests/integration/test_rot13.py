@@ -132,7 +132,7 @@ class Rot13(Program):
 
 def count_sockets(descriptors: Path) -> int:
     with contextlib.suppress(FileNotFoundError):  # one was closed while we looked
-        return sum(os.readlink(path).startswith("socket:") for path in descriptors.iterdir())
+        return sum(str(path.readlink()).startswith("socket:") for path in descriptors.iterdir())
     return sys.maxsize
 
 

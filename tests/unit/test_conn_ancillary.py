@@ -98,6 +98,7 @@ def call_with_one_failure(place: int, function: Callable[..., Any], *arguments: 
     return result
 
 
+@pytest.mark.optimisation("an operation that need not wait does not switch")
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 def test_recvmsg_without_memory_leaks_no_descriptor(keep: Keep, kind: int) -> None:
     failures = lost = 0

@@ -512,6 +512,7 @@ def test_half_close_with_data_in_flight(ends: Ends) -> None:
 # --- Costs -----------------------------------------------------------------------------------
 
 
+@pytest.mark.optimisation("calls that need not wait go on without giving way")
 def test_what_is_there_is_read_without_a_switch(ends: Ends, kind: str) -> None:
     conn, send, _ = ends.reading(kind)
     send(b"one\ntwo\nthree;four")

@@ -327,6 +327,7 @@ def call_with_one_failure(place: int, function: Callable[..., Any], *arguments: 
     return result
 
 
+@pytest.mark.optimisation("an operation that need not wait does not switch")
 def test_accept_without_memory_leaks_no_descriptor(keep: Keep, listener: Any) -> None:
     failures = 0
     pycoronet.sleep(MOMENT)  # the hub has the descriptors that it needs

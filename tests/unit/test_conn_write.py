@@ -339,6 +339,7 @@ def test_the_peer_may_half_close_and_still_get_everything(ends: Ends) -> None:
 # --- Costs --------------------------------------------------------------------------------
 
 
+@pytest.mark.optimisation("calls that need not wait go on without giving way")
 def test_what_fits_is_written_without_a_switch(ends: Ends, kind: str) -> None:
     conn, read = writing(ends, kind)
     hub = pycoronet.get_hub()

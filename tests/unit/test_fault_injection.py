@@ -27,7 +27,7 @@ pytestmark = pytest.mark.linux_only
 FOLDER = Path(__file__).resolve().parent.parent / "faults"
 
 # Symbols of Python, and of what checks or measures a build.
-_NOT_OURS = ("Py", "_Py", "__asan", "__ubsan", "__tsan", "__gcov", "__sanitizer")
+_NOT_OURS = ("Py", "_Py", "PY_", "__asan", "__ubsan", "__tsan", "__gcov", "__sanitizer")
 
 
 def imported() -> set[str]:

@@ -7,6 +7,8 @@ import sys
 
 from processes import PREAMBLE
 
+from pycoronet import _coronet
+
 # What was registered before pycoronet's own end runs after it: so there is a hub again, and
 # nobody closes it. The last object goes when greenlet has ended.
 PROGRAM = (
@@ -50,7 +52,7 @@ CALLS = {
     "get_hub().close()": "RuntimeError",
     "current()": "RuntimeError: finalised",
     "right.recv(1)": "RuntimeError: finalised",
-    "left.write(b'x')": "1",
+    "left.write(b'x')": "RuntimeError: finalised" if _coronet.HARD_MODE else "1",  # gives way
     "left.sendfile(file, 0, 100)": "100",
     "scope.__enter__()": "RuntimeError: finalised",
     "TaskGroup().__enter__()": "RuntimeError: finalised",

@@ -340,6 +340,7 @@ def test_a_writer_that_gives_way(keep: Keep, how: str) -> None:
     with pytest.raises(ClosedError if how == "closed" else Cancelled):
         task.get()
     drain.cancel()
+    drain.join()
 
 
 def test_callbacks_that_are_paused_go_on_after_a_read(keep: Keep) -> None:

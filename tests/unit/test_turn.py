@@ -34,6 +34,7 @@ def count_switches(function: Callable[[], object]) -> int:
 # --- Switch counts ----------------------------------------------------------------------
 
 
+@pytest.mark.optimisation("a request costs one switch, or none")
 def test_wait_of_one_alone_needs_no_switch() -> None:
     sleep(0.1)  # behind the first one the hub looks for signals that came before
     assert count_switches(lambda: [sleep(0.1) for _ in range(100)]) == 0
