@@ -45,6 +45,15 @@ def _virtual_hubs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     get_hub().close()
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Have what is cancelled in a thread wait for the one before: none is started later on."""
+    limits = pycoronet.get_thread_limits()
+    pycoronet.set_thread_limits(calls=1, names=1)
+    yield
+    pycoronet.set_thread_limits(**limits)
+
+
 def is_own(kind: type, name: str) -> bool:
     inherited = dir(BaseException) if issubclass(kind, BaseException) else dir(object)
     return name not in inherited and (not name.startswith("_") or name in SPECIAL)
