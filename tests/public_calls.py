@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 from collections.abc import Callable
@@ -37,7 +36,7 @@ def await_(kept: Kept) -> None:
 
 def receive_signal(kept: Kept) -> None:
     with pycoronet.open_signal_receiver(signal.SIGUSR1) as receiver:
-        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)  # to this thread, at once
         next(receiver)
 
 
