@@ -315,14 +315,14 @@ def test_channel_serves_getters_in_their_order() -> None:
 def test_getter_that_has_not_run_yet_is_not_overtaken() -> None:
     channel: Channel[int] = Channel(2)
     first = spawn(channel.get)
-    sleep(0)
+    sleep(0.001)  # it waits
     channel.put(1)
     channel.put(2)
     assert channel.get() == 2
     assert first.get() == 1
     # Nor by what closing gives.
     last = spawn(channel.get)
-    sleep(0)
+    sleep(0.001)  # it waits
     channel.put(3)
     channel.close()
     assert list(channel) == []
@@ -492,7 +492,7 @@ def test_a_getter_that_was_promised_an_item_takes_it_though_it_is_cancelled_at_t
 ) -> None:
     channel: Channel[str] = Channel()
     getter = spawn(channel.get)
-    sleep(0)
+    sleep(0.001)  # it waits
     channel.put("item", timeout=0)  # done, for the getter has a promise
     with channel._lock:  # as another thread may have it
         sleep(0)
