@@ -17,6 +17,11 @@ def say(*words):
 """
 
 
+# What lets allocations or calls fail runs without coverage.py, whose tracer would need them
+# too: it would be that which fails, and crash. gcov goes on counting C.
+WITHOUT_COVERAGE_PY = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
+
+
 def run_program(source: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program after PREAMBLE in a fresh interpreter; its output is text."""
     environment = {**os.environ, **options.pop("environment", {})}

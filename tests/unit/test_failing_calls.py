@@ -10,7 +10,7 @@ import ctypes
 
 import pytest
 from no_memory_case import HELPERS, OPERATIONS, SWITCHING_OPERATIONS
-from processes import lines_of
+from processes import WITHOUT_COVERAGE_PY, lines_of
 
 from pycoronet import _coronet
 
@@ -85,6 +85,10 @@ def test_a_failing_call_is_a_clean_error(name: str) -> None:
     setup, operation = ALL_OPERATIONS[name]
     lines = lines_of(
         PROGRAM.format(setup=setup or "pass", operation=operation),
-        environment={"PYTHONWARNINGS": "ignore::ResourceWarning", "PYCORONET_ENGINE": "fake"},
+        environment={
+            "PYTHONWARNINGS": "ignore::ResourceWarning",
+            "PYCORONET_ENGINE": "fake",
+            **WITHOUT_COVERAGE_PY,
+        },
     )
     assert lines == ["failures: True"]

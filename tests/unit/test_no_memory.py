@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from no_memory_case import HELPERS, OPERATIONS
-from processes import lines_of
+from processes import WITHOUT_COVERAGE_PY, lines_of
 
 pytest.importorskip("_testcapi")
 
@@ -54,7 +54,7 @@ def test_running_out_of_memory_is_a_clean_error(name: str) -> None:
         PROGRAM.format(
             setup=setup or "pass", operation=operation, first_allocations=FIRST_ALLOCATIONS
         ),
-        environment={"PYTHONWARNINGS": "ignore::ResourceWarning"},
+        environment={"PYTHONWARNINGS": "ignore::ResourceWarning", **WITHOUT_COVERAGE_PY},
     )
     assert lines == ["failures: True"]
 
@@ -77,6 +77,7 @@ def test_a_hub_that_cannot_be_made_leaves_nothing() -> None:
         get_hub().close()
         gc.collect()
         say(sum(type(item).__name__ == "Hub" for item in gc.get_objects()))
-        """
+        """,
+        environment=WITHOUT_COVERAGE_PY,
     )
     assert lines == ["0"]
