@@ -189,6 +189,7 @@ def _gather(conn: Any) -> None:
 def questions(folder: Path) -> Any:
     """Ask: who computes, which interface, what is ready now."""
     hub = get_hub()
+    hub.wait(0)
     to_thread(hub._measure_cpu, True)
     to_thread(hub._measure_cpu, False)
     with sk_conn(_bound(socket.AF_INET6, "::1")) as one:

@@ -155,3 +155,40 @@ def test_calls_that_fail_are_raised_or_mended(interposer: Path, tmp_path: Path) 
     verdicts = [(verdict, complaint) for _, verdict, complaint in runner.judge(faults)]
     assert {verdict for verdict, _ in verdicts} >= {"raised", "hidden"}
     assert [complaint for verdict, complaint in verdicts if verdict == "failed"] == []
+
+
+def at_each(function: str, error: int, places: int) -> list[dict[str, Any]]:
+    """Return faults of so many calls, one after another."""
+    return [fault(function, error, place) for place in range(places)]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "faults"),
+    [
+        (
+            "signals",
+            [
+                *at_each("epoll_create1", errno.EMFILE, 1),
+                *at_each("eventfd", errno.EMFILE, 1),
+                *at_each("epoll_ctl", errno.ENOSPC, 2),
+                *at_each("fcntl", errno.EBADF, 2),
+            ],
+        ),
+        (
+            "questions",
+            [
+                *at_each("fcntl", errno.EBADF, 12),
+                *at_each("epoll_ctl", errno.ENOSPC, 4),
+                *at_each("epoll_wait", errno.EINVAL, 1),
+                *at_each("getsockopt", errno.ENOPROTOOPT, 3),
+            ],
+        ),
+        ("pipes", [*at_each("fcntl", errno.EBADF, 9), *at_each("epoll_ctl", errno.ENOSPC, 3)]),
+        ("echo_over_tcp", at_each("fstat", errno.EIO, 2)),
+    ],
+)
+def test_the_first_calls_that_fail_are_raised_or_mended(
+    judge: Any, scenario: str, faults: list[dict[str, Any]]
+) -> None:
+    verdicts = judge(scenario, *faults)
+    assert {verdict for verdict, _ in verdicts} <= {"raised", "hidden"}, verdicts
