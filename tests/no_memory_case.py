@@ -22,6 +22,7 @@ OPERATIONS = {
     "cancel": ("t = spawn(sleep, 1)", "t.cancel('why'); t.name; repr(t)"),
     "report": ("t = spawn(sleep, 1); sleep(0)", "get_hub().waiters()"),
     "snapshot": ("t = spawn(sleep, 1); sleep(0)", "_inspection.take_snapshot(); repr(t)"),
+    "lot": ("", "_coronet.ParkingLot()"),
     "described": ("t = spawn(left.recv, 9); sleep(0)", "repr(left); repr(server); t.cancel()"),
     "scopes": ("", "timeout(5).__enter__().__exit__(None, None, None); shield(1)"),
     "group": ("g = TaskGroup(); g.__enter__()", "g.spawn(int); repr(g)"),

@@ -209,6 +209,13 @@ def test_stop_iteration_of_a_function_ends_nothing_quietly(results: Any) -> None
         results(Pool(2), fail, [StopIteration()])
 
 
+def test_stop_iteration_that_is_there_already_ends_nothing_quietly() -> None:
+    found = Pool(1).imap(fail, [StopIteration()])
+    sleep(0)  # the function is called
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        next(found)
+
+
 @all_results
 def test_what_ends_programs_goes_to_the_main_program(results: Any, reports: list[Any]) -> None:
     with pytest.raises(SystemExit):

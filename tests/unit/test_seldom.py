@@ -115,6 +115,8 @@ def test_functions_of_the_package_look_at_what_they_get(keep: Keep) -> None:
         _coronet._report(1)  # type: ignore[call-arg, arg-type]
     with pytest.raises(TypeError):
         _coronet._advance_time("soon")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="int"):
+        _coronet._count_idle_thread("one")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="spawn_handler"):
         _coronet.spawn_handler(print, 1, 2)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="number"):
@@ -126,6 +128,9 @@ def test_functions_of_the_package_look_at_what_they_get(keep: Keep) -> None:
         lock.acquire(timeout="soon")  # type: ignore[arg-type]
     with pytest.raises(ZeroDivisionError):
         conn.buffered = Undecided()
+    for take in (Lock().acquire, Queue().get):
+        with pytest.raises(ZeroDivisionError):
+            take(Undecided())  # type: ignore[operator]
     with pytest.raises(OSError, match=r"\[Errno"):
         conn.setsockopt(socket.SOL_SOCKET, 9999, b"four")
 
@@ -174,6 +179,12 @@ def test_a_resolver_that_answers_something_else(
     conn = keep(_coronet._socket(socket.AF_INET, socket.SOCK_STREAM))
     with resolver(answer), pytest.raises(error, match=message):
         conn.connect(("name.test", 80))
+
+
+def test_a_port_that_is_none_is_refused_whatever_the_resolver_answers(keep: Keep) -> None:
+    conn = keep(_coronet._socket(socket.AF_INET, socket.SOCK_STREAM))
+    with resolver(("127.0.0.1", 80)), pytest.raises(OverflowError, match="port"):
+        conn.connect(("name.test", 65536))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,15 @@ def test_imports_failure_of_another_module_says_where_it_is(write):
     inner = write("1/0")
     with pytest.raises(HandlerError, match=rf"{inner}\.py, line 1: ZeroDivisionError"):
         load_handler(f"{write(f'import {inner}')}:handler")
+
+
+def test_imports_failure_without_a_line_names_the_module(write, tmp_path):
+    name = f"library_of_a_test{EXTENSION_SUFFIXES[0]}"
+    (tmp_path / name).write_text("no library")
+    with pytest.raises(
+        HandlerError, match="^module 'library_of_a_test' cannot be imported: ImportError: "
+    ):
+        load_handler("library_of_a_test:handler")
 
 
 def test_imports_ctrl_c_is_passed_on(write):

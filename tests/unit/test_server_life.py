@@ -16,7 +16,7 @@ from server_case import HANDLERS, LOCAL, echo
 from thread_case import threads_of_servers
 
 import pycoronet
-from pycoronet import Server, get_hub, sleep, spawn, stop_all
+from pycoronet import Protocol, Server, get_hub, sleep, spawn, stop_all
 
 pytestmark = pytest.mark.usefixtures("virtual_hub")
 
@@ -332,6 +332,40 @@ def test_a_listener_that_is_broken_ends_serve_forever_with_the_error(call: Any) 
     assert not server.is_listening
     with server:
         call(server).close()
+
+
+def test_a_server_shows_what_it_does_and_where(server: Any) -> None:
+    server.listen()
+    host, port = server.addresses[0]
+    where = f"{server.strategy} ({host!r}, {port})>"
+    assert repr(server) == f"<Server listening {where}"
+    server.start()
+    assert repr(server) == f"<Server serving {where}"
+    server.close()
+    assert repr(server).startswith(f"<Server closed {server.strategy} ")
+
+
+def test_what_another_goodbye_has_closed_gets_none(call: Any) -> None:
+    class Jealous(Protocol):
+        def on_open(self, conn: Any) -> None:
+            conns.append(conn)
+
+        def on_shutdown(self, conn: Any) -> None:
+            told.append(conn)
+            for other in conns:
+                if other is not conn:
+                    other.abort()
+
+    conns: list[Any] = []
+    told: list[Any] = []
+    server = Server(LOCAL, Jealous(), strategy="callback")
+    server.start()
+    for _ in range(3):
+        call(server)
+    turn()
+    assert len(conns) == 3
+    assert server.stop(1) == 1
+    assert len(told) == 1
 
 
 # --- What cannot begin -------------------------------------------------------------------------
