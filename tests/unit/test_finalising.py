@@ -1,11 +1,14 @@
-"""What is called while the interpreter finalises: nothing can wait or switch any more."""
+"""What is called while the interpreter finalises: nothing can wait or switch any more.
+
+And what becomes of a copy of the extension that nobody has any more.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-from processes import PREAMBLE
+from processes import PREAMBLE, lines_of
 
 from pycoronet import _coronet
 
@@ -84,3 +87,30 @@ def test_calls_while_the_interpreter_finalises() -> None:
     assert done.stdout.splitlines() == [f"{call} -> {result}" for call, result in CALLS.items()]
     print(done.stderr)
     assert done.returncode == 0
+
+
+def test_a_module_that_goes_lets_go_of_its_types() -> None:
+    # Each interpreter has one of its own; a second one in the same goes sooner.
+    lines = lines_of(
+        """
+        import gc, importlib.util
+        from pycoronet import _coronet
+
+        def count_types():
+            gc.collect()
+            return sum(type(thing) is type for thing in gc.get_objects())
+
+        def make_another():
+            spec = importlib.util.spec_from_file_location(_coronet.__name__, _coronet.__file__)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+
+        before = count_types()
+        module = make_another()
+        say(module.Hub is not _coronet.Hub, count_types() > before)
+        del module
+        say(count_types() - before)
+        """
+    )
+    assert lines == ["True True", "0"]
