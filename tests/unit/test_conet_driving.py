@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -141,6 +143,27 @@ def test_exception_of_a_signal_handler_comes_out_of_wait() -> None:
             conet_events_wait(-1)
     finally:
         signal.signal(signal.SIGALRM, previous)
+
+
+def test_exception_of_a_signal_handler_of_before_comes_out_before_anything_is_done(
+    hub: pycoronet.Hub,
+) -> None:
+    def stop(number: int, frame: object) -> None:
+        raise InterruptedError("stop")
+
+    settle()  # the hub looks after signals from its first wait on
+    prepared: list[object] = []
+    hook = hub.add_hook(prepare=lambda *_: prepared.append(None))
+    previous = signal.signal(signal.SIGUSR1, stop)
+    # From C to C: Python does not look for signals in between.
+    steps = [partial(ctypes.CDLL(None)["raise"], signal.SIGUSR1), partial(hub.wait, 0)]
+    try:
+        with pytest.raises(InterruptedError, match="stop"):
+            list(map(partial.__call__, steps))
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+        hook.cancel()
+    assert prepared == []
 
 
 def test_interrupt_in_a_dispatched_coroutine_is_raised_by_dispatch(

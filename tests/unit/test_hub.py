@@ -297,6 +297,31 @@ def test_close_does_not_wait_for_ever_for_who_refuses() -> None:
 
 
 @pytest.mark.leaves_something("a task that refuses to end")
+def test_close_does_not_go_on_for_ever_if_it_is_interrupted_again_and_again() -> None:
+    lines = lines_of(
+        """
+        reports, ended = [], []
+        sys.unraisablehook = lambda report: reports.append(report.exc_type)
+
+        def interrupt(number):
+            try:
+                sleep(100)
+            finally:
+                with shield(4):
+                    sleep(number / 100)
+                ended.append(number)
+                raise KeyboardInterrupt
+
+        for number in range(20):
+            spawn(interrupt, number)
+        sleep(0)
+        get_hub().close()
+        say(len(ended), reports == [KeyboardInterrupt] * 16)
+        """
+    )
+    assert lines == ["16 True"]
+
+
 def test_things_of_a_closed_hub_are_refused_in_the_next_one() -> None:
     def refuse() -> None:
         with shield():
