@@ -396,7 +396,7 @@ hub_interrupt_main(HubObject *hub, PyObject *exception)
     hub->main_exception = exception;
     TaskObject *task = hub_main_task(hub);
     if (task == NULL) {
-        return; // the hub is closed, and nobody waits in it
+        return; // not reached: the hub is closed, and nobody waits in it
     }
     struct waiter *waiter = task_own_wait(task);
     if (waiter == NULL && !list_is_empty(&task->waiters)) {

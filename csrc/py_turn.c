@@ -383,6 +383,7 @@ hub_loop_main(PyObject *self, PyObject *unused)
             }
             // The exception surfaces in the parent, the main program; the next wait makes a
             // new loop.
+            // not reached: the main program is in a greenlet of its own
             hub->current_greenlet = NULL;
             Py_CLEAR(hub->loop);
             return NULL;
