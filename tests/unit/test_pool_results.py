@@ -211,7 +211,7 @@ def test_stop_iteration_of_a_function_ends_nothing_quietly(results: Any) -> None
 
 def test_stop_iteration_that_is_there_already_ends_nothing_quietly() -> None:
     found = Pool(1).imap(fail, [StopIteration()])
-    sleep(0)  # the function is called
+    sleep(1)  # the function is called
     with pytest.raises(RuntimeError, match="StopIteration"):
         next(found)
 

@@ -128,7 +128,7 @@ def test_functions_of_the_package_look_at_what_they_get(keep: Keep) -> None:
         lock.acquire(timeout="soon")  # type: ignore[arg-type]
     with pytest.raises(ZeroDivisionError):
         conn.buffered = Undecided()
-    for take in (Lock().acquire, Queue().get):
+    for take in (Lock().acquire, Semaphore().acquire, Queue().get):
         with pytest.raises(ZeroDivisionError):
             take(Undecided())  # type: ignore[operator]
     with pytest.raises(OSError, match=r"\[Errno"):
@@ -181,10 +181,13 @@ def test_a_resolver_that_answers_something_else(
         conn.connect(("name.test", 80))
 
 
-def test_a_port_that_is_none_is_refused_whatever_the_resolver_answers(keep: Keep) -> None:
+def test_a_port_that_changes_while_the_name_is_looked_up(keep: Keep) -> None:
+    class Changing:
+        __index__ = iter([80, 65536]).__next__
+
     conn = keep(_coronet._socket(socket.AF_INET, socket.SOCK_STREAM))
     with resolver(("127.0.0.1", 80)), pytest.raises(OverflowError, match="port"):
-        conn.connect(("name.test", 65536))
+        conn.connect(("name.test", Changing()))
 
 
 @pytest.mark.parametrize(

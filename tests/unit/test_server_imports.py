@@ -107,7 +107,7 @@ def test_imports_failure_without_a_line_names_the_module(write, tmp_path):
     name = f"library_of_a_test{EXTENSION_SUFFIXES[0]}"
     (tmp_path / name).write_text("no library")
     with pytest.raises(
-        HandlerError, match="^module 'library_of_a_test' cannot be imported: ImportError: "
+        HandlerError, match=r"^module 'library_of_a_test' cannot be imported: ImportError: "
     ):
         load_handler("library_of_a_test:handler")
 

@@ -192,6 +192,24 @@ def test_hub_that_is_closed_while_a_report_is_made(hub: Hub) -> None:
         sleep(None)
 
 
+def test_what_fails_as_the_thread_ends_is_reported(
+    hub: Hub, told: Reports, reports: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = StallWatch.close
+
+    def close_and_fail(watch: StallWatch, waits: bool) -> None:
+        close(watch, waits)
+        raise ArithmeticError
+
+    monkeypatch.setattr(StallWatch, "close", close_and_fail)
+    hub.set_stall_limit(LIMIT, told)
+    sleep(0)
+    assert watches() == 1
+    hub.set_stall_limit(None)
+    assert watches() == 0
+    assert [type(error) for error in reports] == [ArithmeticError]
+
+
 @pytest.mark.parametrize("limit", [0, -1, float("nan")])
 def test_limits_that_are_none_are_refused(hub: Hub, limit: float) -> None:
     with pytest.raises(ValueError, match=r"limit|negative|NaN|nan"):

@@ -62,6 +62,16 @@ def test_subclass_keeps_items_in_its_own_way() -> None:
     assert third.get() == "item"
 
 
+def test_subclass_without_a_place_to_keep_items_cannot_be_made() -> None:
+    class Placeless(Queue[Any]):
+        @property
+        def _init(self) -> Any:  # type: ignore[override]
+            raise LookupError("no place")
+
+    with pytest.raises(LookupError, match="no place"):
+        Placeless()
+
+
 @pytest.mark.usefixtures("reports")
 def test_subclass_that_fails_leaves_the_queue_in_order() -> None:
     class Failing(Unique):
