@@ -153,6 +153,36 @@ def test_an_idle_connection_is_closed_and_a_first_request_waited_for() -> None:
         assert server.finish() == 0
 
 
+def test_a_handler_in_the_master_may_close_but_not_wait_nor_serve() -> None:
+    source = """
+    def handle(signum, frame):
+        for call in (server.stop, server.serve_forever):
+            try:
+                call()
+            except RuntimeError as error:
+                logging.info("refused: %s", error)
+        server.close()
+    signal.signal(signal.SIGUSR1, handle)
+    server = Server(("127.0.0.1", 0), answer, processes=1)
+    server.listen()
+    logging.info("listening %r", server.addresses[0])
+    server.serve_forever()
+    logging.info("over")
+    """
+    with program(source) as server:
+        address = server.wait_for_address()
+        server.wait_for_ready(1)
+        with connect(address) as sock:
+            sock.sendall(b"one\n")
+            read_answer(sock)
+            server.signal(signal.SIGUSR1)
+            server.wait_for("refused: .* cannot wait in a master process")
+            server.wait_for("refused: the server is serving already")
+            assert sock.recv(100) == b""
+        assert server.finish() == 0, server.output
+        assert server.lines[-1] == "INFO over"
+
+
 def test_what_does_not_end_within_the_drain_timeout_is_cancelled() -> None:
     source = """
     import pycoronet
