@@ -318,7 +318,8 @@ def test_a_worker_that_is_told_to_end_is_replaced_at_once() -> None:
     ],
 )
 def test_a_worker_that_cannot_start_ends_the_master_in_one_line(body: str, reason: str) -> None:
-    source = f"def run(worker): {body}\nserve(run, processes=1, start_timeout=0.3)"
+    timeout = 0.3 if "pause" in body else 30
+    source = f"def run(worker): {body}\nserve(run, processes=1, start_timeout={timeout})"
     with MasterProgram(source) as program:
         assert program.finish() == 1
         program.wait_for(f"^RuntimeError: no worker can start: {reason}$")
@@ -413,6 +414,36 @@ def test_a_handler_of_the_users_is_kept() -> None:
         program.signal(signal.SIGTERM)
         program.wait_for(f"handled by {program.pid}")
         assert program.finish() == 0, program.output
+
+
+def test_a_handler_of_the_users_may_reload_and_close() -> None:
+    source = """
+    def handle(signum, frame):
+        if signum == signal.SIGUSR1:
+            master.reload()
+        else:
+            master.close()
+    signal.signal(signal.SIGUSR1, handle)
+    signal.signal(signal.SIGUSR2, handle)
+    listeners = open_for_workers(("127.0.0.1", 0), count=1)
+    logging.info("listening %r", listeners[0].sockets[0].getsockname())
+    master = Master(run_plain_worker, listeners, processes=1)
+    master.run()
+    logging.info("over")
+    """
+    with MasterProgram(source) as program:
+        address = program.wait_for_address()
+        pids = program.wait_for_ready(1)
+        program.signal(signal.SIGUSR1)
+        assert program.wait_for_ready(1) != pids
+        program.wait_for("INFO reloaded")
+        with connect(address) as sock:
+            sock.sendall(b"one\n")
+            read_answer(sock)
+            program.signal(signal.SIGUSR2)
+            assert sock.recv(100) == b""
+        assert program.finish() == 0, program.output
+        assert program.lines[-1] == "INFO over"
 
 
 @pytest.mark.parametrize("what", ["sys.exit(7)", "raise KeyboardInterrupt"])
