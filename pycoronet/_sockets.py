@@ -158,7 +158,7 @@ def _race(addresses: list[tuple[int, Any]]) -> sk_conn:
                     # not reached: coverage.py loses sight of it at a switch
                     break  # it takes its time: try the next one beside it
             if race.winner is not None:
-                return race.winner
+                return race.winner  # not reached: as above
         raise race.errors[-1]
     except BaseException:
         if race.winner is not None:

@@ -143,7 +143,7 @@ class TLSLayer(TransportLayer):
             if self._outgoing.pending:
                 self.emit(self._outgoing.read())
         if self._held:
-            self._write_held()
+            self._write_held()  # not reached: a peer that begins another handshake
         return plain
 
     def _read(self) -> bytes:

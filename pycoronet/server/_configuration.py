@@ -107,7 +107,7 @@ class Configuration:
     @property
     def is_listening(self) -> bool:
         """True while the settings are fixed."""
-        return False
+        return False  # not reached: a Server knows better
 
     def _check(self) -> None:
         """Refuse settings that do not go together. Raises ValueError or TypeError."""
