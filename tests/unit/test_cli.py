@@ -60,11 +60,16 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> list[FakeServer]:
     return FakeServer.made
 
 
+@pytest.fixture(autouse=True)
+def path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take back what commands add to sys.path: programs of later tests get it too."""
+    monkeypatch.setattr(sys, "path", sys.path[:])
+
+
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the name of a module in the working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     name = f"app_of_a_test_{os.path.basename(tmp_path)}"  # noqa: PTH119
     Path(f"{name}.py").write_text(APP)
