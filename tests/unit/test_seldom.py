@@ -130,7 +130,7 @@ def test_functions_of_the_package_look_at_what_they_get(keep: Keep) -> None:
         conn.buffered = Undecided()
     for take in (Lock().acquire, Semaphore().acquire, Queue().get):
         with pytest.raises(ZeroDivisionError):
-            take(Undecided())  # type: ignore[operator]
+            take(Undecided())  # type: ignore[arg-type]
     with pytest.raises(OSError, match=r"\[Errno"):
         conn.setsockopt(socket.SOL_SOCKET, 9999, b"four")
 
