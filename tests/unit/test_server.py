@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pydoc
 import socket
 from typing import Any
 
@@ -213,6 +214,11 @@ def test_a_setting_is_fixed_from_listen_to_the_end(server: Any) -> None:
     server.close()
     server.delay = 2
     assert server.delay == 2
+
+
+def test_a_setting_of_the_class_tells_of_itself() -> None:
+    assert Server.delay is vars(Server.__mro__[1])["delay"]
+    assert "delay" in pydoc.render_doc(Server, renderer=pydoc.plaintext)
 
 
 def test_settings_and_handlers_that_do_not_fit_are_refused_by_listen() -> None:
