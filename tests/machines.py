@@ -6,6 +6,7 @@ time; a failure is then told as a program that can be copied into a test.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import time
 
@@ -26,6 +27,8 @@ def run_machine(machine: type[RuleBasedStateMachine], examples: int, steps: int)
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
+    if SECONDS:
+        faulthandler.cancel_dump_traceback_later()  # pytest's, for what hangs
     start = time.monotonic()
     runs = 0
     while True:
