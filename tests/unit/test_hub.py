@@ -296,7 +296,6 @@ def test_close_does_not_wait_for_ever_for_who_refuses() -> None:
     get_hub().close()
 
 
-@pytest.mark.leaves_something("a task that refuses to end")
 def test_close_does_not_go_on_for_ever_if_it_is_interrupted_again_and_again() -> None:
     lines = lines_of(
         """
@@ -322,6 +321,7 @@ def test_close_does_not_go_on_for_ever_if_it_is_interrupted_again_and_again() ->
     assert lines == ["16 True"]
 
 
+@pytest.mark.leaves_something("a task that refuses to end")
 def test_things_of_a_closed_hub_are_refused_in_the_next_one() -> None:
     def refuse() -> None:
         with shield():
