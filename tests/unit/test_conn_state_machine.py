@@ -94,7 +94,7 @@ class Call:
         except TimeoutError as error:
             # It may be the connection's own time, too.
             # A microsecond, for the sum of two floats may be a little more than their time.
-            is_early = self.clock.time < self.deadline - 1e-6
+            is_early = self.deadline is None or self.clock.time < self.deadline - 1e-6
             if getattr(error, "scope", None) is not None and is_early:
                 self.error = error
         except BaseException as error:
