@@ -311,7 +311,7 @@ class Pool:
         except BaseException:
             self._room.release()
             if task is not None:
-                task.cancel()
+                task.cancel()  # not reached: no memory for the link
             raise
         self._tasks.add(task)
         return task

@@ -248,8 +248,11 @@ begun.wait()
     ),
     "thread in a call into the hub": State(
         """
-def work(): from_thread.run(hub, sleep, 60)
+from contextlib import suppress
 from pycoronet import from_thread
+def work():
+    with suppress(RuntimeError):  # it may still run when the hub is closed
+        from_thread.run(hub, sleep, 60)
 hub = get_hub()
 threading.Thread(target=work, daemon=True).start()
 while hub.task_count == 0: sleep(0)
