@@ -201,8 +201,8 @@ bench: build  ## Measure beside gevent, eventlet, asyncio and uvloop (BENCH_ARGS
 	$(MAKE) --no-print-directory -C benchmarks run PYTHON="$(abspath $(BIN))/python" \
 		ARGS="$(BENCH_ARGS)"
 
-bench-c:  ## Measure layers 1 and 2 alone (no Python needed)
-	$(MAKE) --no-print-directory -C benchmarks/c run
+bench-c:  ## Measure layers 1 and 2 alone, in C, beside libevent, libev and libuv (BENCH_ARGS=)
+	$(MAKE) --no-print-directory -C benchmarks layers PYTHON="$(PYTHON)" ARGS="$(BENCH_ARGS)"
 
 lint: style types  ## Check formatting, style, types and spelling
 
