@@ -39,18 +39,18 @@ def time_sleeps(library):
     return (process_time_ns() - start_ns) / (TASKS * count)
 
 
+async def sleep_often_async(sleep, delays, count):
+    for delay in islice(delays, count):
+        await sleep(delay)
+
+
 async def time_sleeps_async():
     from asyncio import create_task, sleep
 
     delays = make_delays()
-
-    async def sleep_often(count):
-        for delay in islice(delays, count):
-            await sleep(delay)
-
     for count in choose_counts(WARM_UP, SECONDS):
         start_ns = process_time_ns()
-        tasks = [create_task(sleep_often(count)) for _ in range(TASKS)]
+        tasks = [create_task(sleep_often_async(sleep, delays, count)) for _ in range(TASKS)]
         for task in tasks:
             await task
     return (process_time_ns() - start_ns) / (TASKS * count)
@@ -60,16 +60,11 @@ async def time_sleeps_trio():
     from trio import open_nursery, sleep
 
     delays = make_delays()
-
-    async def sleep_often(count):
-        for delay in islice(delays, count):
-            await sleep(delay)
-
     for count in choose_counts(WARM_UP, SECONDS):
         start_ns = process_time_ns()
         async with open_nursery() as nursery:
             for _ in range(TASKS):
-                nursery.start_soon(sleep_often, count)
+                nursery.start_soon(sleep_often_async, sleep, delays, count)
     return (process_time_ns() - start_ns) / (TASKS * count)
 
 
